@@ -1,0 +1,98 @@
+"""Glyph quads and an atlas to ragged text lines: the fast twin of `reference.compose` on the CPU."""
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+
+from khmer_ocr_kernels.reference import PAPER, line_offsets
+
+
+@nb.njit(cache=True, nogil=True)
+def _compose_lines(
+    quads_Q3: npt.NDArray[np.int32],
+    quad_offsets_B1: npt.NDArray[np.int64],
+    baseline_B: npt.NDArray[np.int32],
+    width_B: npt.NDArray[np.int32],
+    pixels_N: npt.NDArray[np.uint8],
+    entries_E5: npt.NDArray[np.int32],
+    height: int,
+    lines_N: npt.NDArray[np.uint8],
+    offsets_B1: npt.NDArray[np.int64],
+    clipped_B: npt.NDArray[np.int64],
+) -> None:
+    for b in range(len(width_B)):
+        width = np.int64(width_B[b])
+        begin, end = offsets_B1[b], offsets_B1[b + 1]
+        line = lines_N[begin:end]
+        line[:] = 0
+        for q in range(quad_offsets_B1[b], quad_offsets_B1[b + 1]):
+            entry = quads_Q3[q, 0]
+            source = np.int64(entries_E5[entry, 0])
+            raster_w, raster_h = np.int64(entries_E5[entry, 1]), np.int64(entries_E5[entry, 2])
+            x = np.int64(quads_Q3[q, 1]) + entries_E5[entry, 3]
+            y = np.int64(baseline_B[b]) - quads_Q3[q, 2] - entries_E5[entry, 4]
+            if x < 0 or y < 0 or x + raster_w > width or y + raster_h > height:
+                clipped_B[b] += _over_clipped(line, width, height, x, y, pixels_N[source:], raster_w, raster_h)
+                continue
+            for row in range(raster_h):
+                ink = line[(y + row) * width + x : (y + row) * width + x + raster_w]
+                raster = pixels_N[source + row * raster_w : source + (row + 1) * raster_w]
+                for column in range(raster_w):
+                    above = np.uint32(raster[column])
+                    product = np.uint32(ink[column]) * (np.uint32(255) - above) + np.uint32(128)
+                    blended = above + (((product >> np.uint32(8)) + product) >> np.uint32(8))
+                    ink[column] = np.uint8(blended)
+        for n in range(len(line)):
+            line[n] = PAPER - line[n]
+
+
+@nb.njit(cache=True, nogil=True)
+def _over_clipped(
+    line: npt.NDArray[np.uint8],
+    width: int,
+    height: int,
+    x: int,
+    y: int,
+    raster: npt.NDArray[np.uint8],
+    raster_w: int,
+    raster_h: int,
+) -> int:
+    clipped = 0
+    for row in range(raster_h):
+        for column in range(raster_w):
+            above = np.int64(raster[row * raster_w + column])
+            if 0 <= y + row < height and 0 <= x + column < width:
+                n = (y + row) * width + x + column
+                product = np.int64(line[n]) * (255 - above) + 128
+                line[n] = np.uint8(above + (((product >> 8) + product) >> 8))
+            elif above:
+                clipped += 1
+    return clipped
+
+
+def compose(
+    quads_Q3: npt.NDArray[np.int32],
+    quad_offsets_B1: npt.NDArray[np.int64],
+    baseline_B: npt.NDArray[np.int32],
+    width_B: npt.NDArray[np.int32],
+    pixels_N: npt.NDArray[np.uint8],
+    entries_E5: npt.NDArray[np.int32],
+    height_px: int,
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Draw lines of glyphs from an atlas; see `reference.compose` for shapes, units and what comes back."""
+    offsets_B1 = line_offsets(width_B, height_px)
+    lines_N = np.empty(offsets_B1[-1], np.uint8)
+    clipped_B = np.zeros(len(width_B), np.int64)
+    _compose_lines(
+        quads_Q3,
+        quad_offsets_B1,
+        baseline_B,
+        width_B,
+        pixels_N,
+        entries_E5,
+        height_px,
+        lines_N,
+        offsets_B1,
+        clipped_B,
+    )
+    return lines_N, offsets_B1, clipped_B

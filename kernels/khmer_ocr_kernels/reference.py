@@ -1,0 +1,65 @@
+"""The definition of right: plain numpy twins of every kernel, same signature, same bytes. Written to be read, not to be fast.
+
+Letters: B lines, Q quads (glyphs placed), E atlas entries, N pixels.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+PAPER = 255
+
+
+def over(below: npt.NDArray[np.int32], above: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Coverage of `above` drawn over `below` (Porter and Duff 1984), in 8 bits with rounded division by 255."""
+    product = below * (255 - above) + 128
+    return above + (((product >> 8) + product) >> 8)
+
+
+def line_offsets(width_B: npt.NDArray[np.int32], height_px: int) -> npt.NDArray[np.int64]:
+    """Where each line of a ragged batch begins; int64 (B + 1,)."""
+    offsets_B1 = np.zeros(len(width_B) + 1, np.int64)
+    np.cumsum(width_B.astype(np.int64) * height_px, out=offsets_B1[1:])
+    return offsets_B1
+
+
+def compose(
+    quads_Q3: npt.NDArray[np.int32],
+    quad_offsets_B1: npt.NDArray[np.int64],
+    baseline_B: npt.NDArray[np.int32],
+    width_B: npt.NDArray[np.int32],
+    pixels_N: npt.NDArray[np.uint8],
+    entries_E5: npt.NDArray[np.int32],
+    height_px: int,
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Draw lines of glyphs from an atlas, dark ink on white paper.
+
+    Args:
+        quads_Q3: int32 rows (atlas entry, x of the pen in px from the line's left edge, y in px above the baseline).
+        quad_offsets_B1: int64, quads of line b are rows quad_offsets_B1[b] to quad_offsets_B1[b + 1].
+        baseline_B: int32, image row of each line's baseline.
+        width_B: int32 widths in px.
+        pixels_N: uint8 coverage of all rasters, packed.
+        entries_E5: int32 rows (offset into pixels_N, width, height, left bearing, top above the pen), in px.
+        height_px: height of every line.
+
+    Returns:
+        uint8 pixels of all lines one after another, int64 offsets (B + 1,), and int64 (B,) counts of ink pixels that
+        fell outside their line: all zero for a right layout.
+    """
+    offsets_B1 = line_offsets(width_B, height_px)
+    lines_N = np.full(offsets_B1[-1], PAPER, np.uint8)
+    clipped_B = np.zeros(len(width_B), np.int64)
+    for line in range(len(width_B)):
+        width = int(width_B[line])
+        ink_HW = np.zeros((height_px, width), np.int32)
+        for entry, pen_x, pen_y in quads_Q3[quad_offsets_B1[line] : quad_offsets_B1[line + 1]]:
+            offset, raster_w, raster_h, left, top = entries_E5[entry]
+            raster_HW = pixels_N[offset : offset + raster_w * raster_h].reshape(raster_h, raster_w).astype(np.int32)
+            for (row, column), coverage in np.ndenumerate(raster_HW):
+                y, x = baseline_B[line] - pen_y - top + row, pen_x + left + column
+                if 0 <= y < height_px and 0 <= x < width:
+                    ink_HW[y, x] = over(ink_HW[y, x], coverage)
+                elif coverage:
+                    clipped_B[line] += 1
+        lines_N[offsets_B1[line] : offsets_B1[line + 1]] = (PAPER - ink_HW).astype(np.uint8).ravel()
+    return lines_N, offsets_B1, clipped_B

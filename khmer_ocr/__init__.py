@@ -1,0 +1,53 @@
+"""Make and read the data that teaches machines to read Khmer.
+
+Importing this package does no work: every public name is resolved when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "ConfigManager": "khmer_ocr.config",
+    "SyntheticImageGenerator": "khmer_ocr.generate.generator",
+    "SyntheticImageDataset": "khmer_ocr.load.dataset",
+    "create_synthetic_dataloaders": "khmer_ocr.load.dataset",
+    "KhmerOcrError": "khmer_ocr.errors",
+    "ConfigError": "khmer_ocr.errors",
+    "CorpusError": "khmer_ocr.errors",
+    "SplitNotFoundError": "khmer_ocr.errors",
+    "FontError": "khmer_ocr.errors",
+    "NoFontsError": "khmer_ocr.errors",
+    "OutputError": "khmer_ocr.errors",
+    "RunConflictError": "khmer_ocr.errors",
+    "DatasetError": "khmer_ocr.errors",
+    "WorkerError": "khmer_ocr.errors",
+}
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from khmer_ocr.config import ConfigManager as ConfigManager
+    from khmer_ocr.errors import ConfigError as ConfigError
+    from khmer_ocr.errors import CorpusError as CorpusError
+    from khmer_ocr.errors import DatasetError as DatasetError
+    from khmer_ocr.errors import FontError as FontError
+    from khmer_ocr.errors import KhmerOcrError as KhmerOcrError
+    from khmer_ocr.errors import NoFontsError as NoFontsError
+    from khmer_ocr.errors import OutputError as OutputError
+    from khmer_ocr.errors import RunConflictError as RunConflictError
+    from khmer_ocr.errors import SplitNotFoundError as SplitNotFoundError
+    from khmer_ocr.errors import WorkerError as WorkerError
+    from khmer_ocr.generate.generator import SyntheticImageGenerator as SyntheticImageGenerator
+    from khmer_ocr.load.dataset import SyntheticImageDataset as SyntheticImageDataset
+    from khmer_ocr.load.dataset import create_synthetic_dataloaders as create_synthetic_dataloaders
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'khmer_ocr' has no attribute {name!r}; it offers {', '.join(__all__)}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

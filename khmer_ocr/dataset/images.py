@@ -1,0 +1,365 @@
+"""What lies on disk: files under a root, members of tar shards, PNG bytes to grey pixels.
+
+Nothing unreadable becomes a blank image: every fault raises `DatasetError` with the file and what is wrong with it.
+Letters: H rows, W columns.
+"""
+
+import errno
+import io
+import mmap
+import os
+import stat
+import struct
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+from PIL import Image
+
+from khmer_ocr.dataset import layout
+from khmer_ocr.dataset.layout import Sample
+from khmer_ocr.errors import DatasetError
+
+MAX_PIXELS = 1 << 26
+"""Larger than any line by a factor of a hundred; beyond it a header is a decompression bomb or damaged."""
+MAX_FILE_BYTES = 1 << 27
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_HEADER_BYTES = 33
+PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+GREY_8_BIT = bytes([8, 0])
+TAR_BLOCK = 512
+UNKNOWN_FONT = "unknown"
+
+OnFault = Callable[[str, DatasetError], None]
+
+
+def safe_name(name: str, where: str | Path) -> str:
+    """Refuse a file name that could lead out of the folder it belongs to.
+
+    Args:
+        name: file name as it stands in the metadata.
+        where: the file that holds the name, for the message.
+
+    Returns:
+        The same name.
+
+    Raises:
+        DatasetError: the name is empty, is "." or "..", or holds a slash, a backslash or a NUL.
+    """
+    if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
+        raise DatasetError(
+            f"{where}: {name!r} is not a plain file name. Names must not lead out of their folder; "
+            "this data set was damaged or tampered with."
+        )
+    return name
+
+
+def check_contained(root: Path, path: Path) -> None:
+    """Raise `DatasetError` where a symbolic link takes `path` out of `root`; a path that does not exist passes."""
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise DatasetError(f"{path} leads out of {root} through a symbolic link. Copy the files into the data set.")
+
+
+def open_contained(root: Path, path: Path) -> io.BufferedReader:
+    """Open a plain file under `root` for reading; a symbolic link is followed only while it stays under `root`.
+
+    Only the last component is examined here: `check_contained` guards the folders once for a whole split.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        try:
+            descriptor = os.open(path, flags | os.O_NOFOLLOW)
+        except OSError as fault:
+            if fault.errno != errno.ELOOP:
+                raise
+            check_contained(root, path)
+            descriptor = os.open(path, flags)
+    except FileNotFoundError as fault:
+        raise DatasetError(f"{path} is missing. Run: khmer-ocr verify {root} --repair") from fault
+    except OSError as fault:
+        raise DatasetError(f"{path} cannot be opened: {fault.strerror}.") from fault
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise DatasetError(f"{path} is not a plain file.")
+    return open(descriptor, "rb")
+
+
+def read_contained(root: Path, path: Path) -> bytes:
+    """Read a whole file under `root`; see `open_contained`."""
+    with open_contained(root, path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_FILE_BYTES:
+            raise DatasetError(f"{path} has {size} bytes, more than any line image or label ({MAX_FILE_BYTES}).")
+        try:
+            return file.read()
+        except OSError as fault:
+            raise DatasetError(f"{path} cannot be read: {fault.strerror}.") from fault
+
+
+def decode_label(data: bytes, name: str | Path) -> str:
+    """Decode a label file: UTF-8, one line end at its end tolerated."""
+    try:
+        return data.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as fault:
+        raise DatasetError(f"{name} is not UTF-8 ({fault.reason} at byte {fault.start}).") from fault
+
+
+def png_size(data: bytes, name: str | Path) -> tuple[int, int]:
+    """Read width and height in pixels from the first `PNG_HEADER_BYTES` bytes of a PNG."""
+    if not data:
+        raise DatasetError(f"{name} is empty (0 bytes).")
+    if not data.startswith(PNG_SIGNATURE[: len(data)]):
+        raise DatasetError(f"{name} is not a PNG: it begins with {data[:8]!r}.")
+    if len(data) < PNG_HEADER_BYTES:
+        raise DatasetError(f"{name} is cut short: {len(data)} bytes do not hold a PNG header.")
+    length, kind, width, height = struct.unpack_from(">I4sII", data, len(PNG_SIGNATURE))
+    if length != 13 or kind != b"IHDR" or not width or not height:
+        raise DatasetError(f"{name} has a damaged PNG header.")
+    if width * height > MAX_PIXELS:
+        raise DatasetError(f"{name} claims {width} x {height} px, more than {MAX_PIXELS} pixels: damaged or hostile.")
+    return width, height
+
+
+def _pixel_stream(data: bytes, name: str | Path) -> bytes:
+    """Walk the chunks of a PNG to its end and check every CRC, which Pillow leaves out for the pixel data.
+
+    Returns the joined IDAT chunks. Source: PNG specification, third edition, section 5.3.
+    """
+    stream, at = [], len(PNG_SIGNATURE)
+    while at + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        if end > len(data):
+            break
+        if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
+            raise DatasetError(f"{name} is damaged: its PNG chunk {kind!r} at byte {at} fails its CRC.")
+        if kind == b"IDAT":
+            stream.append(data[at + 8 : end - 4])
+        elif kind == b"IEND":
+            return b"".join(stream)
+        at = end
+    raise DatasetError(f"{name} is cut short: {len(data)} bytes, and its PNG does not end there.")
+
+
+def _scanlines(data: bytes, name: str | Path) -> npt.NDArray[np.uint8] | None:
+    """Inflate the rows of a PNG, one filter byte before each; None for an interlaced one.
+
+    Pillow fills rows that the stream lacks with black and says nothing, hence the exact count here.
+    """
+    width, height = png_size(data, name)
+    depth, colour_type, interlaced = data[24], data[25], data[28]
+    stream = _pixel_stream(data, name)
+    if interlaced or colour_type not in PNG_CHANNELS:
+        return None
+    row_bytes = 1 + -(-width * depth * PNG_CHANNELS[colour_type] // 8)
+    inflate = zlib.decompressobj()
+    try:
+        rows = inflate.decompress(stream, row_bytes * height + 1)
+    except zlib.error as fault:
+        raise DatasetError(f"{name} does not decode: {fault}.") from fault
+    if len(rows) != row_bytes * height or not inflate.eof:
+        raise DatasetError(f"{name} does not decode: its pixel data are not {height} rows of {row_bytes} bytes.")
+    return np.frombuffer(rows, np.uint8).reshape(height, row_bytes)
+
+
+def _grey(image: Image.Image) -> npt.NDArray[np.uint8]:
+    if image.mode == "L" and "transparency" not in image.info:
+        return np.array(image)
+    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips instead of scaling
+        return (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+    if image.has_transparency_data:
+        paper = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(paper, image.convert("RGBA"))
+    return np.array(image.convert("L"))
+
+
+def decode_image(data: bytes, name: str | Path) -> npt.NDArray[np.uint8]:
+    """Decode PNG bytes to 8-bit grey pixels.
+
+    Args:
+        data: the whole file; any PNG mode, transparency is laid on white paper.
+        name: what to call it in messages.
+
+    Returns:
+        uint8 array (H, W), 255 is white; writable and contiguous.
+
+    Raises:
+        DatasetError: the bytes are not one whole undamaged PNG of a believable size.
+    """
+    rows = _scanlines(data, name)
+    if rows is not None and data[24:26] == GREY_8_BIT and b"tRNS" not in data and not rows[:, 0].any():
+        return rows[:, 1:].copy()  # filter 0 throughout, as this project writes it: nothing is left to undo
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            image.load()
+            return _grey(image)
+    except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as fault:
+        raise DatasetError(f"{name} does not decode: {fault}.") from fault
+
+
+def read_image(path: str | Path, root: str | Path | None = None) -> npt.NDArray[np.uint8]:
+    """Read one stored image file.
+
+    Args:
+        path: a PNG file.
+        root: folder that the file must not leave through a symbolic link; None means the file's own folder.
+
+    Returns:
+        uint8 array (H, W), 255 is white.
+
+    Raises:
+        DatasetError: missing, outside `root`, or not one whole undamaged PNG.
+    """
+    path = Path(path)
+    return decode_image(read_contained(path.parent if root is None else Path(root), path), path)
+
+
+def pixel_hash(pixels_HW: npt.NDArray[np.uint8]) -> str:
+    """Hash decoded pixels, row by row without padding: XXH3-64, 16 hexadecimal digits."""
+    return xxhash.xxh3_64_hexdigest(np.ascontiguousarray(pixels_HW).data)
+
+
+def tar_members(root: Path, path: Path) -> dict[str, tuple[int, int]]:
+    """Find where each member of a tar shard lies, from its headers alone.
+
+    Args:
+        root: the data set's root, which the shard must not leave.
+        path: an uncompressed tar file.
+
+    Returns:
+        Member name to (offset, size), both in bytes, in the order of the tar.
+
+    Raises:
+        DatasetError: missing, not a tar, cut short, or it names a member twice.
+    """
+    with open_contained(root, path) as file:
+        if not os.fstat(file.fileno()).st_size:
+            raise DatasetError(f"{path} is empty (0 bytes).")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            found = list(_plain_members(view, path) or _any_members(file, path, len(view)))
+    members = {name: (offset, size) for name, offset, size in found}
+    if len(members) != len(found):
+        raise DatasetError(f"{path} names a member twice.")
+    return members
+
+
+def _plain_members(view: mmap.mmap, path: Path) -> list[tuple[str, int, int]] | None:
+    """Walk a tar of plain ustar files, 40 times faster than `tarfile`; None when it holds anything else."""
+    found, at = [], 0
+    while len(header := view[at : at + TAR_BLOCK]) == TAR_BLOCK and any(header[:1]):
+        if header[257:262] != b"ustar" or header[156:157] not in b"0\0" or header[345]:
+            return None
+        try:
+            size, checksum = (int(header[a:b].strip(b"\0 "), 8) for a, b in ((124, 136), (148, 156)))
+            name = header[:100].rstrip(b"\0").decode()
+        except ValueError:
+            return None
+        if size < 0:
+            return None
+        if sum(header) - sum(header[148:156]) + 8 * 32 != checksum:
+            raise DatasetError(f"{path} is damaged: the tar header at byte {at} fails its checksum.")
+        offset = at + TAR_BLOCK
+        at = offset + -(-size // TAR_BLOCK) * TAR_BLOCK
+        found.append((name.removeprefix("./"), offset, size))
+    if at + TAR_BLOCK > len(view) or any(header):
+        raise DatasetError(f"{path} is cut short: {len(view)} bytes, and no end-of-archive mark there.")
+    return found
+
+
+def _any_members(file: io.BufferedReader, path: Path, file_size: int) -> Iterator[tuple[str, int, int]]:
+    """Walk any tar (GNU or PAX headers, long names) by the standard library."""
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            for member in tar:
+                if member.offset_data + member.size > file_size:
+                    raise DatasetError(f"{path} is cut short within its member {member.name!r}.")
+                if member.isreg():
+                    yield member.name.removeprefix("./"), member.offset_data, member.size
+    except (tarfile.TarError, OSError, ValueError) as fault:
+        raise DatasetError(f"{path} is not a readable tar: {fault}.") from fault
+
+
+def read_member(root: Path, path: Path, offset: int, size: int) -> bytes:
+    """Read `size` bytes of a shard from `offset` on."""
+    with open_contained(root, path) as file:
+        data = os.pread(file.fileno(), size, offset)
+    if len(data) != size:
+        raise DatasetError(f"{path} is cut short: {len(data)} of {size} bytes at byte {offset}.")
+    return data
+
+
+def scan(root: Path, split: str, on_fault: OnFault | None = None) -> Iterator[Sample]:
+    """List the samples of a split from its files or shards alone, for a folder without metadata.
+
+    Args:
+        root: the data set's root.
+        split: name of a split whose folder exists.
+        on_fault: is told the file name and the fault of each unreadable sample, which is then left out; None raises.
+
+    Yields:
+        Samples in the order of their numbers, font "unknown", size from the PNG header, text from the label.
+
+    Raises:
+        DatasetError: an image or its label is missing or unreadable, or the folder has neither images nor shards.
+    """
+
+    def report(name: str, fault: DatasetError) -> None:
+        if on_fault is None:
+            raise fault
+        on_fault(name, fault)
+
+    folder = root / split
+    if (folder / layout.IMAGES).is_dir():
+        for name in _sorted_names(folder / layout.IMAGES, ".png"):
+            image, label = layout.image_file(root, split, name), layout.label_file(root, split, name)
+            try:
+                with open_contained(root, image) as file:
+                    size = png_size(file.read(PNG_HEADER_BYTES), image)
+                yield _scanned(name, image, label, size, read_contained(root, label))
+            except DatasetError as fault:
+                report(name, fault)
+    elif (folder / layout.SHARDS).is_dir():
+        for shard in _sorted_names(folder / layout.SHARDS, ".tar"):
+            path = folder / layout.SHARDS / shard
+            try:
+                members = tar_members(root, path)
+            except DatasetError as fault:
+                report(shard, fault)
+                continue
+            for name in (name for name in members if name.endswith(".png")):
+                label_name = name.removesuffix(".png") + ".txt"
+                try:
+                    offset, size_bytes = members[safe_name(name, path)]
+                    size = png_size(read_member(root, path, offset, min(size_bytes, PNG_HEADER_BYTES)), path / name)
+                    if label_name not in members:
+                        raise DatasetError(f"{path} holds {name} but not its label {label_name}.")
+                    text = read_member(root, path, *members[label_name])
+                    yield Sample(**_scanned(name, path, path, size, text), shard=shard)
+                except DatasetError as fault:
+                    report(name, fault)
+    else:
+        raise DatasetError(
+            f"{folder} holds neither {layout.SPLIT_METADATA} nor {layout.IMAGES}/ nor {layout.SHARDS}/. "
+            f"Run: khmer-ocr generate --output-dir {root} --splits {split}"
+        )
+
+
+def _sorted_names(folder: Path, suffix: str) -> list[str]:
+    """By length first: past 999,999 a number grows a digit."""
+    return sorted((e.name for e in os.scandir(folder) if e.name.endswith(suffix)), key=lambda name: (len(name), name))
+
+
+def _scanned(name: str, image: Path, label: Path, size: tuple[int, int], label_bytes: bytes) -> Sample:
+    return Sample(
+        filename=name,
+        text=decode_label(label_bytes, label),
+        font=UNKNOWN_FONT,
+        image_path=str(image),
+        label_path=str(label),
+        image_width=size[0],
+        image_height=size[1],
+    )

@@ -1,0 +1,413 @@
+"""A split's metadata as a stream of samples or as arrays; a scan of the folder where the metadata is absent.
+
+Letters: N samples.
+"""
+
+import json
+import os
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import ijson
+import numpy as np
+import numpy.typing as npt
+
+from khmer_ocr.dataset import images, layout
+from khmer_ocr.dataset.layout import Sample
+from khmer_ocr.errors import DatasetError, SplitNotFoundError
+
+MAX_SIDE_PX = 1 << 24
+_SAMPLES_KEY = b'\n  "samples": [\n'
+_HEADER_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 18
+_MAX_DEPTH = 8
+_SAMPLE = "samples[]"
+
+
+def _damaged(path: Path, what: str) -> DatasetError:
+    return DatasetError(
+        f"{path}: {what}. Run: khmer-ocr verify {path.parent.parent} --repair "
+        "(or delete this file to let the folder be scanned)."
+    )
+
+
+def _checked(entry: Any, position: int, path: Path) -> Sample:
+    """Refuse an entry of `samples` that lacks a key users rely on or holds a value no line can have."""
+    try:
+        width, height = entry["image_width"], entry["image_height"]
+        if type(width) is not int or type(height) is not int or not (0 < width < MAX_SIDE_PX > height > 0):
+            raise _damaged(path, f"sample {position} has the size {width!r} x {height!r}")
+        for name in ("filename", "text", "font", "image_path", "label_path"):
+            if type(entry[name]) is not str:
+                raise _damaged(path, f"sample {position} has {name} = {entry[name]!r} where a string belongs")
+        images.safe_name(entry["filename"], path)
+        if "shard" in entry:
+            images.safe_name(entry["shard"], path)
+    except KeyError as fault:
+        raise _damaged(path, f"sample {position} lacks {fault.args[0]!r}") from fault
+    except TypeError as fault:
+        raise _damaged(path, f"sample {position} is not an object of the known keys") from fault
+    return cast(Sample, entry)
+
+
+def _own_layout(path: Path) -> tuple[dict[str, Any], int, int] | None:
+    """Header, first and last byte of the samples if the file stands one sample a line, as `layout` writes it."""
+    with path.open("rb") as file:
+        head = file.read(_HEADER_BYTES)
+        at = head.find(_SAMPLES_KEY)
+        end = os.fstat(file.fileno()).st_size - len(layout.FOOTER)
+        start = at + len(_SAMPLES_KEY)
+        if at < 0 or end < start or head[start : start + 1] not in b"{\n":
+            return None
+        file.seek(start)
+        first = file.readline().rstrip()
+        file.seek(end)
+        if file.read() != layout.FOOTER or (first and not first.endswith((b"}", b"},"))):
+            return None
+    try:
+        header = json.loads(head[:start] + b"]}")
+    except (ValueError, RecursionError):
+        return None
+    return header, start, end
+
+
+def _own_samples(path: Path, start: int, end: int) -> Iterator[Any]:
+    """Parse blocks of whole lines: half the time of one `json.loads` a line."""
+    with path.open("rb") as file:
+        file.seek(start)
+        at, position = start, 0
+        while at < end:
+            block = file.read(min(_BLOCK_BYTES, end - at)) + file.readline()
+            at += len(block)
+            try:
+                entries = json.loads("[" + block.decode().strip().removesuffix(",") + "]")
+            except (ValueError, RecursionError) as fault:
+                raise _damaged(path, f"damaged soon after sample {position} ({fault})") from fault
+            yield from entries
+            position += len(entries)
+
+
+def _top_level(path: Path) -> Iterator[tuple[str, Any]]:
+    """Walk JSON of any layout: yield each top-level key with its value, and each sample alone under `_SAMPLE`.
+
+    `ijson.items` is no help here: on deeply nested input its prefixes grow with the square of the depth.
+    """
+    stack: list[Any] = []
+    keys: list[Any] = []
+    with path.open("rb") as file:
+        for event, value in ijson.basic_parse(file, use_float=True, buf_size=_BLOCK_BYTES):
+            if event == "map_key":
+                keys[-1] = value
+                continue
+            if event in ("start_map", "start_array"):
+                if len(stack) == _MAX_DEPTH:
+                    raise _damaged(path, f"nested more than {_MAX_DEPTH} levels deep")
+                stack.append({} if event == "start_map" else [])
+                keys.append("")
+                continue
+            if event in ("end_map", "end_array"):
+                value = stack.pop()
+                keys.pop()
+            if len(stack) == 1:
+                yield keys[0], value
+            elif len(stack) == 2 and keys[0] == "samples":
+                yield _SAMPLE, value
+            elif stack and isinstance(stack[-1], list):
+                stack[-1].append(value)
+            elif stack:
+                stack[-1][keys[-1]] = value
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Read a split's `metadata.json` without its samples, in bounded memory.
+
+    Args:
+        path: a split's metadata file of any JSON layout.
+
+    Returns:
+        Every top-level key, `samples` as an empty list.
+
+    Raises:
+        DatasetError: the file is not whole JSON.
+    """
+    try:
+        own = _own_layout(path)
+        return own[0] if own is not None else {key: value for key, value in _top_level(path) if key != _SAMPLE}
+    except (ijson.JSONError, ValueError) as fault:
+        raise _damaged(path, f"cut short or not JSON ({_first_line(fault)})") from fault
+    except OSError as fault:
+        raise _damaged(path, f"cannot be read ({fault.strerror})") from fault
+
+
+def iter_samples(path: Path) -> Iterator[Sample]:
+    """Stream the samples of a split's `metadata.json` in bounded memory.
+
+    Args:
+        path: a split's metadata file: ours, one sample a line, or any other layout of the same keys.
+
+    Yields:
+        One checked sample after another, in the order of the file.
+
+    Raises:
+        DatasetError: the file is damaged or cut, or `total_samples` is not the number of samples.
+    """
+    count, header = 0, dict[str, Any]()
+    try:
+        own = _own_layout(path)
+        if own is not None:
+            header = own[0]
+            for entry in _own_samples(path, own[1], own[2]):
+                yield _checked(entry, count, path)
+                count += 1
+        else:
+            for key, value in _top_level(path):
+                if key == _SAMPLE:
+                    yield _checked(value, count, path)
+                    count += 1
+                else:
+                    header[key] = value
+    except (ijson.JSONError, UnicodeDecodeError) as fault:
+        raise _damaged(path, f"cut short or not JSON after {count} samples ({_first_line(fault)})") from fault
+    except OSError as fault:
+        raise _damaged(path, f"cannot be read ({fault.strerror})") from fault
+    if header.get("samples") != []:
+        raise _damaged(path, "holds no list `samples`")
+    if header.get("total_samples", count) != count:
+        raise _damaged(path, f"total_samples is {header['total_samples']}, but {count} samples follow")
+
+
+def _first_line(fault: Exception) -> str:
+    return str(fault).partition("\n")[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Strings:
+    """N strings as one UTF-8 blob: `blob[offsets[i]:offsets[i + 1]]` is string i."""
+
+    blob: npt.NDArray[np.uint8]
+    offsets: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i: int) -> str:
+        return self.blob[self.offsets[i] : self.offsets[i + 1]].tobytes().decode()
+
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Count the code points of each string: the bytes that do not continue one."""
+        starts = np.append((self.blob & 0xC0) != 0x80, False).view(np.uint8)
+        counts = np.add.reduceat(starts, self.offsets[:-1], dtype=np.int64) if len(self) else np.zeros(0, np.int64)
+        return np.where(np.diff(self.offsets) > 0, counts, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class SplitIndex:
+    """One split as arrays; reads its images and labels, from files or from shards alike.
+
+    Attributes:
+        root: the root the split was opened under.
+        split: its name.
+        widths: int32 (N,), px.
+        heights: int32 (N,), px.
+        texts: N texts.
+        filenames: N image file names, e.g. "train_000000.png".
+        font_ids: int32 (N,), positions in `fonts`.
+        fonts: names of the fonts.
+        pixel_hashes: uint64 (N,), or None where the metadata has none.
+        shard_ids: int32 (N,), positions in `shards`, or None for the format "files".
+        shards: names of the tar files.
+        scanned: True where the metadata was absent and the folder was scanned.
+    """
+
+    root: Path
+    split: str
+    widths: npt.NDArray[np.int32]
+    heights: npt.NDArray[np.int32]
+    texts: Strings
+    filenames: Strings
+    font_ids: npt.NDArray[np.int32]
+    fonts: tuple[str, ...]
+    pixel_hashes: npt.NDArray[np.uint64] | None
+    shard_ids: npt.NDArray[np.int32] | None
+    shards: tuple[str, ...]
+    scanned: bool
+    _members: dict[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.widths)
+
+    def text(self, i: int) -> str:
+        """Text of sample i."""
+        return self.texts[i]
+
+    def filename(self, i: int) -> str:
+        """Image file name of sample i."""
+        return self.filenames[i]
+
+    def font(self, i: int) -> str:
+        """Font name of sample i."""
+        return self.fonts[int(self.font_ids[i])]
+
+    def shard_path(self, i: int) -> Path | None:
+        """The tar that holds sample i, or None for the format "files"."""
+        if self.shard_ids is None:
+            return None
+        return self.root / self.split / layout.SHARDS / self.shards[int(self.shard_ids[i])]
+
+    def image_name(self, i: int) -> Path:
+        """What to call the image of sample i: its path, or the shard's path followed by the member."""
+        shard, name = self.shard_path(i), self.filename(i)
+        return layout.image_file(self.root, self.split, name) if shard is None else shard / name
+
+    def image_bytes(self, i: int) -> bytes:
+        """PNG bytes of sample i, as stored; raises `DatasetError` where they are missing."""
+        shard = self.shard_path(i)
+        if shard is None:
+            return images.read_contained(self.root, self.image_name(i))
+        return images.read_member(self.root, shard, *self._member(i, shard, 0))
+
+    def label_text(self, i: int) -> str:
+        """Text of the label file of sample i, which may differ from the metadata where the data set is damaged."""
+        shard, name = self.shard_path(i), self.filename(i)
+        if shard is None:
+            path = layout.label_file(self.root, self.split, name)
+            return images.decode_label(images.read_contained(self.root, path), path)
+        return images.decode_label(images.read_member(self.root, shard, *self._member(i, shard, 2)), shard / name)
+
+    def image(self, i: int) -> npt.NDArray[np.uint8]:
+        """Decode the image of sample i.
+
+        Args:
+            i: position in the split.
+
+        Returns:
+            uint8 array (H, W), 255 is paper.
+
+        Raises:
+            DatasetError: missing, unreadable, or not of the recorded size.
+        """
+        pixels_HW = images.decode_image(self.image_bytes(i), self.image_name(i))
+        if pixels_HW.shape != (self.heights[i], self.widths[i]):
+            raise DatasetError(
+                f"{self.image_name(i)} is {pixels_HW.shape[1]} x {pixels_HW.shape[0]} px, but {layout.SPLIT_METADATA} "
+                f"says {self.widths[i]} x {self.heights[i]}. Run: khmer-ocr verify {self.root} --repair"
+            )
+        return pixels_HW
+
+    def _member(self, i: int, shard: Path, column: int) -> tuple[int, int]:
+        """Offset and size of the image (column 0) or label (column 2); a shard's headers are walked once."""
+        assert self.shard_ids is not None
+        shard_id = int(self.shard_ids[i])
+        if shard_id not in self._members:
+            members = images.tar_members(self.root, shard)
+            rows = np.flatnonzero(self.shard_ids == shard_id)
+            table = np.full((len(rows), 4), -1, np.int64)
+            for at, row in enumerate(rows.tolist()):
+                name = self.filename(row)
+                table[at, :2] = members.get(name, (-1, -1))
+                table[at, 2:] = members.get(layout.label_file(Path(), "", name).name, (-1, -1))
+            self._members[shard_id] = (rows, table)
+        rows, table = self._members[shard_id]
+        offset, size = table[np.searchsorted(rows, i), column : column + 2].tolist()
+        if offset < 0:
+            what = "the image" if column == 0 else "the label of"
+            raise DatasetError(f"{shard} lacks {what} {self.filename(i)}. Run: khmer-ocr verify {self.root} --repair")
+        return offset, size
+
+
+class _Columns:
+    """Grows the arrays of a `SplitIndex` sample by sample."""
+
+    def __init__(self) -> None:
+        self.widths, self.heights = array("i"), array("i")
+        self.texts, self.filenames = bytearray(), bytearray()
+        self.text_ends, self.filename_ends = array("q", [0]), array("q", [0])
+        self.font_ids, self.shard_ids, self.hashes = array("i"), array("i"), array("Q")
+        self.fonts: dict[str, int] = {}
+        self.shards: dict[str, int] = {}
+
+    def add(self, sample: Sample) -> None:
+        self.widths.append(sample["image_width"])
+        self.heights.append(sample["image_height"])
+        self.texts += sample["text"].encode()
+        self.text_ends.append(len(self.texts))
+        self.filenames += sample["filename"].encode()
+        self.filename_ends.append(len(self.filenames))
+        self.font_ids.append(self.fonts.setdefault(sample["font"], len(self.fonts)))
+        if "shard" in sample:
+            self.shard_ids.append(self.shards.setdefault(sample["shard"], len(self.shards)))
+        if "pixel_hash" in sample:
+            self.hashes.append(int(sample["pixel_hash"], 16))
+
+    def index(self, root: Path, split: str, source: Path, scanned: bool) -> SplitIndex:
+        count = len(self.font_ids)
+        for name, column in (("shard", self.shard_ids), ("pixel_hash", self.hashes)):
+            if len(column) not in (0, count):
+                raise _damaged(source, f"only {len(column)} of {count} samples have {name!r}")
+        return SplitIndex(
+            root=root,
+            split=split,
+            widths=np.frombuffer(self.widths, np.int32),
+            heights=np.frombuffer(self.heights, np.int32),
+            texts=Strings(np.frombuffer(self.texts, np.uint8), np.frombuffer(self.text_ends, np.int64)),
+            filenames=Strings(np.frombuffer(self.filenames, np.uint8), np.frombuffer(self.filename_ends, np.int64)),
+            font_ids=np.frombuffer(self.font_ids, np.int32),
+            fonts=tuple(self.fonts),
+            pixel_hashes=np.frombuffer(self.hashes, np.uint64) if self.hashes else None,
+            shard_ids=np.frombuffer(self.shard_ids, np.int32) if self.shard_ids else None,
+            shards=tuple(self.shards),
+            scanned=scanned,
+        )
+
+
+def build_index(root: Path, split: str, samples: Iterable[Sample], *, scanned: bool = False) -> SplitIndex:
+    """Gather samples into arrays; `load_index` is the usual way to them."""
+    columns, source = _Columns(), root / split / layout.SPLIT_METADATA
+    for position, sample in enumerate(samples):
+        try:
+            columns.add(sample)
+        except (ValueError, TypeError, OverflowError) as fault:
+            raise _damaged(source, f"sample {position} holds a value that cannot be stored ({fault})") from fault
+    return columns.index(root, split, source, scanned)
+
+
+def split_folder(root: str | Path, split: str) -> Path:
+    """Find a split's folder and refuse links that lead out of the root.
+
+    Raises:
+        SplitNotFoundError: the folder does not exist.
+        DatasetError: one of its folders is a symbolic link out of the root.
+    """
+    folder = Path(root) / images.safe_name(split, root)
+    if not folder.is_dir():
+        raise SplitNotFoundError(
+            f"{folder} does not exist. Run: khmer-ocr generate --output-dir {root} --splits {split}"
+        )
+    for name in ("", layout.SPLIT_METADATA, layout.IMAGES, layout.LABELS, layout.SHARDS):
+        images.check_contained(Path(root), folder / name)
+    return folder
+
+
+def load_index(root: str | Path, split: str, *, max_samples: int | None = None) -> SplitIndex:
+    """Open one split: from its metadata, or by scanning the folder where the metadata is absent.
+
+    Args:
+        root: the data set's root, wherever it has been moved to.
+        split: name of the split, e.g. "train".
+        max_samples: take only the first so many; what follows them is not read and not checked.
+
+    Returns:
+        The split as arrays; images and labels are read through it.
+
+    Raises:
+        SplitNotFoundError: the split's folder does not exist.
+        DatasetError: the metadata is damaged or, in a scan, an image or label is missing or unreadable.
+    """
+    metadata = split_folder(root, split) / layout.SPLIT_METADATA
+    scanned = not metadata.exists()
+    samples = images.scan(Path(root), split) if scanned else iter_samples(metadata)
+    return build_index(Path(root), split, islice(samples, max_samples), scanned=scanned)

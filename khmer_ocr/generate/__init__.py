@@ -1,0 +1,1 @@
+"""Writing: chunks of lines to files or shards, with resume."""

@@ -1,0 +1,132 @@
+"""Where a chunk's encoded lines go: the known tree of files, or one tar shard with an index for DALI.
+
+A sink writes a chunk's images and labels completely; only then does the worker commit the chunk to the journal. What a
+killed worker left half done is written again by whoever draws the chunk next, with the same bytes.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from khmer_ocr.dataset import layout
+from khmer_ocr.dataset.layout import Sample
+
+_BLOCK = 512
+
+
+class Sink(Protocol):
+    """Takes whole chunks."""
+
+    def write(self, chunk: int, samples: Sequence[Sample], images: Sequence[bytes]) -> int:
+        """Store a chunk; returns the bytes written."""
+
+
+class FileSink:
+    """`images/{split}_{i:06d}.png` beside `labels/{split}_{i:06d}.txt`.
+
+    Args:
+        root: the data set's folder.
+        split: name of the split.
+    """
+
+    def __init__(self, root: Path, split: str) -> None:
+        folders = (root / split / layout.IMAGES, root / split / layout.LABELS)
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        # Names relative to an open folder spare the kernel four path look-ups a file.
+        self._images_fd, self._labels_fd = (os.open(folder, os.O_RDONLY | os.O_DIRECTORY) for folder in folders)
+
+    def write(self, chunk: int, samples: Sequence[Sample], images: Sequence[bytes]) -> int:
+        """Write two files a sample."""
+        total = 0
+        for sample, image in zip(samples, images, strict=True):
+            name, label = sample["filename"], sample["text"].encode()
+            _write_file(self._images_fd, name, image)
+            _write_file(self._labels_fd, name[:-3] + "txt", label)
+            total += len(image) + len(label)
+        return total
+
+    def close(self) -> None:
+        """Let go of the folders."""
+        os.close(self._images_fd)
+        os.close(self._labels_fd)
+
+
+def _write_file(folder_fd: int, name: str, data: bytes) -> None:
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644, dir_fd=folder_fd)
+    try:
+        written = os.write(fd, data)
+        while written < len(data):
+            written += os.write(fd, data[written:])
+    finally:
+        os.close(fd)
+
+
+class ShardSink:
+    """`shards/{split}-{chunk:06d}.tar` in WebDataset's naming, and its `.idx` in DALI's format v1.2.
+
+    Args:
+        root: the data set's folder.
+        split: name of the split.
+    """
+
+    def __init__(self, root: Path, split: str) -> None:
+        self._folder, self._split = root / split / layout.SHARDS, split
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def write(self, chunk: int, samples: Sequence[Sample], images: Sequence[bytes]) -> int:
+        """Write one tar with three members a sample, then its index."""
+        parts: list[bytes] = []
+        index: list[str] = []
+        offset = 0
+        for sample, image in zip(samples, images, strict=True):
+            stem = sample["filename"].removesuffix(".png")
+            entries = []
+            facts = json.dumps(sample, ensure_ascii=False).encode()
+            for suffix, data in (("png", image), ("txt", sample["text"].encode()), ("json", facts)):
+                parts += [tar_header(f"{stem}.{suffix}", len(data)), data, b"\0" * (-len(data) % _BLOCK)]
+                entries.append(f"{suffix} {offset + _BLOCK} {len(data)} {stem}.{suffix}")
+                offset += _BLOCK + len(data) + -len(data) % _BLOCK
+            index.append(" ".join(entries))
+        parts.append(b"\0" * 2 * _BLOCK)
+        tar = self._folder / layout.shard_name(self._split, chunk)
+        replace(tar, b"".join(parts))
+        replace(tar.with_suffix(".idx"), f"v1.2 {len(index)}\n{''.join(line + chr(10) for line in index)}".encode())
+        return offset + 2 * _BLOCK
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def tar_header(name: str, size: int) -> bytes:
+    """A ustar header (POSIX.1-1988) of a plain file with no owner and no time, so that equal content gives equal bytes."""
+    head = b"".join(
+        (
+            name.encode("ascii").ljust(100, b"\0"),
+            b"0000644\0" b"0000000\0" b"0000000\0",
+            b"%011o\0" % size,
+            b"00000000000\0",
+            b" " * 8,
+            b"0".ljust(101, b"\0"),
+            b"ustar\x0000",
+        )
+    ).ljust(_BLOCK, b"\0")
+    return head[:148] + b"%06o\0 " % sum(head) + head[156:]
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name, then put it in place: a reader never sees half of it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def open_sink(format_name: str, root: Path, split: str) -> FileSink | ShardSink:
+    """The sink of a format of `layout.FORMATS`."""
+    return FileSink(root, split) if format_name == "files" else ShardSink(root, split)

@@ -1,0 +1,179 @@
+"""The process that draws: chunks of texts come in through a pipe, files go out, the journal is told.
+
+Run by `pool.Pool` as `python -m khmer_ocr.generate.worker FD`. It holds no state that a chunk's bytes depend on.
+"""
+
+import ctypes
+import json
+import logging
+import mmap
+import os
+import signal
+import sys
+import traceback
+from collections import Counter
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from khmer_ocr import chance
+from khmer_ocr.dataset import layout
+from khmer_ocr.dataset.layout import Sample
+from khmer_ocr.errors import KhmerOcrError
+from khmer_ocr.generate.journal import Journal
+from khmer_ocr.generate.png import encode_lines
+from khmer_ocr.generate.sinks import open_sink
+from khmer_ocr.render.compose import LineRenderer
+from khmer_ocr.render.fonts import FontFace
+from khmer_ocr.render.metrics import FaceMetrics
+from khmer_ocr.render.plan import RenderConfig
+from khmer_ocr.text.normalize import normalize
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a worker needs once.
+
+    Attributes:
+        faces: the run's faces, in order.
+        metrics: by face name.
+        render: how to draw.
+        root: output folder as it was given, for the paths in the metadata.
+        format: one of `layout.FORMATS`.
+        png_level: ISA-L level.
+        seed: the run's seed.
+        atlas_dir: raster cache, None for none.
+    """
+
+    faces: tuple[FontFace, ...]
+    metrics: dict[str, FaceMetrics]
+    render: RenderConfig
+    root: str
+    format: str
+    png_level: int
+    seed: int
+    atlas_dir: Path | None
+
+
+class Artist:
+    """Does a worker's tasks; used in-process by tests and benchmarks too.
+
+    Args:
+        job: what the run is.
+        at_face_1: int32 (1,) shared with the parent: the face being handled, so that a death has a name.
+    """
+
+    def __init__(self, job: Job, at_face_1: npt.NDArray[np.int32] | None = None) -> None:
+        self.job = job
+        self.renderer = LineRenderer(job.faces, job.metrics, job.render, job.atlas_dir)
+        if at_face_1 is not None:
+            self.renderer.runs.at_face_1 = self.renderer.atlas.at_face_1 = at_face_1
+        self.journal = Journal(Path(job.root))
+        self._keys: dict[str, npt.NDArray[np.uint32]] = {}
+        self._sinks: dict[str, Any] = {}
+
+    def plan(self, texts: list[str], normalised: bool) -> bytes:
+        """Reasons of rejection, a byte a line."""
+        lines = texts if normalised else [normalize(text) for text in texts]
+        return self.renderer.planner.rejections(lines).tobytes()
+
+    def lines(self, split: str, first: int, texts: list[str]) -> tuple[list[Sample], list[bytes]]:
+        """Draw and encode consecutive samples.
+
+        Args:
+            split: name of the split; "train" samples are addressed by number, others by the hash of their text.
+            first: number of the first sample.
+            texts: normalised, drawable lines.
+
+        Returns:
+            The samples' metadata and their PNG files.
+        """
+        job = self.job
+        key_2 = self._keys.setdefault(split, chance.key(job.seed, split, "plan"))
+        if split == "train":
+            address_B = np.arange(first, first + len(texts), dtype=np.uint64)
+        else:
+            address_B = np.array([chance.text_address(text) for text in texts], np.uint64)
+        batch = self.renderer.draw(texts, self.renderer.plan(texts, address_B, key_2))
+        images = encode_lines(batch.pixels_N, batch.offsets_B1, batch.width_B, batch.height_px, job.png_level)
+        offsets = batch.offsets_B1.tolist()
+        pixels = memoryview(batch.pixels_N)
+        shard = layout.shard_name(split, first // layout.CHUNK) if job.format == "webdataset" else None
+        samples: list[Sample] = []
+        for n, (text, face, size64, width) in enumerate(
+            zip(texts, batch.plan.face_B.tolist(), batch.plan.size64_B.tolist(), batch.width_B.tolist(), strict=True)
+        ):
+            stem = layout.stem(split, first + n)
+            image_path, label_path = layout.recorded_paths(job.root, split, stem, shard)
+            sample: Sample = {
+                "filename": f"{stem}.png",
+                "text": text,
+                "font": job.faces[face].name,
+                "image_path": image_path,
+                "label_path": label_path,
+                "image_width": width,
+                "image_height": batch.height_px,
+                "pixel_hash": xxhash.xxh3_64_hexdigest(pixels[offsets[n] : offsets[n + 1]]),
+                "size_ppem": size64 / 64,
+            }
+            if shard is not None:
+                sample["shard"] = shard
+            samples.append(sample)
+        return samples, images
+
+    def chunk(self, split: str, chunk: int, texts: list[str], normalised: bool) -> tuple[int, int]:
+        """Draw, store and commit one chunk; returns (samples, bytes written)."""
+        lines = texts if normalised else [normalize(text) for text in texts]
+        samples, images = self.lines(split, chunk * layout.CHUNK, lines)
+        if split not in self._sinks:
+            self._sinks[split] = open_sink(self.job.format, Path(self.job.root), split)
+        written = self._sinks[split].write(chunk, samples, images)
+        fonts = Counter(sample["font"] for sample in samples)
+        rows = [json.dumps(sample, ensure_ascii=False).encode() for sample in samples]
+        self.journal.commit(split, chunk, {"samples": len(samples), "bytes": written, "fonts": dict(fonts)}, rows)
+        return len(samples), written
+
+    def close(self) -> None:
+        """Keep the rasters, let go of the folders."""
+        self.renderer.atlas.save()
+        for sink in self._sinks.values():
+            sink.close()
+
+
+def main() -> None:
+    """Serve tasks until the pipe closes; failures go back as (kind, message), never as silence."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        # A worker must not outlive a parent that was killed: the next start draws the same files.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    pipe, state = Connection(int(sys.argv[1])), mmap.mmap(int(sys.argv[2]), mmap.PAGESIZE)
+    artist = Artist(pipe.recv(), np.frombuffer(state, np.int32, count=1))
+    artist.lines("train", 0, ["\u1780"])  # compiles the kernels, or loads them compiled
+    pipe.send(("ready", os.getpid()))
+    while True:
+        try:
+            kind, *arguments = pipe.recv()
+        except EOFError:
+            break
+        if kind == "close":
+            artist.close()
+            pipe.send(("closed", None))
+            break
+        try:
+            pipe.send(("done", getattr(artist, kind)(*arguments)))
+        except (KhmerOcrError, OSError) as error:
+            pipe.send(("failed", error))
+        except Exception as error:
+            pipe.send(("crashed", f"{error!r}\n{traceback.format_exc()}"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Reading: stored lines to training batches."""

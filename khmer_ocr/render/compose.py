@@ -1,0 +1,184 @@
+"""Texts and a plan to ragged lines of pixels: layout in integers, rasters from the atlas, the compose kernel.
+
+Letters: B lines, Q quads (glyphs placed), T pieces.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+from khmer_ocr_kernels.compose import compose
+
+from khmer_ocr import chance
+from khmer_ocr.errors import NoFontsError
+from khmer_ocr.render.atlas import Atlas, keys
+from khmer_ocr.render.fonts import FontFace
+from khmer_ocr.render.metrics import FaceMetrics
+from khmer_ocr.render.plan import WORDS, LinePlan, Planner, RenderConfig
+from khmer_ocr.render.runs import RunCache
+
+
+@dataclass(frozen=True, slots=True)
+class LineBatch:
+    """Ragged lines: line b is pixels_N[offsets_B1[b]:offsets_B1[b + 1]], height_px rows of width_B[b]; paper is 255."""
+
+    pixels_N: npt.NDArray[np.uint8]
+    offsets_B1: npt.NDArray[np.int64]
+    width_B: npt.NDArray[np.int32]
+    height_px: int
+    plan: LinePlan
+
+    def image(self, line: int) -> npt.NDArray[np.uint8]:
+        """Pixels (height, width) of one line, a view."""
+        flat = self.pixels_N[self.offsets_B1[line] : self.offsets_B1[line + 1]]
+        return flat.reshape(self.height_px, int(self.width_B[line]))
+
+
+@nb.njit(cache=True, nogil=True)
+def _lay_out(
+    runs_T: npt.NDArray[np.int32],
+    offsets_B1: npt.NDArray[np.int64],
+    glyph_span_R2: npt.NDArray[np.int32],
+    advance_R: npt.NDArray[np.int32],
+    glyph_G: npt.NDArray[np.int32],
+    place_G2: npt.NDArray[np.int32],
+    size64_B: npt.NDArray[np.int64],
+) -> tuple[
+    npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int64]
+]:
+    """Glyph, size and phase of every quad, its pixel place from the line's pen origin, and each line's first quad."""
+    total = 0
+    for run in runs_T:
+        total += glyph_span_R2[run, 1] - glyph_span_R2[run, 0]
+    glyph_Q, size64_Q = np.empty(total, np.int64), np.empty(total, np.int64)
+    phase_Q, place_Q2 = np.empty(total, np.int64), np.empty((total, 2), np.int32)
+    quad_offsets_B1 = np.zeros(len(offsets_B1), np.int64)
+    q = 0
+    for b in range(len(offsets_B1) - 1):
+        size64, pen = size64_B[b], np.int64(0)
+        for t in range(offsets_B1[b], offsets_B1[b + 1]):
+            run = runs_T[t]
+            for g in range(glyph_span_R2[run, 0], glyph_span_R2[run, 1]):
+                # 1/65536 em x 26.6 size = 2**22 units a pixel; quarter pixels, rounded half up.
+                x_q2 = ((pen + place_G2[g, 0]) * size64 + (1 << 19)) >> 20
+                y_q2 = (place_G2[g, 1] * size64 + (1 << 19)) >> 20
+                glyph_Q[q], size64_Q[q] = glyph_G[g], size64
+                phase_Q[q] = (x_q2 & 3) | ((y_q2 & 3) << 2)
+                place_Q2[q, 0], place_Q2[q, 1] = x_q2 >> 2, y_q2 >> 2
+                q += 1
+            pen += advance_R[run]
+        quad_offsets_B1[b + 1] = q
+    return glyph_Q, size64_Q, phase_Q, place_Q2, quad_offsets_B1
+
+
+@nb.njit(cache=True, nogil=True)
+def _shift_to_ink(
+    place_Q2: npt.NDArray[np.int32],
+    entry_Q: npt.NDArray[np.int32],
+    quad_offsets_B1: npt.NDArray[np.int64],
+    entries_E5: npt.NDArray[np.int32],
+    left_B: npt.NDArray[np.int32],
+    right_B: npt.NDArray[np.int32],
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Quads measured from the line's left edge, margin included, and each line's width."""
+    quads_Q3 = np.empty((len(entry_Q), 3), np.int32)
+    width_B = np.empty(len(left_B), np.int32)
+    for b in range(len(left_B)):
+        low, high = np.int64(1) << 40, -(np.int64(1) << 40)
+        for q in range(quad_offsets_B1[b], quad_offsets_B1[b + 1]):
+            entry = entry_Q[q]
+            if entries_E5[entry, 1]:
+                x = np.int64(place_Q2[q, 0]) + entries_E5[entry, 3]
+                low, high = min(low, x), max(high, x + entries_E5[entry, 1])
+        if high < low:
+            low = high = 0
+        width_B[b] = high - low + left_B[b] + right_B[b]
+        for q in range(quad_offsets_B1[b], quad_offsets_B1[b + 1]):
+            quads_Q3[q, 0] = entry_Q[q]
+            quads_Q3[q, 1] = place_Q2[q, 0] - low + left_B[b]
+            quads_Q3[q, 2] = place_Q2[q, 1]
+    return quads_Q3, width_B
+
+
+class LineRenderer:
+    """Draws batches of lines with a fixed set of faces.
+
+    Args:
+        faces: the faces; their order matters to nothing but their numbers.
+        metrics: by face name, from `metrics.measure_all`; faces with `fatal` must be left out before.
+        config: how to draw.
+        atlas_dir: folder where rasters are kept between runs; None keeps nothing.
+    """
+
+    def __init__(
+        self,
+        faces: Sequence[FontFace],
+        metrics: dict[str, FaceMetrics],
+        config: RenderConfig | None = None,
+        atlas_dir: Path | None = None,
+    ) -> None:
+        if not faces:
+            raise NoFontsError("No Khmer fonts found: a renderer needs at least one face. Run: khmer-ocr fonts install")
+        self.faces, self.config = list(faces), config or RenderConfig()
+        measured = [metrics[face.name] for face in faces]
+        self.runs = RunCache(faces, [m.unit for m in measured], [m.malformed for m in measured])
+        self.atlas = Atlas(faces, self.runs.glyph_base, atlas_dir)
+        self.planner = Planner(faces, measured, self.config, self.runs)
+
+    def plan(self, texts: Sequence[str], address_B: npt.NDArray[np.uint64], key_2: npt.NDArray[np.uint32]) -> LinePlan:
+        """Choose face, size and place of each line from its address.
+
+        Args:
+            texts: normalised lines that passed `planner.rejections`.
+            address_B: uint64 sample numbers or text hashes.
+            key_2: from `chance.key(seed, split, "plan")`.
+        """
+        return self.planner.choose(texts, chance.draws(key_2, address_B, WORDS))
+
+    def draw(self, texts: Sequence[str], plan: LinePlan) -> LineBatch:
+        """Draw lines as planned.
+
+        Args:
+            texts: the lines of the plan.
+            plan: from `plan`.
+
+        Returns:
+            The lines, dark ink on white paper.
+
+        Raises:
+            AssertionError: ink fell outside an image: a fault of ours, never of the input.
+        """
+        looked = self.runs.look_up(texts, plan.face_B)
+        cache = self.runs
+        glyph_Q, size64_Q, phase_Q, place_Q2, quad_offsets_B1 = _lay_out(
+            looked.runs_T,
+            looked.offsets_L1,
+            cache.glyph_span_R2,
+            cache.advance_R,
+            cache.glyph_G,
+            cache.place_G2,
+            plan.size64_B,
+        )
+        entry_Q = self.atlas.entries_of(keys(glyph_Q, size64_Q, phase_Q), np.unique(plan.face_B).tolist())
+        quads_Q3, width_B = _shift_to_ink(
+            place_Q2, entry_Q, quad_offsets_B1, self.atlas.entries_E5, plan.left_B, plan.right_B
+        )
+        pixels_N, offsets_B1, clipped_B = compose(
+            quads_Q3,
+            quad_offsets_B1,
+            plan.baseline_B,
+            width_B,
+            self.atlas.pixels_N,
+            self.atlas.entries_E5,
+            self.config.image_height,
+        )
+        if clipped_B.any():
+            worst = int(clipped_B.argmax())
+            raise AssertionError(
+                f"{clipped_B[worst]} ink pixels of {texts[worst]!r} in {self.faces[plan.face_B[worst]].name} "
+                f"at {plan.size64_B[worst] / 64} ppem fell outside the image"
+            )
+        return LineBatch(pixels_N, offsets_B1, width_B, self.config.image_height, plan)

@@ -1,0 +1,220 @@
+"""Which faces there are: `fonts/`, font packages, paths the user names, the system's folders.
+
+A face is one drawable style: a static file, or one named instance of a variable file. `X.ttf` and `X.latin.ttf` side by
+side are one face with a fallback chain. Faces of families with role `heldout` never train a model unless asked for by name.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import uharfbuzz as hb
+
+from khmer_ocr.errors import FontError, NoFontsError
+from khmer_ocr.render.catalogue import Catalogue, load_catalogue
+
+SUFFIXES = (".ttf", ".otf", ".ttc", ".otc")
+FALLBACK_SUFFIX = ".latin"
+SYSTEM_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts", "/Library/Fonts")
+# Consonants, the common vowels, nikahit, reahmuk and coeng: a font without any of these can't set Khmer.
+REQUIRED = frozenset([*range(0x1780, 0x17A2), 0x17A2, *range(0x17B6, 0x17C9), 0x17D2])
+# OpenType width classes (usWidthClass, percent of normal) that count as faces where a variable font has the axis.
+WIDTH_CLASSES = ((100.0, ""), (87.5, "SemiCondensed"), (75.0, "Condensed"), (62.5, "ExtraCondensed"))
+
+
+@dataclass(frozen=True)
+class FontFace:
+    """One drawable face.
+
+    Attributes:
+        name: unique name, recorded with every sample.
+        family: typographic family.
+        style: style within the family.
+        files: the Khmer file, then its fallbacks.
+        number: index within a collection (.ttc).
+        variations: axis settings of a variable font.
+        role: "train" or "heldout".
+        licence: SPDX identifier or the font's own words.
+        sha256: of all files, number and variations.
+    """
+
+    name: str
+    family: str
+    style: str
+    files: tuple[Path, ...]
+    number: int = 0
+    variations: tuple[tuple[str, float], ...] = ()
+    role: str = "train"
+    licence: str = ""
+    sha256: str = field(default="", repr=False)
+
+
+def find_faces(
+    sources: Sequence[str | Path] | None = None,
+    *,
+    fonts_dir: Path = Path("fonts"),
+    system: bool = False,
+    heldout: bool = False,
+) -> list[FontFace]:
+    """List the usable Khmer faces, sorted by name.
+
+    Args:
+        sources: files, folders, or names of families or faces; None takes `fonts_dir` and installed font packages.
+        fonts_dir: folder that `khmer-ocr fonts install` fills.
+        system: look into the system's font folders too.
+        heldout: keep held-out families even where nobody named them.
+
+    Returns:
+        Faces with distinct names and distinct content.
+
+    Raises:
+        NoFontsError: nothing usable was found.
+        FontError: a file or name that was asked for is broken, has no Khmer, or does not exist.
+    """
+    catalogue = load_catalogue()
+    default = [*_walk(fonts_dir), *_packaged_files()] + ([*_system_files()] if system else [])
+    if not sources:
+        faces = [face for path in default for face in _read_faces(path, catalogue, strict=False)]
+        found = [face for face in faces if heldout or face.role == "train"]
+    else:
+        found = []
+        for source in sources:
+            found += _resolve(source, default, catalogue, heldout)
+    faces = _distinct(found)
+    if not faces:
+        raise NoFontsError(
+            f"No Khmer fonts found in {fonts_dir}/ directory, nor in font packages. "
+            "Run: khmer-ocr fonts install   (or: pip install fontpkg-noto-sans-khmer, or give --fonts PATH)"
+        )
+    return faces
+
+
+def _resolve(source: str | Path, default: list[Path], catalogue: Catalogue, heldout: bool) -> list[FontFace]:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        faces = [face for file in _walk(path) for face in _read_faces(file, catalogue, strict=False)]
+        kept = [face for face in faces if heldout or face.role == "train"]
+        if not kept:
+            seen = f"{len(faces)} held-out" if faces else "no"
+            raise NoFontsError(f"No Khmer fonts found in {path}/ directory ({seen} faces seen). Name a file or a family.")
+        return kept
+    if path.is_file():
+        return list(_read_faces(path, catalogue, strict=True))
+    wanted = _plain(str(source))
+    every = [face for file in default for face in _read_faces(file, catalogue, strict=False)]
+    named = [face for face in every if wanted in (_plain(face.family), _plain(face.name))]
+    if not named:
+        known = ", ".join(sorted({face.family for face in every})) or "none"
+        raise FontError(f"No font file, folder, family or face is called {str(source)!r}. Families here: {known}")
+    return named
+
+
+def _plain(name: str) -> str:
+    return "".join(character for character in name.lower() if character.isalnum())
+
+
+def _distinct(faces: Iterable[FontFace]) -> list[FontFace]:
+    by_content = {face.sha256: face for face in faces}
+    by_name: dict[str, FontFace] = {}
+    for face in sorted(by_content.values(), key=lambda face: (face.name, face.sha256)):
+        name = face.name if face.name not in by_name else f"{face.name}-{face.sha256[:6]}"
+        by_name[name] = FontFace(**{**face.__dict__, "name": name})
+    return sorted(by_name.values(), key=lambda face: face.name)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.suffix.lower() in SUFFIXES and not path.stem.endswith(FALLBACK_SUFFIX) and not hidden:
+            yield path
+
+
+def _packaged_files() -> Iterator[Path]:
+    import fontpkg
+
+    for family in fontpkg.families().values():
+        yield from (Path(file.path) for file in family.files)
+
+
+def _system_files() -> Iterator[Path]:
+    for folder in SYSTEM_FOLDERS:
+        yield from _walk(Path(folder).expanduser())
+
+
+@lru_cache(maxsize=4096)
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _read_faces(path: Path, catalogue: Catalogue, *, strict: bool) -> Iterator[FontFace]:
+    """Faces of one file; without `strict` a file that is no Khmer font is passed over (a folder may hold anything)."""
+    try:
+        faces = list(_open_faces(path, catalogue))
+    except (hb.HarfBuzzError, OSError, ValueError) as error:
+        if strict:
+            raise FontError(f"{path} can't be read as a font ({error}). Give a .ttf or .otf file.") from error
+        return
+    if strict and not faces:
+        raise FontError(f"{path} has no Khmer (or is no font): it lacks letters of U+1780..U+17D2. Give a Khmer font.")
+    yield from faces
+
+
+def _open_faces(path: Path, catalogue: Catalogue) -> Iterator[FontFace]:
+    blob = hb.Blob.from_file_path(str(path))
+    for number in range(max(hb.Face(blob).count, 1)):
+        face = hb.Face(blob, number)
+        if not set(face.unicodes) >= REQUIRED:
+            continue
+        family = face.get_name(16) or face.get_name(1) or path.stem
+        fallback = path.with_name(f"{path.stem}{FALLBACK_SUFFIX}{path.suffix}")
+        files = (path, fallback) if fallback.is_file() else (path,)
+        for style, variations in _styles(face):
+            identity = "|".join([*(_digest(file) for file in files), str(number), repr(variations)])
+            yield FontFace(
+                name=f"{_plain_stem(path)}-{style}" if variations else _plain_stem(path) + (f"-{number}" if number else ""),
+                family=family,
+                style=style,
+                files=files,
+                number=number,
+                variations=variations,
+                role=catalogue.role_of(family, path.name),
+                licence=catalogue.licence_of(family, path.name) or _licence(face),
+                sha256=hashlib.sha256(identity.encode()).hexdigest(),
+            )
+
+
+def _plain_stem(path: Path) -> str:
+    return path.stem.split("[")[0].replace(" ", "")
+
+
+def _licence(face: hb.Face) -> str:
+    words = face.get_name(13) or face.get_name(14) or ""
+    if "SIL Open Font License" in words or "OFL" in words:
+        return "OFL-1.1"
+    return words.split(".")[0][:80] or "not stated"
+
+
+def _styles(face: hb.Face) -> Iterator[tuple[str, tuple[tuple[str, float], ...]]]:
+    """Style names and axis settings: named instances, times the width classes where there is a width axis."""
+    axes = {axis.tag: axis for axis in face.axis_infos}
+    if not axes:
+        yield face.get_name(17) or face.get_name(2) or "Regular", ()
+        return
+    tags = [axis.tag for axis in face.axis_infos]
+    seen = set()
+    for instance in face.named_instances:
+        weight_name = face.get_name(instance.subfamily_name_id) or "Instance"
+        setting = dict(zip(tags, instance.design_coords, strict=True))
+        for width, width_name in WIDTH_CLASSES if "wdth" in axes else ((None, ""),):
+            if width is not None:
+                if not axes["wdth"].min_value <= width <= axes["wdth"].max_value:
+                    continue
+                setting = {**setting, "wdth": width}
+            variations = tuple(sorted(setting.items()))
+            if variations not in seen:
+                seen.add(variations)
+                yield width_name + weight_name, variations

@@ -1,0 +1,1 @@
+"""What is written: normal forms, syllables, corpora."""

@@ -1,0 +1,213 @@
+"""Raw text to `train.txt`, `val.txt`, `test.txt`: normalised, cut to lines, without duplicates, split by document.
+
+A document goes whole to the split its seeded hash names; of its lines only near-copies of lines in another split move
+there (see `sieve`). When the documents are too few to fill three splits, lines are divided one by one instead.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from khmer_ocr.errors import ConfigError, CorpusError, RunConflictError
+from khmer_ocr.text.corpus_files import SPLITS, SplitReport, SplitWriter, check_place, check_run, output_errors
+from khmer_ocr.text.normalize import NORMALIZER_VERSION
+from khmer_ocr.text.readers import find_inputs, read_documents, text_documents
+from khmer_ocr.text.sieve import Sieve, SieveCounts
+from khmer_ocr.text.synthesize import coverage, synthesize_lines
+
+SAMPLE = "khmer_sample.txt"
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """What is read, how it is cut and where it goes."""
+
+    input: tuple[Path, ...] = ()
+    """Text files and folders: .txt, .jsonl, .parquet, MediaWiki .xml, also compressed."""
+    output_dir: Path = Path("data/processed")
+    min_chars: int = 1
+    max_chars: int = 90
+    seed: int = 42
+    sample: bool = False
+    """Add the bundled sample corpus."""
+    synthesize: int = 0
+    """Add this many lines of generated syllables."""
+    overwrite: bool = False
+    """Replace another corpus in the output folder."""
+
+    def __post_init__(self) -> None:
+        if not self.input and not self.sample and not self.synthesize:
+            raise ConfigError("No text was named: give --input PATH..., --sample or --synthesize N.")
+        if self.min_chars < 1:
+            raise ConfigError(f"min_chars is {self.min_chars}; at least 1 is wanted.")
+        if self.max_chars < self.min_chars:
+            raise ConfigError(f"max_chars is {self.max_chars}, below min_chars {self.min_chars}; raise max_chars.")
+        if self.synthesize < 0:
+            raise ConfigError(f"synthesize is {self.synthesize}; 0 (none) or a number of lines is wanted.")
+
+
+@dataclass(frozen=True)
+class CorpusReport:
+    """What a run of `process_corpus` wrote and what it left out."""
+
+    output_dir: Path
+    splits: Mapping[str, SplitReport]
+    documents: Mapping[str, int]
+    dropped: Mapping[str, int]
+    moved_near_copies: int
+    split_by: str
+    warnings: tuple[str, ...]
+    elapsed_s: float
+
+    @property
+    def lines(self) -> int:
+        """Lines in all splits."""
+        return sum(split.lines for split in self.splits.values())
+
+
+def sample_lines() -> list[str]:
+    """Return the lines of the bundled sample corpus in order, without the blank ones between its documents."""
+    return [line for line in _sample_text().splitlines() if line]
+
+
+def process_corpus(config: CorpusConfig, *, progress: bool = True) -> CorpusReport:
+    """Turn raw text into the three text files of a corpus and their statistics.
+
+    Args:
+        config: what is read and where the result goes.
+        progress: whether to show bars on stderr.
+
+    Returns:
+        Counts per split, what was dropped by reason, and warnings for the user.
+
+    Raises:
+        CorpusError: an input is unusable, or no Khmer line survived.
+        OutputError: the output folder cannot be written or lies inside an input.
+        RunConflictError: the output folder holds another corpus and `overwrite` is not set.
+    """
+    started = time.perf_counter()
+    files = find_inputs(config.input)
+    check_place(config.output_dir, config.input, files)
+    run = _run_identity(config, files)
+    stored = None if config.overwrite else check_run(config.output_dir, run)
+    with output_errors(config.output_dir):
+        split_by = "document"
+        writer, counts = _sift(config, files, progress, by_line=False)
+        # Nearly always enough; a handful of documents can leave a split empty.
+        if writer.lines and not all(writer.lines[split] for split in SPLITS):
+            writer.discard()
+            split_by = "line"
+            writer, counts = _sift(config, files, progress, by_line=True)
+        try:
+            stats = _statistics(run, config, writer, counts, split_by)
+            _refuse_change(config.output_dir, stored, stats)
+            writer.commit(stats)
+        finally:
+            writer.discard()
+    return CorpusReport(
+        output_dir=config.output_dir,
+        splits=writer.report(),
+        documents=dict(counts.documents),
+        dropped=dict(counts.dropped),
+        moved_near_copies=counts.moved,
+        split_by=split_by,
+        warnings=tuple(
+            f"{split}.txt is empty: there are too few different lines. Add text."
+            for split in SPLITS
+            if not writer.lines[split]
+        ),
+        elapsed_s=time.perf_counter() - started,
+    )
+
+
+def _sample_text() -> str:
+    return resources.files("khmer_ocr.samples").joinpath(SAMPLE).read_text(encoding="utf-8")
+
+
+def _run_identity(config: CorpusConfig, files: list[Path]) -> dict[str, Any]:
+    """Collect what decides the result; paths are left out, so that a project can be moved."""
+    settings = asdict(config)
+    for name in ("input", "output_dir", "overwrite"):
+        del settings[name]
+    return {
+        "config": settings,
+        "inputs": [{"name": file.name, "size_bytes": file.stat().st_size} for file in files],
+        "normalizer_version": NORMALIZER_VERSION,
+    }
+
+
+def _sift(config: CorpusConfig, files: list[Path], progress: bool, *, by_line: bool) -> tuple[SplitWriter, SieveCounts]:
+    """Read everything through a sieve into temporary files, which the caller commits or discards."""
+    writer = SplitWriter(config.output_dir)
+    sieve = Sieve(writer, min_chars=config.min_chars, max_chars=config.max_chars, seed=config.seed, by_line=by_line)
+    try:
+        _feed_files(sieve, writer, files, progress)
+        if config.sample:
+            for text in text_documents(_sample_text().splitlines()):
+                sieve.add_document(text)
+        if config.synthesize:
+            for line in tqdm(_synthesized(config), total=config.synthesize, unit="line", disable=not progress):
+                sieve.add_line(line)
+        sieve.flush()
+    except BaseException:
+        writer.discard()
+        raise
+    return writer, sieve.counts
+
+
+def _feed_files(sieve: Sieve, writer: SplitWriter, files: list[Path], progress: bool) -> None:
+    total_bytes = sum(file.stat().st_size for file in files)
+    with tqdm(total=total_bytes, unit="B", unit_scale=True, disable=not progress or not files) as bar:
+        for file in files:
+            bar.set_description(file.name, refresh=False)
+            for number, document in enumerate(read_documents(file, advance=bar.update, dropped=sieve.counts.dropped)):
+                sieve.add_document(document.text)
+                if number % 256 == 0:
+                    rate_lines_per_s = writer.lines.total() / max(bar.format_dict["elapsed"], 1e-3)
+                    bar.set_postfix_str(f"{rate_lines_per_s:,.0f} lines/s", refresh=False)
+
+
+def _synthesized(config: CorpusConfig) -> Iterator[str]:
+    return synthesize_lines(config.synthesize, seed=config.seed, min_chars=config.min_chars, max_chars=config.max_chars)
+
+
+def _statistics(
+    run: Mapping[str, Any], config: CorpusConfig, writer: SplitWriter, counts: SieveCounts, split_by: str
+) -> dict[str, Any]:
+    dropped = dict(sorted(counts.dropped.items()))
+    if not writer.lines:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in dropped.items()) or "nothing was there to read"
+        raise CorpusError(
+            f"No Khmer line survived: {reasons}. "
+            "Check that the input is Khmer in Unicode, and --min-chars and --max-chars."
+        )
+    characters = sorted(writer.characters.items(), key=lambda item: (-item[1], item[0]))
+    stats: dict[str, Any] = {
+        **run,
+        "splits": {split: asdict(report) for split, report in writer.report().items()},
+        "split_by": split_by,
+        "documents": dict(sorted(counts.documents.items())),
+        "dropped": dropped,
+        "moved_near_copies": counts.moved,
+        "length_histogram": {str(length): count for length, count in sorted(writer.lengths.items())},
+        "characters": {f"U+{ord(char):04X} {char}": count for char, count in characters if char != "\n"},
+    }
+    if config.synthesize:
+        # Generated anew rather than kept: the lines are a pure function of the seed.
+        stats["synthesized"] = asdict(coverage(_synthesized(config)))
+    return stats
+
+
+def _refuse_change(folder: Path, stored: Mapping[str, Any] | None, stats: Mapping[str, Any]) -> None:
+    """Refuse to replace a corpus when inputs of the same names and sizes gave another text."""
+    changed = [split for split in SPLITS if stored and stored["splits"].get(split) != stats["splits"][split]]
+    if changed:
+        raise RunConflictError(
+            f"{folder} holds another corpus: the inputs have the same names and sizes but other content "
+            f"({', '.join(changed)} would change). Use --overwrite to replace it, or name another --output-dir."
+        )

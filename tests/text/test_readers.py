@@ -1,0 +1,327 @@
+import bz2
+import gzip
+import io
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from backports import zstd
+from hypothesis import given
+from hypothesis import strategies as st
+
+from khmer_ocr.errors import CorpusError
+from khmer_ocr.text import readers, streams
+from khmer_ocr.text.mediawiki import plain_text
+from khmer_ocr.text.readers import find_inputs, read_documents
+
+PACK = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".zst": zstd.compress}
+TEXTS = ["ផ្ទះ​តូច\nនៅ​ជិត​ទន្លេ", "ឆ្មា ២ ក្បាល"]
+
+
+def texts(path: Path, **options: Counter[str]) -> list[str]:
+    return [document.text for document in read_documents(path, **options)]
+
+
+def wiki(*pages: str, head: str = "") -> str:
+    siteinfo = '<siteinfo><namespaces><namespace key="6">រូបភាព</namespace></namespaces></siteinfo>'
+    return f'{head}<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/">{siteinfo}{"".join(pages)}</mediawiki>'
+
+
+def page(text: str, ns: int = 0, extra: str = "") -> str:
+    revision = f"<revision><id>7</id><model>wikitext</model><text>{text}</text></revision>"
+    return f"<page><title>ក</title><ns>{ns}</ns><id>1</id>{extra}{revision}</page>"
+
+
+def as_parquet(values: list[str | None], column: str = "text") -> bytes:
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    sink = io.BytesIO()
+    parquet.write_table(pa.table({"id": list(range(len(values))), column: values}), sink, row_group_size=3)
+    return sink.getvalue()
+
+
+def content(suffix: str) -> bytes:
+    if suffix == ".txt":
+        return ("\n\n".join(TEXTS) + "\n").encode()
+    if suffix == ".jsonl":
+        return "\n".join(json.dumps({"id": 1, "text": text}) for text in TEXTS).encode()
+    if suffix == ".xml":
+        return wiki(*map(page, TEXTS)).encode()
+    return as_parquet(TEXTS)
+
+
+@pytest.mark.parametrize("compression", PACK)
+@pytest.mark.parametrize("suffix", readers.FORMATS)
+def test_every_format_in_every_compression(tmp_path: Path, suffix: str, compression: str) -> None:
+    path = tmp_path / f"corpus{suffix}{compression}"
+    path.write_bytes(PACK[compression](content(suffix)))
+    read_bytes = 0
+
+    def advance(count: int) -> None:
+        nonlocal read_bytes
+        read_bytes += count
+
+    documents = list(read_documents(path, advance=advance))
+    assert [document.text for document in documents] == TEXTS
+    assert [(document.source, document.index) for document in documents] == [(path, 0), (path, 1)]
+    assert read_bytes == path.stat().st_size
+
+
+def test_members_of_concatenated_archives_are_all_read(tmp_path: Path) -> None:
+    for suffix in (".gz", ".bz2", ".zst"):
+        path = tmp_path / f"two.txt{suffix}"
+        path.write_bytes(PACK[suffix]("ក\n\n".encode()) + PACK[suffix]("ខ\n".encode()))
+        assert texts(path) == ["ក", "ខ"], suffix
+
+
+def test_folder_is_walked_in_sorted_order_and_foreign_files_are_passed_over(tmp_path: Path) -> None:
+    for name in ("b.txt", "a/z.txt", "a/b.jsonl", ".hidden.txt", ".git/c.txt", "README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('{"text": "ក"}' if name.endswith("jsonl") else name)
+    names = [path.relative_to(tmp_path).as_posix() for path in find_inputs([tmp_path])]
+    assert names == ["b.txt", "a/b.jsonl", "a/z.txt"]
+    assert texts(tmp_path) == ["b.txt", "ក", "a/z.txt"]
+    assert find_inputs([tmp_path / "b.txt", tmp_path])[0].name == "b.txt"
+    assert len(find_inputs([tmp_path / "b.txt", tmp_path])) == 3
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_documents_end_at_blank_lines_whatever_the_line_end(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + end.join(["ក", "ខ", "", " ", "គ"]).encode())
+    assert texts(path) == ["ក\nខ", "គ"]
+
+
+def test_files_without_blank_lines_are_cut_into_runs(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("".join(f"{i}\n" for i in range(readers.RUN_LINES * 2 + 5)))
+    assert [text.count("\n") + 1 for text in texts(path)] == [readers.RUN_LINES, readers.RUN_LINES, 5]
+
+
+@given(st.lists(st.text(alphabet="កខ\r\n​ ", max_size=9), max_size=9))
+def test_lines_do_not_depend_on_where_the_pieces_end(pieces: list[str]) -> None:
+    joined = io.StringIO("".join(pieces), newline=None).read()
+    *lines, last = joined.split("\n")
+    assert list(streams.split_lines(pieces)) == [*lines, *filter(None, [last])]
+
+
+@pytest.mark.parametrize(
+    ("unit", "whole"), [("ពាក្យ ", 6), ("ក្រា", 4), ("x", 1), ("ទេ។", 3)], ids=["space", "syllable", "letter", "sentence"]
+)
+def test_an_endless_line_is_cut_where_text_may_be_cut(unit: str, whole: int) -> None:
+    total = streams.MAX_LINE_CHARS * 3 // whole
+    chunks = [unit * (total // 10)] * 10
+    lines = list(streams.split_lines(chunks))
+    assert "".join(lines) == "".join(chunks)
+    assert max(map(len, lines)) <= streams.MAX_LINE_CHARS
+    assert all(len(line) % whole == 0 for line in lines)
+
+
+def test_a_huge_block_is_cut_into_bounded_documents(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(("ក" * 9_999 + "\n") * 300)
+    sizes = [len(text) for text in texts(path)]
+    assert sum(sizes) > 2_900_000
+    assert max(sizes) <= readers.MAX_DOCUMENT_CHARS + 200
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("a.txt", "ក\n".encode() * 5 + b"\xff\xfeabc", ("a.txt", "at byte 20", "iconv")),
+        ("a.txt", "ស្រុក".encode("utf-16"), ("UTF-16 byte-order mark", "iconv -f UTF-16")),
+        ("a.txt", "ក".encode() + b"\x00\x01", ("NUL", "at byte 3")),
+        ("a.txt", "ក\nខ".encode()[:-1], ("not UTF-8 (e1 9e)", "at byte 4")),
+        ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', ("at byte 24",)),
+        ("a.jsonl", b'{"text": "a"}\n{"text": ', ("line 2 (byte 14)", "not JSON")),
+        ("a.jsonl", b'{"txt": "a", "id": 1}\n', ("line 1", "txt, id", "field `text`")),
+        ("a.jsonl", b'{"text": 5}\n', ("line 1", "int", "a string is wanted")),
+        ("a.jsonl", b"[" * 100_000, ("line 1", "not JSON")),
+        ("a.xml", b"<html><p>x</p></html>", ("<html>", "MediaWiki")),
+        ("a.xml", wiki(page("ក")).encode()[:-30], ("not well-formed", "cut short")),
+        ("a.xml", b"<mediawiki>" + b"<a>" * 1000, ("nest deeper",)),
+        ("a.txt.gz", gzip.compress(b"abc" * 999)[:-9], ("damaged or cut short", "gzip -t")),
+        ("a.txt.gz", b"no archive", ("damaged or cut short",)),
+        ("a.txt.bz2", b"no archive", ("damaged or cut short", "bzip2 -t")),
+        ("a.txt.zst", b"no archive", ("damaged or cut short", "zstd -t")),
+        ("a.txt.zst", zstd.compress(b"abc" * 999)[:-3], ("damaged or cut short",)),
+    ],
+)
+def test_bad_content_is_named_with_place_and_cure(
+    tmp_path: Path, name: str, data: bytes, words: tuple[str, ...]
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(CorpusError) as caught:
+        texts(path)
+    assert all(word in str(caught.value) for word in (name, *words)), caught.value
+
+
+def test_a_wrong_byte_on_the_edge_of_a_piece_is_placed_rightly(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"x" * (streams.CHUNK_BYTES - 1) + b"\xe1\x41" + b"y" * 10)
+    with pytest.raises(CorpusError, match=rf"at byte {streams.CHUNK_BYTES - 1}\."):
+        texts(path)
+
+
+def test_unusable_paths(tmp_path: Path) -> None:
+    (tmp_path / "a.docx").write_text("x")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        CorpusError, match=r"\.docx.*\.txt, \.jsonl, \.parquet, \.xml, each also with \.gz, \.bz2, \.zst"
+    ):
+        texts(tmp_path / "a.docx")
+    with pytest.raises(CorpusError, match="does not exist"):
+        texts(tmp_path / "nowhere.txt")
+    with pytest.raises(CorpusError, match="holds no file to read"):
+        texts(tmp_path / "empty")
+    with pytest.raises(CorpusError, match="neither a file nor a folder"):
+        texts(Path("/dev/zero"))
+
+
+def test_an_empty_file_has_no_documents(tmp_path: Path) -> None:
+    for suffix, packed in PACK.items():
+        path = tmp_path / f"a.txt{suffix}"
+        path.write_bytes(packed(b""))
+        assert texts(path) == []
+
+
+def test_overlong_and_empty_records_are_passed_over_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    long = json.dumps({"text": "x" * (readers.MAX_RECORD_BYTES * 2 + 5)})
+    path.write_text(f'{{"text": "ក"}}\n\n{long}\n{{"text": null}}\n{{"text": "ខ"}}')
+    dropped: Counter[str] = Counter()
+    assert texts(path, dropped=dropped) == ["ក", "ខ"]
+    assert dropped == {"record_too_long": 1, "record_without_text": 1}
+
+
+def test_entity_bombs_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.xml"
+    levels = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 10))
+    path.write_text(wiki(page("&l9;"), head=f'<!DOCTYPE mediawiki [<!ENTITY l0 "lol">{levels}]>'))
+    with pytest.raises(CorpusError, match="expand without bound and are refused"):
+        texts(path)
+
+
+def test_a_tag_without_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tag.xml.gz"
+    path.write_bytes(gzip.compress(b"<mediawiki><a b='" + b"x" * (40 << 20)))
+    with pytest.raises(CorpusError, match="more than 16 MiB"):
+        texts(path)
+
+
+def test_only_articles_in_their_last_revision_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "dump.xml"
+    history = "<revision><text>ចាស់</text></revision>"
+    path.write_text(
+        wiki(
+            page("ទំព័រ [[រូបភាព:a.png|thumb|ក]]ទី១"),
+            page("ពិភាក្សា", ns=1),
+            page("#REDIRECT [[ក]]", extra='<redirect title="ក" />'),
+            page("ថ្មី", extra=history),
+            page("x" * ((1 << 22) + 1)),
+            page(""),
+        )
+    )
+    dropped: Counter[str] = Counter()
+    assert texts(path, dropped=dropped) == ["ទំព័រ ទី១", "ថ្មី"]
+    assert dropped == {"page_too_long": 1}
+
+
+@pytest.mark.parametrize(
+    ("markup", "plain"),
+    [
+        ("'''ភ្នំពេញ''' ជា[[រាជធានី]]នៃ[[កម្ពុជា|ប្រទេសកម្ពុជា]]។", "ភ្នំពេញ ជារាជធានីនៃប្រទេសកម្ពុជា។"),
+        ("ក{{ប្រអប់|{{ក្នុង|x}}|y=[[z]]}}ខ", "កខ"),
+        ("ក\n{| class=wikitable\n! ក្បាល\n|-\n| ១ || {{ក}} {|\n| ២\n|}\n|}\nខ", "ក\nខ"),
+        ("ក<ref name=a>{{cite}}</ref>ខ<ref name=b />គ<ref>x</ref>", "កខគ"),
+        ("ក<!-- {{ -->ខ<!--x-->គ", "កខគ"),
+        ("== ជំពូក ==\n* មួយ\n## ពីរ\n; បី\n----", "ជំពូក\nមួយ\nពីរ\nបី"),
+        ("[https://example.org/x គេហទំព័រ] [http://example.org]", "គេហទំព័រ"),
+        ("[[File:a.jpg|thumb|រូប[[ក|ខ]]]]គ[[Category:ឃ]][[en:House]][[:File:a.jpg]]", "គFile:a.jpg"),
+        ("ក&nbsp;ខ &lt;b&gt; <b>គ</b><br/>ឃ", "ក\xa0ខ <b> គ\nឃ"),
+        ("<math>x^2</math>ក (<!-- x -->) __NOTOC__ខ", "ក  ខ"),
+        ("ក {{ ខ ]] }} គ", "ក  គ"),
+        ("ក [[ ខ {{ គ", "ក  ខ  គ"),
+        ("<nowiki>ក</nowiki> <gallery>\na.jpg|x\n</gallery>ខ", "ក ខ"),
+        ("ក<!-- មិនបិទ ខ", "ក មិនបិទ ខ"),
+    ],
+)
+def test_wiki_markup_becomes_plain_text(markup: str, plain: str) -> None:
+    assert plain_text(markup) == plain
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "{{",
+        "[[",
+        "{|\n",
+        "}}",
+        "<!--",
+        "<ref>",
+        "<ref",
+        "[//a ",
+        "[[a|",
+        "''",
+        "= ",
+        "(",
+        "{{a}}",
+        "<a <",
+        "__A",
+        "&amp",
+    ],
+)
+def test_hostile_markup_takes_linear_time(unit: str) -> None:
+    # Half a million characters: a quadratic pass would need minutes and hit the timeout.
+    code = f"from khmer_ocr.text.mediawiki import plain_text; plain_text({unit!r} * (500_000 // {len(unit)}))"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=20)
+
+
+def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    with pytest.raises(CorpusError, match=r"pip install 'khmer-ocr\[parquet\]'"):
+        texts(tmp_path / "a.parquet")
+
+
+def test_parquet_faults(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    path.write_bytes(as_parquet(["ក", None, "ខ", "គ"]))
+    dropped: Counter[str] = Counter()
+    assert texts(path, dropped=dropped) == ["ក", "ខ", "គ"]
+    assert dropped == {"record_without_text": 1}
+    path.write_bytes(as_parquet(["ក"], column="body"))
+    with pytest.raises(CorpusError, match="id, body"):
+        texts(path)
+    path.write_bytes(b"PAR1 no table")
+    with pytest.raises(CorpusError, match="damaged or no Parquet"):
+        texts(path)
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from khmer_ocr.text.readers import read_documents
+base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+chars = sum(len(document.text) for document in read_documents(Path(sys.argv[1])))
+print(chars, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) >> 10)
+"""
+
+
+@pytest.mark.parametrize("name", ["one_line.txt", "lines.txt", "one_line.jsonl", "bomb.txt.gz"])
+def test_memory_stays_bounded_on_100_mb(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    piece = "ភាសាខ្មែរ​ងាយ​រៀន" * 1000 + ("\n" if name == "lines.txt" else "")
+    opener = gzip.open if name.endswith("gz") else open
+    with opener(path, "wb") as file:
+        for _ in range(100_000_000 // len(piece.encode())):
+            file.write(piece.encode())
+    run = subprocess.run([sys.executable, "-c", MEASURE, path], capture_output=True, text=True, check=True, timeout=120)
+    chars, grown_mb = map(int, run.stdout.split())
+    assert grown_mb < 80
+    assert chars == 0 if name.endswith("jsonl") else chars > 30_000_000

@@ -1,0 +1,60 @@
+import re
+import unicodedata
+from importlib import resources
+
+from khmer_ocr.text.corpus import sample_lines
+from khmer_ocr.text.normalize import normalize
+from khmer_ocr.text.sieve import near_copy_key
+from khmer_ocr.text.syllables import find_broken
+
+
+def test_there_are_many_varied_lines() -> None:
+    lines = sample_lines()
+    assert len(lines) >= 450
+    assert len({near_copy_key(line) for line in lines}) == len(lines)
+    lengths = [len(line) for line in lines]
+    assert min(lengths) <= 4
+    assert max(lengths) <= 90
+    assert sum(length > 60 for length in lengths) >= 50
+    assert sum(length < 15 for length in lengths) >= 50
+
+
+def test_no_two_lines_are_one_template_with_a_word_swapped() -> None:
+    def trigrams(line: str) -> set[str]:
+        key = near_copy_key(line)
+        return {key[i : i + 3] for i in range(len(key) - 2)}
+
+    long_lines = [(line, trigrams(line)) for line in sample_lines() if len(line) > 25]
+    alike = [
+        (a, b)
+        for i, (a, in_a) in enumerate(long_lines)
+        for b, in_b in long_lines[:i]
+        if len(in_a & in_b) > 0.6 * len(in_a | in_b)
+    ]
+    assert alike == []
+
+
+def test_lines_are_normalised_and_well_formed() -> None:
+    for line in sample_lines():
+        assert normalize(line) == line
+        assert find_broken(line) is None, line
+
+
+def test_documents_are_blocks_on_one_theme() -> None:
+    text = resources.files("khmer_ocr.samples").joinpath("khmer_sample.txt").read_text(encoding="utf-8")
+    blocks = text.removesuffix("\n").split("\n\n")
+    assert all(8 <= len(block.split("\n")) <= 15 for block in blocks)
+    assert len(blocks) >= 40
+
+
+def test_what_ocr_must_read_occurs() -> None:
+    text = "\n".join(sample_lines())
+    consonants = {chr(code) for code in range(0x1780, 0x17A3)} - {"\u179d", "\u179e"}
+    vowels = {chr(code) for code in range(0x17B6, 0x17C9)}
+    signs = set("៉៊់៌៍៏័្")
+    assert consonants | vowels | signs <= set(text)
+    assert set("ឥឦឧឪឫឬឮឯឰឱ") <= set(text)
+    assert set("០១២៣៤៥៦៧៨៩0123456789។៕៖ៗ៛«»“”()?!%$") <= set(text)
+    assert all(word in text for word in ("Facebook", "USB", "km", "e-mail", "PDF"))
+    assert len(re.findall(r"[០-៩][  ]?០០០ ?៛", text)) >= 5
+    assert not {char for char in text if char != "\n" and unicodedata.category(char)[0] == "C"}
