@@ -58,13 +58,13 @@ def safe_name(name: str, where: str | Path) -> str:
     return name
 
 
-def check_contained(root: Path, path: Path) -> None:
+def check_contained(root: Path, path: str | Path) -> None:
     """Raise `DatasetError` where a symbolic link takes `path` out of `root`; a path that does not exist passes."""
-    if not path.resolve().is_relative_to(root.resolve()):
+    if not Path(path).resolve().is_relative_to(root.resolve()):
         raise DatasetError(f"{path} leads out of {root} through a symbolic link. Copy the files into the data set.")
 
 
-def open_contained(root: Path, path: Path) -> io.BufferedReader:
+def open_contained(root: Path, path: str | Path) -> io.BufferedReader:
     """Open a plain file under `root` for reading; a symbolic link is followed only while it stays under `root`.
 
     Only the last component is examined here: `check_contained` guards the folders once for a whole split.
@@ -88,7 +88,7 @@ def open_contained(root: Path, path: Path) -> io.BufferedReader:
     return open(descriptor, "rb")
 
 
-def read_contained(root: Path, path: Path) -> bytes:
+def read_contained(root: Path, path: str | Path) -> bytes:
     """Read a whole file under `root`; see `open_contained`."""
     with open_contained(root, path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -223,7 +223,7 @@ def pixel_hash(pixels_HW: npt.NDArray[np.uint8]) -> str:
     return xxhash.xxh3_64_hexdigest(np.ascontiguousarray(pixels_HW).data)
 
 
-def tar_members(root: Path, path: Path) -> dict[str, tuple[int, int]]:
+def tar_members(root: Path, path: str | Path) -> dict[str, tuple[int, int]]:
     """Find where each member of a tar shard lies, from its headers alone.
 
     Args:
@@ -247,7 +247,7 @@ def tar_members(root: Path, path: Path) -> dict[str, tuple[int, int]]:
     return members
 
 
-def _plain_members(view: mmap.mmap, path: Path) -> list[tuple[str, int, int]] | None:
+def _plain_members(view: mmap.mmap, path: str | Path) -> list[tuple[str, int, int]] | None:
     """Walk a tar of plain ustar files, 40 times faster than `tarfile`; None when it holds anything else."""
     found, at = [], 0
     while len(header := view[at : at + TAR_BLOCK]) == TAR_BLOCK and any(header[:1]):
@@ -270,7 +270,7 @@ def _plain_members(view: mmap.mmap, path: Path) -> list[tuple[str, int, int]] | 
     return found
 
 
-def _any_members(file: io.BufferedReader, path: Path, file_size: int) -> Iterator[tuple[str, int, int]]:
+def _any_members(file: io.BufferedReader, path: str | Path, file_size: int) -> Iterator[tuple[str, int, int]]:
     """Walk any tar (GNU or PAX headers, long names) by the standard library."""
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
@@ -283,7 +283,7 @@ def _any_members(file: io.BufferedReader, path: Path, file_size: int) -> Iterato
         raise DatasetError(f"{path} is not a readable tar: {fault}.") from fault
 
 
-def read_member(root: Path, path: Path, offset: int, size: int) -> bytes:
+def read_member(root: Path, path: str | Path, offset: int, size: int) -> bytes:
     """Read `size` bytes of a shard from `offset` on."""
     with open_contained(root, path) as file:
         data = os.pread(file.fileno(), size, offset)

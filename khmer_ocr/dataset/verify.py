@@ -148,9 +148,9 @@ def _found_splits(root: Path, recorded: Iterable[str]) -> list[str]:
     return sorted(found | set(recorded), key=lambda split: (order.get(split, len(order)), split))
 
 
-def _brief(fault: Exception, path: Path) -> str:
+def _brief(fault: Exception, path: str | Path) -> str:
     """A message without the path, which the report prints itself, and without the advice, which it gives once."""
-    text = str(fault).removeprefix(str(path)).removeprefix(str(path.parent)).lstrip(": ")
+    text = str(fault).removeprefix(str(path)).removeprefix(str(Path(path).parent)).lstrip(": ")
     return text.split(". Run: ")[0].removesuffix(".")
 
 
@@ -254,7 +254,8 @@ def _parts(index: SplitIndex) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
 
 def _part_problems(index: SplitIndex, rows_N: np.ndarray[Any, np.dtype[np.int64]]) -> list[Problem]:
     numbered = [(i, index.filename(i), _number(index.split, index.filename(i))) for i in rows_N.tolist()]
-    shard = index.shard_path(numbered[0][0])
+    shard_name = index.shard(numbered[0][0])
+    shard = None if shard_name is None else index.shard_path(shard_name)
     try:
         members = {} if shard is None else images.tar_members(index.root, shard)
     except DatasetError as error:
@@ -289,10 +290,11 @@ def _json_fault(index: SplitIndex, i: int, shard: Path, place: tuple[int, int] |
 
 def _faults(index: SplitIndex, i: int) -> Iterator[str]:
     """What is wrong with the image and the label of row i."""
+    image, label = index.paths(i)
     try:
-        pixels_HW = images.decode_image(index.image_bytes(i), index.image_name(i))
+        pixels_HW = images.decode_image(index.image_bytes(i), image)
     except DatasetError as fault:
-        yield _brief(fault, index.image_name(i))
+        yield _brief(fault, image)
     else:
         seen, recorded = pixels_HW.shape[::-1], (int(index.widths[i]), int(index.heights[i]))
         if seen != recorded:
@@ -301,7 +303,6 @@ def _faults(index: SplitIndex, i: int) -> Iterator[str]:
             pixel_hash = images.pixel_hash(pixels_HW)
             if int(pixel_hash, 16) != index.pixel_hashes[i]:
                 yield f"has other pixels than recorded: hash {pixel_hash}, recorded {int(index.pixel_hashes[i]):016x}"
-    label = layout.label_file(index.root, index.split, index.filename(i))
     try:
         text = index.label_text(i)
     except DatasetError as fault:

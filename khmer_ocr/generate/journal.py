@@ -97,6 +97,18 @@ class Journal:
         self.folder.mkdir(parents=True, exist_ok=True)
         replace(self.folder / RUN_FILE, json.dumps(run, ensure_ascii=False, indent=1).encode())
 
+    def close(self) -> None:
+        """Drop the journal of a run that is complete."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextmanager
+    def finishing(self) -> Iterator[None]:
+        """Wait for whichever shard is completing a split; the last of several finds it done."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "finish.lock").open("a") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
         """Keep a second process from doing the same part of the work; the lock dies with the process.

@@ -29,6 +29,7 @@ DEATHS_ALLOWED = 1
 _CLOSE_TIMEOUT_S = 30.0
 
 Task = tuple[Any, ...]
+"""(method of `worker.Artist`, split, number, lines, whether they are normalised)."""
 
 
 class FontCrash(WorkerError):
@@ -103,7 +104,7 @@ class Pool:
         """Do tasks, any order.
 
         Args:
-            tasks: (method of `worker.Artist`, arguments...); consumed as workers get free.
+            tasks: see `Task`; consumed as workers get free.
 
         Yields:
             Each task with its result.

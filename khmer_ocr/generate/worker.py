@@ -79,8 +79,8 @@ class Artist:
         self._keys: dict[str, npt.NDArray[np.uint32]] = {}
         self._sinks: dict[str, Any] = {}
 
-    def plan(self, texts: list[str], normalised: bool) -> bytes:
-        """Reasons of rejection, a byte a line."""
+    def plan(self, split: str, first: int, texts: list[str], normalised: bool) -> bytes:
+        """Reasons of rejection of lines from `first` on, a byte a line; where they stand matters to nothing but errors."""
         lines = texts if normalised else [normalize(text) for text in texts]
         return self.renderer.planner.rejections(lines).tobytes()
 

@@ -128,12 +128,10 @@ class SyntheticImageDataset(Dataset):  # type: ignore[misc]
             path of their shard, the members) lie now, under the root this data set was opened with.
         """
         i, index = self._position(i), self.index
-        filename, shard = index.filename(i), index.shard_path(i)
-        image_path, label_path = layout.recorded_paths(
-            str(index.root), self.split, filename.removesuffix(".png"), None if shard is None else shard.name
-        )
+        image_path, label_path = index.paths(i)
+        shard = index.shard(i)
         info: dict[str, Any] = {
-            "filename": filename,
+            "filename": index.filename(i),
             "text": index.text(i),
             "font": index.font(i),
             "image_path": image_path,
@@ -142,7 +140,7 @@ class SyntheticImageDataset(Dataset):  # type: ignore[misc]
             "image_height": int(index.heights[i]),
         }
         if shard is not None:
-            info["shard"] = shard.name
+            info["shard"] = shard
         if index.pixel_hashes is not None:
             info["pixel_hash"] = f"{int(index.pixel_hashes[i]):016x}"
         return info

@@ -124,7 +124,8 @@ class LineRenderer:
             raise NoFontsError("No Khmer fonts found: a renderer needs at least one face. Run: khmer-ocr fonts install")
         self.faces, self.config = list(faces), config or RenderConfig()
         measured = [metrics[face.name] for face in faces]
-        self.runs = RunCache(faces, [m.unit for m in measured], [m.malformed for m in measured])
+        bad = [face.faulty + m.malformed for face, m in zip(faces, measured, strict=True)]
+        self.runs = RunCache(faces, [m.unit for m in measured], bad)
         self.atlas = Atlas(faces, self.runs.glyph_base, atlas_dir)
         self.planner = Planner(faces, measured, self.config, self.runs)
 

@@ -37,7 +37,8 @@ class FontFace:
         variations: axis settings of a variable font.
         role: "train" or "heldout".
         licence: SPDX identifier or the font's own words.
-        sha256: of all files, number and variations.
+        faulty: characters that the catalogue knows it draws wrongly; they count as missing.
+        sha256: of all files, number, variations and faulty characters.
     """
 
     name: str
@@ -48,6 +49,7 @@ class FontFace:
     variations: tuple[tuple[str, float], ...] = ()
     role: str = "train"
     licence: str = ""
+    faulty: str = ""
     sha256: str = field(default="", repr=False)
 
 
@@ -172,8 +174,9 @@ def _open_faces(path: Path, catalogue: Catalogue) -> Iterator[FontFace]:
         family = face.get_name(16) or face.get_name(1) or path.stem
         fallback = path.with_name(f"{path.stem}{FALLBACK_SUFFIX}{path.suffix}")
         files = (path, fallback) if fallback.is_file() else (path,)
+        faulty = "".join(sorted(catalogue.faulty_in(path.name)))
         for style, variations in _styles(face):
-            identity = "|".join([*(_digest(file) for file in files), str(number), repr(variations)])
+            identity = "|".join([*(_digest(file) for file in files), str(number), repr(variations), faulty])
             yield FontFace(
                 name=f"{_plain_stem(path)}-{style}" if variations else _plain_stem(path) + (f"-{number}" if number else ""),
                 family=family,
@@ -183,6 +186,7 @@ def _open_faces(path: Path, catalogue: Catalogue) -> Iterator[FontFace]:
                 variations=variations,
                 role=catalogue.role_of(family, path.name),
                 licence=catalogue.licence_of(family, path.name) or _licence(face),
+                faulty=faulty,
                 sha256=hashlib.sha256(identity.encode()).hexdigest(),
             )
 

@@ -20,7 +20,7 @@ import xxhash
 
 from khmer_ocr.render.atlas import Rasteriser, cache_dir, freetype_version
 from khmer_ocr.render.fonts import FontFace
-from khmer_ocr.render.runs import SCRIPT_RUN, SYLLABLE, WORD, _begins, blank_clusters
+from khmer_ocr.render.runs import SCRIPT_RUN, SYLLABLE, WORD, _begins, undrawn
 from khmer_ocr.render.shape import EM16, Glyph, Shaper, script_runs
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def measure(face: FontFace) -> FaceMetrics:
         character
         for line in [*natural, *synthetic]
         for _, run in script_runs(line)
-        for character in blank_clusters(shaper, run, shaper.shape_with_fallback(run))
+        for character in undrawn(shaper, run, shaper.shape_with_fallback(run))
     }
     malformed = _malformed(shaper)
     ka = _ink(shaper, shaper.shape("\u1780"))
@@ -278,6 +278,11 @@ def _write_cached(file: Path, metrics: FaceMetrics) -> None:
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     partial.write_text(json.dumps(asdict(metrics), ensure_ascii=False), encoding="utf-8")
     partial.replace(file)
+
+
+def quarantine(face: FontFace, why: str) -> None:
+    """Remember that a face must not be used again."""
+    _write_cached(_cache_file(face), FaceMetrics(fatal=why))
 
 
 def _measure_in_child(faces: Sequence[FontFace]) -> list[FaceMetrics]:

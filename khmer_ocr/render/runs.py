@@ -247,7 +247,7 @@ class RunCache:
     ) -> int:
         run, shaper = self.runs, self.shapers[face]
         flags = 0 if is_well_formed(piece) else BROKEN
-        if blank_clusters(shaper, piece, glyphs) or not self._malformed[face].isdisjoint(piece):
+        if undrawn(shaper, piece, glyphs) or not self._malformed[face].isdisjoint(piece):
             flags |= MISSING
         pen, ascent, descent, first = 0, NO_INK, NO_INK, self.n_glyphs
         for glyph in glyphs:
@@ -272,17 +272,25 @@ class RunCache:
         return run
 
 
-def blank_clusters(shaper: Shaper, piece: str, glyphs: Sequence[Glyph]) -> str:
-    """Characters of a piece that leave no ink: `.notdef`, or a glyph without an outline where there should be one."""
+def undrawn(shaper: Shaper, piece: str, glyphs: Sequence[Glyph]) -> str:
+    """Characters of a piece that its glyphs do not show as they should.
+
+    Three ways a font fails without a word: `.notdef`; a glyph without an outline where there should be ink; and a coeng
+    that the font could not stack and draws as the sign itself.
+    """
     starts = sorted({glyph.cluster for glyph in glyphs})
-    inked = {glyph.cluster for glyph in glyphs if glyph.gid and shaper.extents(glyph) is not None}
-    undefined = {glyph.cluster for glyph in glyphs if glyph.gid == 0}
-    blank = "".join(
+    inked, failed = set(), set()
+    for glyph in glyphs:
+        if glyph.gid == 0 or shaper.is_visible_coeng(glyph):
+            failed.add(glyph.cluster)
+        elif shaper.extents(glyph) is not None:
+            inked.add(glyph.cluster)
+    lost = "".join(
         piece[start:end]
         for start, end in zip(starts, [*starts[1:], len(piece)], strict=True)
-        if start in undefined or start not in inked
+        if start in failed or start not in inked
     )
-    return blank.replace(" ", "").replace("\u200c", "")
+    return lost.replace(" ", "").replace("\u200c", "")
 
 
 def _to_em16(value_fu: int, upem: int) -> int:

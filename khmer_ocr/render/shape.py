@@ -75,6 +75,7 @@ class Shaper:
         self.upem = [font.face.upem for font in self.fonts]
         self.glyph_count = [font.face.glyph_count for font in self.fonts]
         self._cmaps = [frozenset(font.face.unicodes) for font in self.fonts]
+        self._coeng = [font.get_nominal_glyph(0x17D2) for font in self.fonts]
         self._extents: list[dict[int, tuple[int, int, int, int] | None]] = [{} for _ in self.fonts]
         self._buffer = hb.Buffer()
 
@@ -143,6 +144,10 @@ class Shaper:
                 else (box.x_bearing, box.y_bearing + box.height, box.x_bearing + box.width, box.y_bearing)
             )
         return known[glyph.gid]
+
+    def is_visible_coeng(self, glyph: Glyph) -> bool:
+        """Whether a glyph is the bare sign U+17D2 with ink: shaping found no subscript form."""
+        return glyph.gid == self._coeng[glyph.font] and self.extents(glyph) is not None
 
     def has(self, text: str) -> bool:
         """Whether every character has a glyph somewhere in the chain (before shaping)."""

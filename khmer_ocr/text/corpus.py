@@ -16,7 +16,7 @@ from tqdm import tqdm
 from khmer_ocr.errors import ConfigError, CorpusError, RunConflictError
 from khmer_ocr.text.corpus_files import SPLITS, SplitReport, SplitWriter, check_place, check_run, output_errors
 from khmer_ocr.text.normalize import NORMALIZER_VERSION
-from khmer_ocr.text.readers import find_inputs, read_documents, text_documents
+from khmer_ocr.text.readers import find_inputs, foreign_files, read_documents, text_documents
 from khmer_ocr.text.sieve import Sieve, SieveCounts
 from khmer_ocr.text.synthesize import coverage, synthesize_lines
 
@@ -116,13 +116,18 @@ def process_corpus(config: CorpusConfig, *, progress: bool = True) -> CorpusRepo
         dropped=dict(counts.dropped),
         moved_near_copies=counts.moved,
         split_by=split_by,
-        warnings=tuple(
-            f"{split}.txt is empty: there are too few different lines. Add text."
-            for split in SPLITS
-            if not writer.lines[split]
-        ),
+        warnings=tuple(_warnings(config, writer)),
         elapsed_s=time.perf_counter() - started,
     )
+
+
+def _warnings(config: CorpusConfig, writer: SplitWriter) -> Iterator[str]:
+    for split in SPLITS:
+        if not writer.lines[split]:
+            yield f"{split}.txt is empty: there are too few different lines. Add text."
+    if foreign := foreign_files(config.input):
+        names = ", ".join(file.name for file in foreign[:3]) + (" ..." if len(foreign) > 3 else "")
+        yield f"Passed over for their unknown format: {len(foreign)} file(s) in the input folders ({names})."
 
 
 def _sample_text() -> str:

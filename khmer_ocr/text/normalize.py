@@ -1,9 +1,9 @@
 """The one normal form of a line's label: NFC, Khmer Encoding Structure order, nothing without ink.
 
-Two spellings that print alike must become one label, and no line may change its looks: a label says what the ink says. So a
-syllable that HarfBuzz can draw is put into the order of the Khmer Encoding Structure (Hosken 2022, Unicode L2/22-290) only
-where Noto Sans Khmer then draws the same glyphs in the same places; one that it can't draw has no ink to keep and is
-ordered outright. Counts of faces below are of the 40 Khmer faces that `fonts install` knew.
+Two spellings that print alike must become one label, and no line may change its looks: a label says what the ink
+says. So a syllable that HarfBuzz can draw is put into the order of the Khmer Encoding Structure (M. Hosken, Unicode
+Technical Note 61, 2025) only where Noto Sans Khmer then draws the same glyphs in the same places; one that it can't
+draw has no ink to keep and is ordered outright. Counts of faces below are of 40 Khmer faces, shaped by HarfBuzz.
 """
 
 import re
@@ -20,14 +20,14 @@ _LETTER = "[\u1780-\u17b3]"
 _SUBSCRIPT = f"{_COENG}{_LETTER}"
 _ZWNJ = "\u200c"
 
-# Unicode's default ignorables without the Hangul fillers, the annotation marks, other controls, lone surrogates. ZWNJ waits.
+# Unicode's default ignorables without the Hangul fillers and ZWNJ, annotation marks, other controls, lone surrogates.
 _INKLESS = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u17b4\u17b5\u180b-\u180f\u200b\u200d-\u200f\u202a-\u202e"
     "\u2060-\u206f\ud800-\udfff\ufe00-\ufe0f\ufeff\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]+"
 )
 _SPACES = re.compile("[\x09-\x0d\x20\x85\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
-# U+17A3, 17A4 are deprecated and U+17D8 is discouraged: these are the spellings the standard gives instead. It discourages
-# U+17D3 too but names nothing to put in its place, so that one keeps its ink.
+# U+17A3, 17A4 are deprecated and U+17D8 is discouraged: these are the spellings the standard gives instead. It
+# discourages U+17D3 too but names nothing to put in its place, so that one keeps its ink.
 _REPLACED = {"\u17a3": "\u17a2", "\u17a4": "\u17a2\u17b6", "\u17d8": "\u17d4\u179b\u17d4"}
 _UNCLEAN = re.compile(
     "[\x00-\x1f\x7f-\xa0\u00ad\u034f\u061c\u1680\u17a3\u17a4\u17b4\u17b5\u17d8\u180b-\u180f\u2000-\u200b\u200d-\u200f"
@@ -71,8 +71,8 @@ _CHANGES_INK = re.compile(
     f"|[\u17be-\u17c5][^{_COENG}]*{_COENG}\u179a"
     # a shifter before a subscript and an upper sign: moved, it is lowered no more, or lowered now (all faces),
     f"|[\u17c9\u17ca](?=.*{_UPPER}).*{_COENG}"
-    # a sign before a vowel of its own height, where they would change places (37 faces); nikahit + aa, drawn alike by 17
-    # faces and apart by a nudge in the others, has one spelling all the same,
+    # a sign before a vowel of its own height, where they would change places (37 faces); nikahit + aa, drawn alike by
+    # 17 faces and apart by a nudge in the others, has one spelling all the same,
     f"|{_SIGN}[^{_COENG}]*[\u17b7-\u17ba\u17bc-\u17c0\u17c4\u17c5]|[\u17cb\u17cd-\u17d1][^{_COENG}]*\u17b6"
     # a mark above before a subscript that reaches up beside the letter, or on a narrow letter, or on nyo, which changes
     # its own shape by what follows it,
@@ -101,9 +101,9 @@ _HELD_UP = re.compile(
 def normalize(text: str) -> str:
     """Give a line its one normal form.
 
-    NFC; marks in the order of the Khmer Encoding Structure; coeng DA as coeng TA, which modern fonts draw alike; every run
-    of spaces, tabs and line ends as one space, none at the ends; no zero-width, control or bidi characters. ZWNJ stays only
-    where it has ink: between a shifter and the upper vowel that would push it down.
+    NFC; marks in the order of the Khmer Encoding Structure; coeng DA as coeng TA, which modern fonts draw alike; every
+    run of spaces, tabs and line ends as one space, none at the ends; no zero-width, control or bidi characters. ZWNJ
+    stays only where it has ink: between a shifter and the upper vowel that would push it down.
 
     Args:
         text: any text; other scripts keep their spelling but lose joiners and variation selectors.

@@ -50,7 +50,7 @@ def find_inputs(paths: Iterable[Path]) -> list[Path]:
             nothing to read.
     """
     files: dict[Path, None] = {}
-    for path in paths:
+    for path in map(Path, paths):
         if path.is_dir():
             found = [file for file in _walk(path) if _format(file)]
             if not found:
@@ -67,6 +67,11 @@ def find_inputs(paths: Iterable[Path]) -> list[Path]:
             raise CorpusError(f"{path} does not exist. Check the spelling; the current folder is {Path.cwd()}.")
         files.update(dict.fromkeys(found))
     return list(files)
+
+
+def foreign_files(paths: Iterable[Path]) -> list[Path]:
+    """List the files within folders that `find_inputs` passes over for their suffix."""
+    return [file for path in map(Path, paths) if path.is_dir() for file in _walk(path) if not _format(file)]
 
 
 def read_documents(

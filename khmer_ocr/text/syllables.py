@@ -1,9 +1,9 @@
 """Orthographic syllables of Khmer, cut and judged exactly as HarfBuzz's Khmer shaper does.
 
-Where HarfBuzz finds signs without a letter to carry them it draws a dotted circle that no label can name. The grammar here is
-HarfBuzz's (`hb-ot-shaper-khmer-machine.rl`), rewritten over characters; which character plays which part was measured on
-uharfbuzz 0.57, and the tests compare the two on random strings. It holds for NFC text of Khmer and of scripts that share no
-characters with the Indic shapers.
+Where HarfBuzz finds signs without a letter to carry them it draws a dotted circle that no label can name. The grammar
+here is HarfBuzz's (`hb-ot-shaper-khmer-machine.rl`), rewritten over characters; which character plays which part was
+measured on uharfbuzz 0.57, and the tests compare the two on random strings. It holds for NFC text of Khmer and of
+scripts that share no characters with the Indic shapers.
 """
 
 import re
@@ -11,7 +11,7 @@ import unicodedata
 
 COENG = "\u17d2"
 _LETTER = "[\u1780-\u17b3]"
-# What may carry signs without being a Khmer letter: hyphens and dashes, digits of both kinds, no-break space, bullet, ...
+# What may carry signs without being a Khmer letter: dashes, digits of both kinds, no-break space, bullet, ...
 _PLACEHOLDER = "[\\-0-9\u00a0\u00d7\u17d9\u17e0-\u17e9\u2010-\u2015\u2022\u25cc\u25fb-\u25fe]"
 _MARK = "[\u17b6-\u17d3\u17dd]"
 _JOINER = "[\u200c\u200d]"
@@ -19,8 +19,8 @@ _ROBATIC = "[\u17c9\u17ca\u17cc]"
 _X = f"(?:{_JOINER}*[\u17c6\u17cb\u17cd-\u17d1])*"
 _Y = "[\u17c7\u17c8\u17d3\u17dd]*"
 _STACKED = f"{_LETTER}(?:{_JOINER}?{_ROBATIC})?"
-# HarfBuzz splits U+17BE-17C0, U+17C4, U+17C5 into the e-sign and a second sign before it looks for syllables: a vowel with
-# a part above then still takes the sign aa, one with a part behind takes nothing more.
+# HarfBuzz splits U+17BE-17C0, U+17C4, U+17C5 into the e-sign and a second sign before it looks for syllables: a vowel
+# with a part above then still takes the sign aa, one with a part behind takes nothing more.
 _VOWELS = (
     f"(?:\u17be{_X}\u17b6?|[\u17bf\u17c0\u17c4\u17c5]"
     f"|[\u17c1-\u17c3]?{_X}[\u17bb-\u17bd]?{_X}(?:{_JOINER}?[\u17b7-\u17ba])?{_X}\u17b6?)"

@@ -44,6 +44,17 @@ def rewrite_shard(root, change):
     write_shard(root / "train/shards/train-000000.tar", list(change(members).items()))
 
 
+def put(root, format, name, data):
+    """Replace a file or member of the train split; None takes it away."""
+    if format == "webdataset":
+        rewrite_shard(root, lambda old: {k: v for k, v in {**old, name: data}.items() if v is not None})
+        return
+    path = root / "train" / ("images" if name.endswith(".png") else "labels") / name
+    path.unlink()
+    if data is not None:
+        path.write_bytes(data)
+
+
 @pytest.fixture
 def files(tmp_path):
     return write_tree(tmp_path / "data", COUNTS)
@@ -90,7 +101,7 @@ FLIPPED[10, 10] ^= 1
         (b"text in place of an image" * 9, "is not a PNG"),
         (png(FLIPPED), "has other pixels than recorded"),
         (png(PAGE[:, :-1]), f"is {PAGE.shape[1] - 1} x 32 px, the metadata says {PAGE.shape[1]} x 32"),
-        (png(PAGE)[:60] + b"\xff" + png(PAGE)[61:], "fails its CRC"),
+        (png(PAGE)[:60] + bytes([png(PAGE)[60] ^ 1]) + png(PAGE)[61:], "fails its CRC"),
         (None, "is missing"),
     ],
 )
@@ -98,14 +109,7 @@ def test_a_damaged_image_is_named_in_both_formats(tmp_path, data, fault):
     for format in layout.FORMATS:
         root = write_tree(tmp_path / format, COUNTS, format)
         name = "train_000007.png"
-        if format == "webdataset":
-            rewrite_shard(
-                root, lambda m: {k: data if k == name else v for k, v in m.items() if k != name or data is not None}
-            )
-        elif data is None:
-            (root / "train/images" / name).unlink()
-        else:
-            damage_file(root, f"images/{name}", data)
+        put(root, format, name, data)
         report = check(root)
         assert [(p.split, p.index, p.filename) for p in report.problems] == [("train", 7, name)]
         if format == "files" or data is not None:
@@ -128,14 +132,7 @@ def test_a_damaged_label_is_named_in_both_formats(tmp_path, data, fault):
     for format in layout.FORMATS:
         root = write_tree(tmp_path / format, COUNTS, format)
         name = "train_000007.txt"
-        if format == "webdataset":
-            rewrite_shard(
-                root, lambda m: {k: data if k == name else v for k, v in m.items() if k != name or data is not None}
-            )
-        elif data is None:
-            (root / "train/labels" / name).unlink()
-        else:
-            damage_file(root, f"labels/{name}", data)
+        put(root, format, name, data)
         report = check(root)
         assert [(p.split, p.index, p.filename) for p in report.problems] == [("train", 7, "train_000007.png")]
         assert fault in report.problems[0].fault
@@ -229,7 +226,7 @@ def test_an_empty_folder_is_a_problem(files):
     report = check(files)
     assert {p.filename for p in report.problems if p.split == "val"} >= {"metadata.json"}
     shutil.rmtree(files / "val")
-    assert [p.fault for p in check(files).problems if p.split == "val"][0].startswith("does not exist")
+    assert next(p.fault for p in check(files).problems if p.split == "val").startswith("does not exist")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"splits": 3}', b"[" * 100_000])

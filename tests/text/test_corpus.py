@@ -1,5 +1,5 @@
+import hashlib
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def everything(out: Path) -> list[str]:
     return [line for split in SPLITS for line in written(out, split)]
 
 
-def stats(out: Path) -> dict[str, object]:
+def stats(out: Path) -> dict[str, Any]:
     return json.loads((out / "corpus_stats.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 
@@ -122,15 +123,14 @@ def test_a_corpus_of_one_document_is_divided_by_line(tmp_path: Path) -> None:
 
 
 def test_everything_dropped_is_counted_by_reason(tmp_path: Path) -> None:
-    khmer = ["ផ្ទះ", "ផ្\u200bទះ", "ផ្ទះ\u200b ", "Facebook 2024", "ាក", "\u200b\u200b", "ក", "ខ\ufffdគ", "ក្រុង" + "ំ" * 99]
+    khmer = ["ផ្ទះ", "ផ្\u200bទះ", "ផ្ទះ\u200b ", "Facebook 2024", "ាក", "\u200b\u200b", "ក", "ខ\ufffdគ", "ក" + "្រ" * 12]
     (tmp_path / "a.txt").write_text("\n".join(khmer) + "\n\nThis is\nEnglish ក\n\n123\n", encoding="utf-8")
     (tmp_path / "b.jsonl").write_text('{"text": null}\n{"text": "រៀនសូត្រ"}\n', encoding="utf-8")
     report = run(tmp_path / "out", tmp_path / "a.txt", tmp_path / "b.jsonl", min_chars=2, max_chars=20)
     assert sorted(everything(tmp_path / "out")) == ["Facebook 2024", "ផ្ទះ", "រៀនសូត្រ"]
-    dropped = dict(report.dropped)
-    # The pile of signs is one syllable that cannot be cut, or several broken ones: the grammar of syllables decides.
-    assert dropped.pop("syllable_too_long", 0) + dropped.pop("broken_syllable") >= 2
-    assert dropped == {
+    assert report.dropped == {
+        "broken_syllable": 1,
+        "syllable_too_long": 1,
         "duplicate": 2,
         "without_ink": 1,
         "too_short": 1,
@@ -157,9 +157,7 @@ def test_statistics_tell_what_was_written(tmp_path: Path) -> None:
     assert set(snapshot(out)) == set(FILES)
     for split in SPLITS:
         data = (out / f"{split}.txt").read_bytes()
-        import hashlib
-
-        assert found["splits"][split] == {  # type: ignore[index]
+        assert found["splits"][split] == {
             "lines": len(written(out, split)),
             "chars": sum(map(len, written(out, split))),
             "sha256": hashlib.sha256(data).hexdigest(),
@@ -168,7 +166,7 @@ def test_statistics_tell_what_was_written(tmp_path: Path) -> None:
     assert found["length_histogram"] == {str(k): v for k, v in sorted(Counter(map(len, lines)).items())}
     characters = Counter("".join(lines))
     assert found["characters"] == {f"U+{ord(char):04X} {char}": count for char, count in characters.items()}
-    counts = list(found["characters"].values())  # type: ignore[attr-defined]
+    counts = list(found["characters"].values())
     assert counts == sorted(counts, reverse=True)
     assert found["normalizer_version"] == NORMALIZER_VERSION
     assert found["inputs"] == [{"name": "a.txt", "size_bytes": source.stat().st_size}]
@@ -224,6 +222,7 @@ def test_real_text_splits_without_leaks_and_a_second_run_drops_nothing(tmp_path:
     assert not keys["val"] & keys["test"]
     shares = [report.splits[split].lines / report.lines for split in SPLITS]
     assert np.allclose(shares, [0.8, 0.1, 0.1], atol=0.07)
+    assert report.warnings == ("Passed over for their unknown format: 1 file(s) in the input folders (SOURCES.md).",)
     again = run(tmp_path / "two", *(tmp_path / "one" / name for name in FILES[:3]))
     assert again.dropped == {}
     assert sorted(everything(tmp_path / "two")) == sorted(lines)
@@ -244,7 +243,8 @@ def test_real_text_in_short_lines_loses_no_syllable(tmp_path: Path) -> None:
 def test_long_text_is_cut_at_sentence_ends_then_gaps_then_syllables() -> None:
     assert cut("ខ្ញុំ​ទៅ​ផ្សារ។ អ្នក​ណា​មក? ឪពុក​មក!", 30) == ["ខ្ញុំទៅផ្សារ។ អ្នកណាមក?", "ឪពុកមក!"]
     assert cut("ខ្ញុំ​ទៅ​ផ្សារ​ទិញ​ត្រី", 14) == ["ខ្ញុំទៅផ្សារ", "ទិញត្រី"]
-    assert cut("ត្រី បន្លែ ។ល។ ទៀត", 14) == ["ត្រី បន្លែ", "។ល។ ទៀត"] or cut("ត្រី បន្លែ ។ល។ ទៀត", 15)
+    assert cut("ត្រី បន្លែ ។ល។ ទៀត", 15) == ["ត្រី បន្លែ ។ល។", "ទៀត"]
+    assert cut("មើល http://a.kh/?x=1 ទៀត។ ចប់", 25) == ["មើល http://a.kh/?x=1 ទៀត។", "ចប់"]
     assert cut("ស្ត្រីស្ត្រីស្ត្រី", 7) == ["ស្ត្រី"] * 3
     assert cut("ចាស់​ៗ​ធំ ។", 6) == ["ចាស់ៗ", "ធំ ។"]
     assert cut("ក \u200b ខ", 90) == ["ក ខ"]
@@ -358,7 +358,7 @@ def test_another_corpus_is_not_replaced_unasked(tmp_path: Path) -> None:
     with pytest.raises(RunConflictError, match="not readable"):
         run(out, source)
     (out / "corpus_stats.json").unlink()
-    with pytest.raises(RunConflictError, match="but no corpus_stats.json"):
+    with pytest.raises(RunConflictError, match=r"but no corpus_stats\.json"):
         run(out, source)
 
 
@@ -379,7 +379,7 @@ CALL = """
 import sys
 from pathlib import Path
 from khmer_ocr.text.corpus import CorpusConfig, process_corpus
-process_corpus(CorpusConfig(input=(Path(sys.argv[1]),), output_dir=Path(sys.argv[2])), progress=False)
+process_corpus(CorpusConfig(input=(Path(sys.argv[1]),), output_dir=Path(sys.argv[2]), overwrite=True), progress=False)
 """
 
 
@@ -401,20 +401,18 @@ def test_interrupting_leaves_no_half_files(tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(out, write(tmp_path / "b.txt", *documents(40, 2)))
     before = snapshot(out)
-    (out / "corpus_stats.json").rename(tmp_path / "kept.json")
-    for split in SPLITS:
-        (out / f"{split}.txt").rename(tmp_path / f"kept_{split}.txt")
-    process = subprocess.Popen([sys.executable, "-c", CALL, source, out], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not (out / ".train.txt.tmp").exists() or os.path.getsize(out / ".train.txt.tmp") < 100_000:  # noqa: PTH202
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    growing = out / ".train.txt.tmp"
+    with subprocess.Popen([sys.executable, "-c", CALL, source, out], stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not growing.exists() or growing.stat().st_size < 100_000:
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
     assert "KeyboardInterrupt" in errors
     assert process.returncode != 0
-    assert list(out.iterdir()) == []
-    assert len(before) == len(FILES)
+    assert snapshot(out) == before
 
 
 MEASURE = """
@@ -431,14 +429,14 @@ print(peak(sys.argv[1], sys.argv[3]), peak(sys.argv[2], sys.argv[4]))
 @pytest.mark.slow
 def test_memory_stays_bounded_on_100_mb(tmp_path: Path) -> None:
     sizes = []
-    for name, count in (("small.txt", 20_000), ("big.txt", 1_000_000)):
+    for name, count in (("small.txt", 20_000), ("big.txt", 1_400_000)):
         with open(tmp_path / name, "w", encoding="utf-8") as file:
             for i in range(count):
                 file.write(f"{word(i)}​{word(i * 7)} {word(i * 13)}​{word(i * 29)} {word(i * 31)} {i}\n")
         sizes.append((tmp_path / name).stat().st_size)
-    assert sizes[1] > 80_000_000
+    assert sizes[1] > 100_000_000
     paths = [tmp_path / name for name in ("small.txt", "big.txt", "out1", "out2")]
     run_ = subprocess.run([sys.executable, "-c", MEASURE, *paths], capture_output=True, text=True, check=True)
     small_mb, big_mb = map(int, run_.stdout.split())
-    # A million lines leave two hashes each: at most 60 bytes a line, and as much again while the tables grow.
+    # 1.4 million lines leave two hashes each: at most 60 bytes a line, and as much again while the tables grow.
     assert big_mb - small_mb < 130

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,17 @@ from khmer_ocr.text import readers, streams
 from khmer_ocr.text.mediawiki import plain_text
 from khmer_ocr.text.readers import find_inputs, read_documents
 
-PACK = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".zst": zstd.compress}
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".zst": zstd.compress,
+}
 TEXTS = ["ផ្ទះ​តូច\nនៅ​ជិត​ទន្លេ", "ឆ្មា ២ ក្បាល"]
 
 
-def texts(path: Path, **options: Counter[str]) -> list[str]:
-    return [document.text for document in read_documents(path, **options)]
+def texts(path: Path, dropped: Counter[str] | None = None) -> list[str]:
+    return [document.text for document in read_documents(path, dropped=dropped)]
 
 
 def wiki(*pages: str, head: str = "") -> str:
@@ -35,7 +41,7 @@ def page(text: str, ns: int = 0, extra: str = "") -> str:
     return f"<page><title>ក</title><ns>{ns}</ns><id>1</id>{extra}{revision}</page>"
 
 
-def as_parquet(values: list[str | None], column: str = "text") -> bytes:
+def as_parquet(values: Sequence[str | None], column: str = "text") -> bytes:
     pa = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 

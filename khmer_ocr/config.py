@@ -1,0 +1,95 @@
+"""YAML to the stages' frozen dataclasses; an unknown or misspelt key is an error."""
+
+import difflib
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from khmer_ocr.errors import ConfigError
+from khmer_ocr.generate.generator import GenerateConfig
+from khmer_ocr.render.plan import RenderConfig
+from khmer_ocr.text.charset import Charset
+from khmer_ocr.text.corpus import CorpusConfig
+
+Stage = TypeVar("Stage")
+_STAGES: dict[str, type[Any]] = {"corpus": CorpusConfig, "render": RenderConfig, "generate": GenerateConfig}
+_PLAIN = {"fonts_dir": Path}
+
+
+class ConfigManager:
+    """Settings of every stage, from a YAML file or the defaults.
+
+    Args:
+        path: YAML file with sections `render`, `generate`, `corpus` and the key `fonts_dir`; None takes the defaults.
+
+    Attributes:
+        render: how lines are drawn.
+        generate: how they are stored.
+        corpus: how text is prepared, None unless the file has the section.
+        fonts_dir: folder of installed fonts.
+        vocab: code points and their token ids.
+
+    Raises:
+        ConfigError: the file is missing, is no YAML, or has a key or value that no stage knows.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        content = _read(Path(path)) if path is not None else {}
+        _refuse_unknown(content, [*_STAGES, *_PLAIN], str(path))
+        self.render: RenderConfig = build(RenderConfig, content.get("render"), "render")
+        self.generate: GenerateConfig = build(GenerateConfig, content.get("generate"), "generate")
+        self.corpus: CorpusConfig | None = (
+            build(CorpusConfig, content["corpus"], "corpus") if "corpus" in content else None
+        )
+        self.fonts_dir = Path(content.get("fonts_dir", "fonts"))
+        self.vocab = Charset.default()
+
+    @property
+    def data_config(self) -> dict[str, Any]:
+        """Settings of drawing and storing as one plain dictionary."""
+        return {**asdict(self.render), **asdict(self.generate)}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"Config file not found: {path}. Leave --config out for the defaults.") from error
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path} can't be read as YAML: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds a {type(content).__name__}; wanted sections such as `render:` with keys below")
+    return content
+
+
+def _refuse_unknown(seen: dict[str, Any], known: list[str], where: str) -> None:
+    for key in seen:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{where}: unknown key {key!r}.{hint} Known: {', '.join(known)}")
+
+
+def build(stage: type[Stage], section: Any, name: str) -> Stage:
+    """Fill a stage's dataclass from a mapping.
+
+    Raises:
+        ConfigError: an unknown key, a value of the wrong type, or one out of range.
+    """
+    if section is None:
+        return stage()
+    if not isinstance(section, dict):
+        raise ConfigError(f"section {name!r} is {section!r}; wanted keys with values below it")
+    _refuse_unknown(section, [field.name for field in fields(stage)], f"section {name!r}")  # type: ignore[arg-type]
+    try:
+        return TypeAdapter(stage).validate_python(section)
+    except ValidationError as error:
+        slips = "; ".join(
+            f"{name}.{'.'.join(map(str, slip['loc']))}: {slip['msg']}, seen {slip['input']!r}" for slip in error.errors()
+        )
+        raise ConfigError(slips) from error

@@ -1,0 +1,51 @@
+"""What the bytes of a data set depend on, recorded with it and compared when a run goes on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import uharfbuzz as hb
+
+import khmer_ocr
+from khmer_ocr.dataset import layout
+from khmer_ocr.generate.source import SplitText
+from khmer_ocr.render.atlas import freetype_version
+from khmer_ocr.render.fonts import FontFace
+from khmer_ocr.render.plan import RenderConfig
+from khmer_ocr.text.normalize import NORMALIZER_VERSION
+
+DRAWING_VERSION = 1
+"""Raised when a change of this project changes pixels, so that a run is never finished by another drawing."""
+
+
+def run_identity(
+    faces: Sequence[FontFace],
+    render: RenderConfig,
+    format_name: str,
+    png_level: int,
+    seed: int,
+    texts: Mapping[str, SplitText],
+) -> dict[str, Any]:
+    """Collect seed, settings, fonts, versions and corpora as one JSON object."""
+    return {
+        "seed": seed,
+        "format": format_name,
+        "png_level": png_level,
+        "chunk": layout.CHUNK,
+        "render": asdict(render),
+        "recipe": "none",
+        "fonts": {face.name: face.sha256 for face in faces},
+        "versions": {
+            "khmer_ocr": khmer_ocr.__version__,
+            "drawing": DRAWING_VERSION,
+            "normalizer": NORMALIZER_VERSION,
+            "harfbuzz": hb.version_string(),
+            "freetype": freetype_version(),
+            "isal": version("isal"),
+        },
+        "splits": {
+            name: {"corpus_sha256": text.sha256, "lines": text.lines, "max_lines": text.max_lines}
+            for name, text in texts.items()
+        },
+    }

@@ -1,0 +1,137 @@
+"""A split's text, read as a stream and checked: the lines that become samples."""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from khmer_ocr.dataset import layout
+from khmer_ocr.errors import CorpusError, SplitNotFoundError
+from khmer_ocr.text.normalize import NORMALIZER_VERSION
+
+CORPUS_STATS = "corpus_stats.json"
+LONGEST_LINE_BYTES = 1 << 16
+"""A line is read no further than this; what is longer is rejected as too long whatever follows."""
+
+
+@dataclass(frozen=True)
+class SplitText:
+    """One split's text file.
+
+    Attributes:
+        path: the file.
+        split: name of the split.
+        lines: lines that will be read, blank ones included.
+        sha256: of those lines.
+        normalised: whether `khmer-ocr corpus` wrote them, so that they are in normal form already.
+        max_lines: where reading stops.
+    """
+
+    path: Path
+    split: str
+    lines: int
+    sha256: str
+    normalised: bool
+    max_lines: int | None
+
+    @classmethod
+    def open(cls, corpus_dir: Path, split: str, max_lines: int | None) -> "SplitText":
+        """Read a split's file once, to count, hash and check it.
+
+        Raises:
+            SplitNotFoundError: it does not exist.
+            CorpusError: it is empty, or not UTF-8 text.
+        """
+        path = corpus_dir / f"{split}.txt"
+        if not path.is_file():
+            raise SplitNotFoundError(
+                f"Split file not found: {path}. Run process_corpus.py first: khmer-ocr corpus --input <text files> "
+                f"--output-dir {corpus_dir}   (or leave the split out with --splits)"
+            )
+        digest, lines, letters = hashlib.sha256(), 0, False
+        for number, raw in enumerate(islice(_raw_lines(path), max_lines), start=1):
+            _decode(path, number, raw)
+            digest.update(raw)
+            lines, letters = number, letters or bool(raw.strip())
+        if not letters:
+            raise CorpusError(f"{path} is empty: no line of text in it. Run: khmer-ocr corpus --input <text files>")
+        return cls(path, split, lines, digest.hexdigest(), _is_normalised(corpus_dir, path, split), max_lines)
+
+    def read(self) -> Iterator[str]:
+        """The lines, without their ends."""
+        for number, raw in enumerate(islice(_raw_lines(self.path), self.max_lines), start=1):
+            yield _decode(self.path, number, raw).rstrip("\r\n")
+
+
+def _raw_lines(path: Path) -> Iterator[bytes]:
+    """Lines with their ends; of an endless one only the beginning."""
+    with path.open("rb") as stream:
+        while raw := stream.readline(LONGEST_LINE_BYTES):
+            yield raw
+            while len(raw) == LONGEST_LINE_BYTES and not raw.endswith(b"\n"):
+                raw = stream.readline(LONGEST_LINE_BYTES)
+
+
+def _decode(path: Path, number: int, raw: bytes) -> str:
+    if b"\0" in raw:
+        raise CorpusError(f"{path}, line {number}: a NUL byte; this is no text file. Give UTF-8 text, one line a line.")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        # A line cut at the limit may end within a character; that is no fault of the file.
+        if len(raw) >= LONGEST_LINE_BYTES - 1 and error.end >= len(raw) - 1:
+            return raw[: error.start].decode("utf-8")
+        raise CorpusError(
+            f"{path}, line {number}: byte {raw[error.start]:#04x} at column {error.start + 1} is not UTF-8. "
+            f"Convert the file first, for example: iconv -f UTF-16 -t UTF-8 {path.name} > fixed.txt"
+        ) from error
+
+
+def _is_normalised(corpus_dir: Path, path: Path, split: str) -> bool:
+    """Whether corpus_stats.json vouches for the very bytes of the file."""
+    stats_file = corpus_dir / CORPUS_STATS
+    if not stats_file.is_file():
+        return False
+    try:
+        stats = json.loads(stats_file.read_text(encoding="utf-8"))
+        vouched = stats["splits"][split]["sha256"]
+        current = stats["normalizer_version"] == NORMALIZER_VERSION
+    except (ValueError, KeyError, TypeError):
+        return False
+    with path.open("rb") as stream:
+        return bool(current) and hashlib.file_digest(stream, "sha256").hexdigest() == vouched
+
+
+def blocks(lines: Iterable[str], size: int) -> Iterator[tuple[int, list[str]]]:
+    """Lines in blocks: (number of the first, lines)."""
+    iterator, first = iter(lines), 0
+    while block := list(islice(iterator, size)):
+        yield first, block
+        first += len(block)
+
+
+def stored_anything(root: Path, split: str) -> bool:
+    """Whether a split's folder holds anything that a run would write over."""
+    return any(any(folder.iterdir()) for folder in _folders(root, split) if folder.is_dir())
+
+
+def remove_split(root: Path, split: str) -> None:
+    """Remove what a run wrote for a split, and nothing else that may lie in its folder."""
+    ours = re.compile(rf"\.?{split}[_-]\d+\.(png|txt|tar|idx)(\.\d+\.partial)?")
+    for folder in _folders(root, split):
+        if folder.is_dir():
+            names = [entry.name for entry in folder.iterdir()]
+            if all(ours.fullmatch(name) for name in names):
+                shutil.rmtree(folder)
+            else:
+                for name in filter(ours.fullmatch, names):
+                    (folder / name).unlink()
+    (root / split / layout.SPLIT_METADATA).unlink(missing_ok=True)
+
+
+def _folders(root: Path, split: str) -> list[Path]:
+    return [root / split / name for name in (layout.IMAGES, layout.LABELS, layout.SHARDS)]

@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""Look at a generated data set the way training will: structure, one batch of each split, labels, statistics.
+
+Leaves with 1 and says why when something is wrong. To check every single file: khmer-ocr verify DIR.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from khmer_ocr.dataset import layout
+from khmer_ocr.dataset.stats import dataset_statistics, format_statistics
+from khmer_ocr.errors import KhmerOcrError
+
+LABELS_SHOWN = 5
+LABELS_COMPARED = 200
+
+
+def check_structure(root: Path) -> tuple[list[str], list[str]]:
+    """Print which files and folders are there; returns the splits found and what is wrong."""
+    print(f"Structure of {root}")
+    if not root.is_dir():
+        return [], [f"{root} does not exist. Run: khmer-ocr generate --output-dir {root}"]
+    reasons = []
+    present = (root / layout.GENERATION_METADATA).is_file()
+    print(f"  {layout.GENERATION_METADATA}: {'there' if present else 'missing'}")
+    if not present:
+        reasons.append(f"{root / layout.GENERATION_METADATA} is missing: the generation has not finished.")
+    splits = [split for split in layout.SPLITS if (root / split).is_dir()]
+    for split in layout.SPLITS:
+        names = (layout.SPLIT_METADATA, layout.IMAGES, layout.LABELS, layout.SHARDS)
+        found = [name for name in names if (root / split / name).exists()]
+        print(f"  {split}/: {', '.join(found) if split in splits else 'not generated'}")
+        if split in splits and layout.SPLIT_METADATA not in found:
+            reasons.append(f"{root / split / layout.SPLIT_METADATA} is missing: the generation has not finished.")
+    if not splits:
+        reasons.append(f"{root} holds no split. Run: khmer-ocr generate --output-dir {root}")
+    return splits, reasons
+
+
+def check_batch(split: str, batch: dict[str, Any]) -> list[str]:
+    """Print the shapes and ranges of a batch; returns what is wrong with it."""
+    images, widths, lengths = batch["images"], batch["image_lengths"], batch["target_lengths"]
+    low, high = float(images.min()), float(images.max())
+    print(f"  batch: images {tuple(images.shape)} {images.dtype}, {low:.3f} to {high:.3f}, mean {images.mean():.3f}")
+    print(f"         targets {tuple(batch['targets'].shape)} {batch['targets'].dtype}, lengths {lengths.tolist()}")
+    print(f"         image_lengths {widths.tolist()}")
+    reasons = []
+    if not (0.0 <= low < high <= 1.0):
+        reasons.append(f"{split}: pixels of a batch run from {low} to {high}; wanted ink and paper within 0 to 1.")
+    for at, text in enumerate(batch["texts"]):
+        if not bool((images[at, :, :, int(widths[at]) :] == 1.0).all()):
+            reasons.append(f"{split}: line {at} of the batch is padded with something else than paper (1.0).")
+        if float(images[at].min()) == 1.0 and text.strip():
+            reasons.append(f"{split}: the image of {text!r} is blank.")
+        if int(lengths[at]) != int((batch["targets"][at] != 0).sum()):
+            reasons.append(f"{split}: the targets of {text!r} hold the padding id 0 within the text.")
+    return reasons
+
+
+def check_split(split: str, arguments: argparse.Namespace) -> list[str]:
+    """Print what one split holds; returns what is wrong with it."""
+    from torch.utils.data import DataLoader
+
+    from khmer_ocr.load.collate import collate_lines
+    from khmer_ocr.load.dataset import SyntheticImageDataset
+    from khmer_ocr.text.charset import Charset
+
+    dataset = SyntheticImageDataset(split, arguments.synthetic_dir, max_samples=arguments.max_samples)
+    print(f"\n{split}: {len(dataset):,} samples")
+    if not len(dataset):
+        return [f"{split} holds no samples."]
+    reasons = []
+    for i in range(min(LABELS_COMPARED, len(dataset))):
+        stored, text = dataset.index.label_text(i), dataset.index.text(i)
+        if stored != text:
+            reasons.append(f"{dataset.index.paths(i)[1]} says {stored!r}, the metadata says {text!r}.")
+    for text in dataset.get_text_sample(LABELS_SHOWN):
+        print(f"  label: {text}")
+    characters = dataset.get_statistics()["character_set"]
+    unknown = sorted(Charset.default().missing(characters))
+    print(f"  {len(characters)} distinct characters, {len(unknown)} unknown to the vocabulary {unknown or ''}")
+    batch = next(iter(DataLoader(dataset, batch_size=arguments.batch_size, collate_fn=collate_lines)))
+    return reasons + check_batch(split, batch)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--synthetic-dir", type=Path, default=Path("data/synthetic"), help="the data set's folder")
+    parser.add_argument("--batch-size", type=int, default=32, help="lines in the batch that is looked at")
+    parser.add_argument("--max-samples", type=int, default=None, help="look at the first so many of each split only")
+    parsed = parser.parse_args(arguments)
+    for name in ("batch_size", "max_samples"):
+        if getattr(parsed, name) is not None and getattr(parsed, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} is {getattr(parsed, name)}; give at least 1")
+    return parsed
+
+
+def main(arguments: list[str]) -> int:
+    parsed = parse(arguments)
+    splits, reasons = check_structure(parsed.synthetic_dir)
+    for split in splits:
+        try:
+            reasons += check_split(split, parsed)
+        except KhmerOcrError as fault:
+            reasons.append(str(fault))
+    if splits:
+        try:
+            print(f"\n{format_statistics(dataset_statistics(parsed.synthetic_dir))}")
+        except KhmerOcrError as fault:
+            reasons.append(str(fault))
+    reasons = list(dict.fromkeys(reasons))
+    print("\nNothing is wrong." if not reasons else "\nWrong:\n" + "\n".join(f"  {reason}" for reason in reasons))
+    return 1 if reasons else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
