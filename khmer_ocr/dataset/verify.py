@@ -226,10 +226,11 @@ def _count_problems(index: SplitIndex, total: Any) -> Iterator[Problem]:
     present, times = np.unique(np.array(numbers, np.int64), return_counts=True)
     for number in present[times > 1].tolist():
         yield Problem(index.split, number, layout.stem(index.split, number) + ".png", "stands in the metadata twice")
-    if len(present) == len(numbers) and (np.diff(np.array(numbers, np.int64)) < 0).any():
-        yield Problem(
-            index.split, None, layout.SPLIT_METADATA, "does not list the samples in the order of their numbers"
+    if not index.scanned and numbers != list(range(len(index))):
+        fault = (
+            "does not number its samples 0, 1, 2, ... in this order"  # so that rows are not numbers: no chunk is right
         )
+        yield Problem(index.split, None, layout.SPLIT_METADATA, fault)
     if total is not None and total != len(index):
         fault = f"records {total} samples of {index.split}, which has {len(index)}"
         yield Problem(index.split, None, layout.GENERATION_METADATA, fault)

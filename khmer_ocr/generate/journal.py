@@ -1,27 +1,29 @@
 """What a run has finished: one fragment a chunk, and the run's configuration.
 
-`{root}/.journal/run.json` says what the run is; `{root}/.journal/{split}/{chunk:06d}.jsonl` appears, whole, when a chunk's
-files are complete: its first line sums the chunk up, the others are its samples. Shards and restarts need no other word.
-When every chunk of a split is there, the fragments become `metadata.json` and go.
+`{root}/.journal/run.json` says what the run is; `{root}/.journal/{split}/{chunk:06d}.jsonl` appears, whole, when a
+chunk's files are complete: its first line sums the chunk up, the others are its samples. Shards and restarts need no
+other word. When every chunk of a split is there, the fragments become `metadata.json` and go.
 """
 
-import fcntl
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from khmer_ocr.dataset import layout
 from khmer_ocr.errors import OutputError, RunConflictError
+from khmer_ocr.generate import locks
 from khmer_ocr.generate.sinks import replace
 
 RUN_FILE = "run.json"
+_EXCLUSIVE = "exclusive.lock"
 
 
 class Journal:
@@ -29,10 +31,14 @@ class Journal:
 
     Args:
         root: the data set's folder.
+
+    Attributes:
+        finished: set when nothing of the run is left to do: the last process to leave then removes the journal.
     """
 
     def __init__(self, root: Path) -> None:
         self.root, self.folder = root, root / layout.JOURNAL
+        self.finished = False
 
     def fragment(self, split: str, chunk: int) -> Path:
         """Where a committed chunk's samples stand."""
@@ -40,18 +46,28 @@ class Journal:
 
     def commit(self, split: str, chunk: int, summary: Mapping[str, Any], sample_lines: list[bytes]) -> None:
         """Declare a chunk's files complete."""
-        replace(self.fragment(split, chunk), b"\n".join([json.dumps(summary).encode(), *sample_lines]))
+        body = b"\n".join(sample_lines)
+        head = json.dumps({**summary, "hash": xxhash.xxh3_64_hexdigest(body)}, ensure_ascii=False)
+        self._replace(self.fragment(split, chunk), head.encode() + b"\n" + body)
+
+    def is_committed(self, split: str, chunk: int) -> bool:
+        """Whether a chunk's files are complete."""
+        return self.fragment(split, chunk).is_file()
 
     def committed(self, split: str) -> set[int]:
         """Chunks whose files are complete."""
         folder = self.folder / split
         return {int(path.stem) for path in folder.glob("[0-9]*.jsonl")} if folder.is_dir() else set()
 
+    def summary(self, split: str, chunk: int) -> dict[str, Any]:
+        """First line of a fragment: samples, bytes, fonts."""
+        with self.fragment(split, chunk).open("rb") as stream:
+            summary: dict[str, Any] = json.loads(stream.readline())
+        return summary
+
     def summaries(self, split: str, chunks: int) -> Iterator[dict[str, Any]]:
         """First lines of a split's fragments, in order."""
-        for chunk in range(chunks):
-            with self.fragment(split, chunk).open("rb") as stream:
-                yield json.loads(stream.readline())
+        return (self.summary(split, chunk) for chunk in range(chunks))
 
     def sample_lines(self, split: str, chunks: int) -> Iterator[bytes]:
         """Samples of a split's fragments, in order, one at a time."""
@@ -59,6 +75,18 @@ class Journal:
             with self.fragment(split, chunk).open("rb") as stream:
                 next(stream)
                 yield from (line.rstrip(b"\n") for line in stream)
+
+    def damaged(self, split: str, chunks: Iterable[int]) -> set[int]:
+        """Chunks whose fragments are not what was committed; a failing disk or a curious hand may do that."""
+        return {chunk for chunk in chunks if not self._is_whole(split, chunk)}
+
+    def _is_whole(self, split: str, chunk: int) -> bool:
+        with self.fragment(split, chunk).open("rb") as stream:
+            head, body = stream.readline(), stream.read()
+        try:
+            return bool(json.loads(head)["hash"] == xxhash.xxh3_64_hexdigest(body))
+        except (ValueError, KeyError, TypeError):
+            return False
 
     def read_plan(self, split: str, lines: int) -> npt.NDArray[np.uint8] | None:
         """Reasons of rejection by line, if an earlier start of this run has left them."""
@@ -70,7 +98,7 @@ class Journal:
     def write_plan(self, split: str, reasons_L: npt.NDArray[np.uint8]) -> None:
         """Keep the planning pass for a restart."""
         (self.folder / split).mkdir(parents=True, exist_ok=True)
-        replace(self.folder / split / "plan.bin", reasons_L.tobytes())
+        self._replace(self.folder / split / "plan.bin", reasons_L.tobytes())
 
     def forget(self, split: str, chunks: set[int] | None = None) -> None:
         """Drop a split's fragments: all, or those of some chunks."""
@@ -81,13 +109,14 @@ class Journal:
             self.fragment(split, chunk).unlink(missing_ok=True)
 
     def known_run(self) -> dict[str, Any] | None:
-        """What the folder was made of: of a run under way, else of the last complete one."""
+        """What the folder was made of: of a run under way, else of the last complete one.
+
+        Raises:
+            OutputError: the file that says so is damaged.
+        """
         for file, key in ((self.folder / RUN_FILE, None), (self.root / layout.GENERATION_METADATA, "run")):
             if file.is_file():
-                try:
-                    content = json.loads(file.read_text(encoding="utf-8"))
-                except ValueError as error:
-                    raise OutputError(f"{file} is damaged ({error}). Run again with --overwrite, or delete it.") from error
+                content = read_object(file)
                 run = content if key is None else content.get(key)
                 return run if isinstance(run, dict) else None
         return None
@@ -95,39 +124,70 @@ class Journal:
     def begin(self, run: dict[str, Any]) -> None:
         """Record what the run is made of before anything is drawn."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        replace(self.folder / RUN_FILE, json.dumps(run, ensure_ascii=False, indent=1).encode())
+        self._replace(self.folder / RUN_FILE, json.dumps(run, ensure_ascii=False, indent=1).encode())
 
-    def close(self) -> None:
-        """Drop the journal of a run that is complete."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    @staticmethod
+    def _replace(file: Path, data: bytes) -> None:
+        # Shards on several machines write the same plan at once, so that the temporary name has to be one's own.
+        # What a killed process leaves of it goes with the journal.
+        replace(file, data, tag=uuid4().hex)
 
     @contextmanager
-    def finishing(self) -> Iterator[None]:
-        """Wait for whichever shard is completing a split; the last of several finds it done."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "finish.lock").open("a") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+    def exclusive(self) -> Iterator[None]:
+        """Wait until no other process begins, completes or leaves this run."""
+        with locks.held(self.folder / _EXCLUSIVE):
             yield
 
     @contextmanager
-    def locked(self, name: str) -> Iterator[None]:
+    def locked(self, shard: int, shards: int) -> Iterator[None]:
         """Keep a second process from doing the same part of the work; the lock dies with the process.
 
         Raises:
-            RunConflictError: another process holds it.
+            RunConflictError: another process does it, or the work is being divided in another way.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self.folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+        name = f"shard-{shard}-of-{shards}.lock"
+        with self.exclusive():
+            others = set(locks.held_by_others(self.folder.glob("shard-*.lock")))
+            if any(other.name == name for other in others):
                 raise RunConflictError(
-                    f"Another process is writing to {self.root} ({name}). Wait for it, or give this one its own --shard."
-                ) from error
+                    f"Another process is writing to {self.root} (shard {shard} of {shards}). "
+                    "Wait for it, or give each its own --shard."
+                )
+            if wrong := [other.stem for other in others if not other.stem.endswith(f"-of-{shards}")]:
+                raise RunConflictError(
+                    f"{self.root} is being written in another division ({', '.join(sorted(wrong))}). "
+                    "Wait for it, or take the same number of shards."
+                )
+            own = locks.take(self.folder / name, wait=True)
+        try:
             yield
         finally:
-            os.close(fd)
+            with self.exclusive():
+                # Let go first: of several that leave together, the last then finds nobody and tidies up.
+                locks.let_go(own)
+                if (self.finished or not (self.folder / RUN_FILE).exists()) and not self._others():
+                    shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _others(self) -> bool:
+        return any(True for _ in locks.held_by_others(self.folder.glob("shard-*.lock")))
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        OutputError: it is damaged.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise OutputError(f"{file} is damaged ({error}). {_ADVICE}") from error
+    if not isinstance(content, dict):
+        raise OutputError(f"{file} is damaged (no JSON object). {_ADVICE}")
+    return content
+
+
+_ADVICE = "Run the same command with --overwrite to draw everything again."
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -3,6 +3,7 @@
 Letters: H rows, W columns, T tokens.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -173,7 +174,7 @@ def create_synthetic_dataloaders(
     Args:
         config_manager: supplies `vocab`; None means the default character set.
         batch_size: lines per batch, at least 1; the last batch of an epoch may be smaller.
-        num_workers: processes that read; 0 reads in this one.
+        num_workers: processes that read, of which no more are started than there are cores to use; 0 reads in this one.
         synthetic_dir: root of the data set.
         max_samples: use only the first so many of each split.
 
@@ -187,6 +188,7 @@ def create_synthetic_dataloaders(
     """
     if batch_size < 1 or num_workers < 0:
         raise ConfigError(f"batch_size is {batch_size} (at least 1), num_workers is {num_workers} (at least 0).")
+    num_workers = min(num_workers, len(os.sched_getaffinity(0)))
     loaders = []
     for split in layout.SPLITS:
         dataset = SyntheticImageDataset(split, synthetic_dir, config_manager, max_samples)

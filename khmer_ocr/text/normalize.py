@@ -127,7 +127,9 @@ def _clean(text: str) -> str:
     text = _SPACES.sub(" ", _INKLESS.sub("", text))
     for old, new in _REPLACED.items():
         text = text.replace(old, new)
-    text = re.sub(f"(?<![\u17c9\u17ca]){_ZWNJ}|{_ZWNJ}(?![\u17b7-\u17ba\u17d0])", "", text)
+    text = re.sub(
+        f"(?<![\u17c9\u17ca]){_ZWNJ}+|{_ZWNJ}+(?![\u17b7-\u17ba\u17d0{_ZWNJ}])|(?<={_ZWNJ}){_ZWNJ}+", "", text
+    )
     # NFC would tear the subscript off its coeng, for U+17DD has the higher combining class.
     return re.sub(f"(\u17dd+)((?:{_SUBSCRIPT})+)", r"\2\1", text)
 

@@ -112,6 +112,13 @@ def test_whole_chunks_with_another_count_of_pixels_do_not_decode(change):
         images.decode_image(by_hand(PAGE, change(unfiltered(PAGE))), "a.png")
 
 
+def test_a_pixel_stream_without_its_checksum_does_not_decode():
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", PAGE.shape[1], PAGE.shape[0], 8, 0, 0, 0, 0))
+    stream = chunk(b"IDAT", zlib.compress(unfiltered(PAGE))[:-4])
+    with pytest.raises(DatasetError, match="does not decode"):
+        images.decode_image(images.PNG_SIGNATURE + header + stream + chunk(b"IEND", b""), "a.png")
+
+
 @given(st.integers(1, 70), st.integers(1, 40), st.integers(0, 2**32 - 1))
 def test_the_short_way_for_unfiltered_rows_gives_the_pixels_pillow_gives(width, height, seed):
     page = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)

@@ -264,6 +264,7 @@ def test_gaps_in_the_numbering_name_every_chunk_they_touch(tmp_path):
     write_overall(tmp_path / "data", {"train": 4})
     report = check(tmp_path / "data")
     assert [(p.index, p.fault) for p in report.problems] == [
+        (None, "does not number its samples 0, 1, 2, ... in this order"),
         (2, "is missing"),
         (4, "and the following 1019 are missing"),
         (1024, "and the following 1023 are missing"),
@@ -277,6 +278,7 @@ def test_names_listed_twice_out_of_order_or_foreign_are_problems(files):
     report = check(files)
     assert Problem("train", 4, "train_000004.png", "stands in the metadata twice") in report.problems
     assert Problem("train", 3, "train_000003.png", "is missing") in report.problems
+    assert report.damaged_metadata() == ["train"]
     edit_metadata(files, "train", 3, filename="line3.png")
     assert Problem("train", None, "line3.png", "is not named like train_000003.png") in check(files).problems
 
@@ -284,7 +286,8 @@ def test_names_listed_twice_out_of_order_or_foreign_are_problems(files):
 def test_samples_out_of_order_are_a_problem(files):
     path = files / "train/metadata.json"
     write_metadata(files / "train", "train", json.loads(path.read_bytes())["samples"][::-1])
-    assert [p.fault for p in check(files).problems] == ["does not list the samples in the order of their numbers"]
+    assert [p.fault for p in check(files).problems] == ["does not number its samples 0, 1, 2, ... in this order"]
+    assert check(files).damaged_metadata() == ["train"]
 
 
 def test_a_split_that_calls_itself_otherwise_is_a_problem(files):

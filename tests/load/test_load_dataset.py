@@ -1,3 +1,4 @@
+import os
 import pickle
 import subprocess
 import sys
@@ -184,6 +185,11 @@ def test_the_global_random_state_is_left_alone(root):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_no_more_workers_are_started_than_there_are_cores(root):
+    loaders = create_synthetic_dataloaders(num_workers=1000, synthetic_dir=root)
+    assert {loader.num_workers for loader in loaders} == {len(os.sched_getaffinity(0))}
+
+
 def test_settings_out_of_range_are_refused(root):
     for options in ({"batch_size": 0}, {"num_workers": -1}, {"max_samples": 0}):
         with pytest.raises(ConfigError):
@@ -194,7 +200,7 @@ def test_missing_and_empty_splits_are_named(fresh, tmp_path):
     with pytest.raises(SplitNotFoundError, match=r"none/train does not exist. Run: khmer-ocr generate"):
         create_synthetic_dataloaders(synthetic_dir=tmp_path / "none")
     write_metadata(fresh / "val", "val", [])
-    with pytest.raises(DatasetError, match="'val' .* holds no samples"):
+    with pytest.raises(DatasetError, match=r"'val' .* holds no samples"):
         create_synthetic_dataloaders(synthetic_dir=fresh)
 
 

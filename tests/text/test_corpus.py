@@ -203,7 +203,9 @@ def test_synthesised_lines_are_divided_and_their_coverage_told(tmp_path: Path) -
     assert 2000 < len(lines) == report.lines
     assert max(map(len, lines)) <= 40
     assert all(report.splits[split].lines > 100 for split in SPLITS)
-    assert "synthesized" in stats(tmp_path / "out")
+    told = stats(tmp_path / "out")["synthesized"]
+    assert told["lines"] == 3000
+    assert set(told["shares"].values()) == {1.0}
 
 
 def near_keys(out: Path) -> dict[str, set[str]]:

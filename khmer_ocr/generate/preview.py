@@ -1,0 +1,113 @@
+"""Contact sheets: stored lines as they are, each with its label below, drawn in a face that can."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from khmer_ocr import chance
+from khmer_ocr.dataset.index import SplitIndex, load_index
+from khmer_ocr.errors import ConfigError, OutputError
+from khmer_ocr.render.compose import LineRenderer
+from khmer_ocr.render.fonts import find_faces
+from khmer_ocr.render.metrics import measure_all
+from khmer_ocr.render.report import paste
+
+LABEL_FACE = "NotoSansKhmer-Regular"
+_LABEL_SIZE_PX = 15
+_NUMBER_SIZE_PX = 11
+_MARGIN_PX = 10
+_LABEL_GREY = 110
+_WIDEST_PX = 900
+"""A line or label is cut at this width on the sheet; stored lines are not touched."""
+
+Grey = npt.NDArray[np.uint8]
+
+
+def contact_sheet(
+    directory: Path, output: Path, *, split: str = "train", count: int = 24, columns: int = 2, seed: int = 0
+) -> str:
+    """Draw samples of a split picked at random, in order, with number, label and face.
+
+    Args:
+        directory: the data set's folder.
+        output: PNG file to write.
+        split: which split.
+        count: how many samples, all if there are fewer.
+        columns: samples side by side.
+        seed: another seed picks other samples.
+
+    Returns:
+        A sentence that says what was drawn.
+
+    Raises:
+        ConfigError: count or columns below 1.
+        DatasetError: a sample can't be read.
+        OutputError: the picture can't be written.
+    """
+    if count < 1 or columns < 1:
+        raise ConfigError(f"count is {count} and columns is {columns}; wanted 1 or more of each")
+    index = load_index(directory, split)
+    order = chance.draws(chance.key(seed, split, "preview"), np.arange(len(index), dtype=np.uint64), 1)[:, 0]
+    picked = np.sort(np.argsort(order, kind="stable")[:count]).tolist()
+    cells = [_cell(index.image(i), *labels) for i, labels in zip(picked, _labels(index, picked), strict=True)]
+    sheet_HW = _grid(cells, columns)
+    try:
+        Image.fromarray(sheet_HW).save(output)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{output} can't be written ({error}). Give a .png file in a folder that exists.") from error
+    return f"{output}: {len(picked)} of {len(index):,} {split} samples, {sheet_HW.shape[1]} x {sheet_HW.shape[0]} px"
+
+
+def _labels(index: SplitIndex, picked: list[int]) -> list[tuple[Grey, Grey]]:
+    """For each sample its label, and a line with its number and face."""
+    faces = find_faces([LABEL_FACE])
+    renderer = LineRenderer(faces, measure_all(faces))
+    texts = [_drawable(renderer, index.text(i)) for i in picked]
+    notes = [_drawable(renderer, f"{index.filename(i)}  {index.font(i)}") for i in picked]
+    drawn = []
+    for lines, size_px in ((texts, _LABEL_SIZE_PX), (notes, _NUMBER_SIZE_PX)):
+        face_B = np.zeros(len(lines), np.int32)
+        images = renderer.draw_at(lines, face_B, np.full(len(lines), size_px * 64, np.int64))
+        drawn.append([_tint(image) for image in images])
+    return list(zip(*drawn, strict=True))
+
+
+def _drawable(renderer: LineRenderer, text: str) -> str:
+    """The text with characters that the label's face lacks written as code points."""
+    if renderer.planner.rejections([text])[0] == 0:
+        return text
+    spelled = "".join(c if renderer.planner.rejections([c])[0] == 0 or c == " " else f"<U+{ord(c):04X}>" for c in text)
+    return spelled if renderer.planner.rejections([spelled])[0] == 0 else ascii(text)
+
+
+def _tint(image_HW: Grey) -> Grey:
+    """Make black ink grey, so that a label is not taken for a sample."""
+    return (255 - (255 - image_HW.astype(np.int32)) * (255 - _LABEL_GREY) // 255).astype(np.uint8)
+
+
+def _cell(image_HW: Grey, label_HW: Grey, note_HW: Grey) -> Grey:
+    parts = [part[:, :_WIDEST_PX] for part in (image_HW, label_HW, note_HW)]
+    cell_HW = np.full((sum(part.shape[0] for part in parts), max(part.shape[1] for part in parts)), 255, np.uint8)
+    top = 0
+    for part in parts:
+        paste(cell_HW, part, top, 0)
+        top += part.shape[0]
+    return cell_HW
+
+
+def _grid(cells: list[Grey], columns: int) -> Grey:
+    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    widths = [max(row[n].shape[1] for row in rows if n < len(row)) for n in range(min(columns, len(cells)))]
+    heights = [max(cell.shape[0] for cell in row) for row in rows]
+    height, width = sum(heights) + _MARGIN_PX * (len(rows) + 1), sum(widths) + 2 * _MARGIN_PX * (len(widths) + 1)
+    sheet_HW = np.full((height, width), 255, np.uint8)
+    top = _MARGIN_PX
+    for row, row_height in zip(rows, heights, strict=True):
+        left = 2 * _MARGIN_PX
+        for cell, cell_width in zip(row, widths, strict=False):
+            paste(sheet_HW, cell, top, left)
+            left += cell_width + 2 * _MARGIN_PX
+        top += row_height + _MARGIN_PX
+    return sheet_HW

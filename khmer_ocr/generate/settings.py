@@ -1,0 +1,121 @@
+"""How a data set is stored and by how many; which faces can draw it; what a call did."""
+
+import difflib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from khmer_ocr.dataset import layout
+from khmer_ocr.errors import ConfigError, KhmerOcrError, NoFontsError, OutputError
+from khmer_ocr.render.atlas import cache_dir
+from khmer_ocr.render.fonts import FontFace, find_faces
+from khmer_ocr.render.metrics import FaceMetrics, measure_all
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """How a data set is stored and by how many.
+
+    Attributes:
+        format: "files" (the known tree) or "webdataset" (tar shards of one chunk each, indexed for DALI).
+        png_level: ISA-L level 0 to 3; 2 is smallest on text lines.
+        workers: processes; 0 takes every core.
+        shard: (i, n) draws every n-th chunk beginning with i; the last shard to finish completes the metadata.
+        system_fonts: use the system's Khmer fonts too.
+        overwrite: replace a run of another configuration.
+        progress: show progress bars.
+    """
+
+    format: Literal["files", "webdataset"] = "files"
+    png_level: int = 2
+    workers: int = 0
+    shard: tuple[int, int] = (0, 1)
+    system_fonts: bool = False
+    overwrite: bool = False
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be done."""
+        if self.format not in layout.FORMATS:
+            raise ConfigError(f"format is {self.format!r}; wanted one of {', '.join(layout.FORMATS)}")
+        if type(self.png_level) is not int or not 0 <= self.png_level <= 3:
+            raise ConfigError(f"png_level is {self.png_level!r}; wanted 0 to 3")
+        if type(self.workers) is not int or self.workers < 0:
+            raise ConfigError(f"workers is {self.workers!r}; wanted 1 or more, or 0 for every core")
+        shard = self.shard
+        whole = isinstance(shard, tuple) and len(shard) == 2 and all(type(number) is int for number in shard)
+        if not whole or not 0 <= shard[0] < shard[1]:
+            raise ConfigError(f"shard is {self.shard!r}; wanted i/n with 0 <= i < n, for example 0/4")
+
+    def changed(self, settings: Mapping[str, Any]) -> "GenerateConfig":
+        """Copy with some settings changed.
+
+        Raises:
+            ConfigError: a setting is unknown or out of range.
+        """
+        known = [field.name for field in fields(self)]
+        for name in settings:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise ConfigError(f"generate() has no setting {name!r}.{hint} Known: {', '.join(known)}")
+        return replace(self, **settings)
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """What a call did for one split.
+
+    Attributes:
+        samples: how many the split has when all shards are done.
+        drawn: how many this call drew.
+        rejected: lines left out, by reason.
+        complete: whether every sample and the metadata are there.
+    """
+
+    samples: int
+    drawn: int
+    rejected: dict[str, int]
+    complete: bool
+
+
+def usable_faces(
+    fonts: Sequence[str | Path] | None, *, fonts_dir: Path, system: bool
+) -> tuple[list[FontFace], dict[str, FaceMetrics]]:
+    """Find and measure faces, leaving out with a warning those that can't be used.
+
+    Args:
+        fonts: files, folders, families or faces; None takes `fonts_dir` and installed font packages.
+        fonts_dir: folder that `khmer-ocr fonts install` fills.
+        system: look into the system's folders too.
+
+    Returns:
+        The usable faces, and metrics of all by name.
+
+    Raises:
+        NoFontsError: none is left.
+        FontError: a font named by the user can't be read or does not exist.
+        OutputError: the cache folder can't be written.
+    """
+    try:
+        faces = find_faces(fonts, fonts_dir=fonts_dir, system=system)
+        metrics = measure_all(faces)
+    except OSError as error:
+        if isinstance(error, KhmerOcrError):
+            raise
+        raise OutputError(
+            f"Measuring fonts failed ({error}). They are kept in {cache_dir()}: make it writable, "
+            "or name another folder in KHMER_OCR_CACHE."
+        ) from error
+    fatal = [face for face in faces if metrics[face.name].fatal]
+    for face in fatal:
+        log.warning("font %s (%s) is left out: %s", face.name, face.files[0], metrics[face.name].fatal)
+    kept = [face for face in faces if not metrics[face.name].fatal]
+    if not kept:
+        reasons = "; ".join(f"{face.name}: {metrics[face.name].fatal}" for face in fatal)
+        raise NoFontsError(f"No Khmer fonts found that can be used ({reasons}). Run: khmer-ocr fonts check")
+    return kept, metrics
