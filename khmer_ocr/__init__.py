@@ -24,7 +24,7 @@ _HOME = {
     "DatasetError": "khmer_ocr.errors",
     "WorkerError": "khmer_ocr.errors",
 }
-__all__ = ["__version__", *_HOME]  # noqa: PLE0604
+__all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
     from khmer_ocr.config import ConfigManager as ConfigManager

@@ -90,6 +90,7 @@ def build(stage: type[Stage], section: Any, name: str) -> Stage:
         return TypeAdapter(stage).validate_python(section)
     except ValidationError as error:
         slips = "; ".join(
-            f"{name}.{'.'.join(map(str, slip['loc']))}: {slip['msg']}, seen {slip['input']!r}" for slip in error.errors()
+            f"{name}.{'.'.join(map(str, slip['loc']))}: {slip['msg']}, seen {slip['input']!r}"
+            for slip in error.errors()
         )
         raise ConfigError(slips) from error

@@ -1,13 +1,13 @@
 """Glyph quads and an atlas to ragged text lines: the fast twin of `reference.compose` on the CPU."""
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from khmer_ocr_kernels.jit import compiled
 from khmer_ocr_kernels.reference import PAPER, line_offsets
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled
 def _compose_lines(
     quads_Q3: npt.NDArray[np.int32],
     quad_offsets_B1: npt.NDArray[np.int64],
@@ -32,7 +32,9 @@ def _compose_lines(
             x = np.int64(quads_Q3[q, 1]) + entries_E5[entry, 3]
             y = np.int64(baseline_B[b]) - quads_Q3[q, 2] - entries_E5[entry, 4]
             if x < 0 or y < 0 or x + raster_w > width or y + raster_h > height:
-                clipped_B[b] += _over_clipped(line, width, height, x, y, pixels_N[source:], raster_w, raster_h)
+                clipped_B[b] += _over_clipped(
+                    line, int(width), height, int(x), int(y), pixels_N[source:], int(raster_w), int(raster_h)
+                )
                 continue
             for row in range(raster_h):
                 ink = line[(y + row) * width + x : (y + row) * width + x + raster_w]
@@ -46,7 +48,7 @@ def _compose_lines(
             line[n] = PAPER - line[n]
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled
 def _over_clipped(
     line: npt.NDArray[np.uint8],
     width: int,

@@ -1,4 +1,6 @@
-"""The definition of right: plain numpy twins of every kernel, same signature, same bytes. Written to be read, not to be fast.
+"""The definition of right: plain numpy twins of every kernel, same signature, same bytes.
+
+Written to be read, not to be fast.
 
 Letters: B lines, Q quads (glyphs placed), E atlas entries, N pixels.
 """
@@ -9,7 +11,7 @@ import numpy.typing as npt
 PAPER = 255
 
 
-def over(below: npt.NDArray[np.int32], above: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+def over(below: int, above: int) -> int:
     """Coverage of `above` drawn over `below` (Porter and Duff 1984), in 8 bits with rounded division by 255."""
     product = below * (255 - above) + 128
     return above + (((product >> 8) + product) >> 8)
@@ -58,7 +60,7 @@ def compose(
             for (row, column), coverage in np.ndenumerate(raster_HW):
                 y, x = baseline_B[line] - pen_y - top + row, pen_x + left + column
                 if 0 <= y < height_px and 0 <= x < width:
-                    ink_HW[y, x] = over(ink_HW[y, x], coverage)
+                    ink_HW[y, x] = over(int(ink_HW[y, x]), int(coverage))
                 elif coverage:
                     clipped_B[line] += 1
         lines_N[offsets_B1[line] : offsets_B1[line + 1]] = (PAPER - ink_HW).astype(np.uint8).ravel()

@@ -1,4 +1,4 @@
-"""What lies on disk: files under a root, members of tar shards, PNG bytes to grey pixels.
+"""What lies on disk: files under a root, PNG bytes to grey pixels.
 
 Nothing unreadable becomes a blank image: every fault raises `DatasetError` with the file and what is wrong with it.
 Letters: H rows, W columns.
@@ -6,13 +6,10 @@ Letters: H rows, W columns.
 
 import errno
 import io
-import mmap
 import os
 import stat
 import struct
-import tarfile
 import zlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +17,6 @@ import numpy.typing as npt
 import xxhash
 from PIL import Image
 
-from khmer_ocr.dataset import layout
-from khmer_ocr.dataset.layout import Sample
 from khmer_ocr.errors import DatasetError
 
 MAX_PIXELS = 1 << 26
@@ -31,10 +26,6 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_HEADER_BYTES = 33
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 GREY_8_BIT = bytes([8, 0])
-TAR_BLOCK = 512
-UNKNOWN_FONT = "unknown"
-
-OnFault = Callable[[str, DatasetError], None]
 
 
 def safe_name(name: str, where: str | Path) -> str:
@@ -221,145 +212,3 @@ def read_image(path: str | Path, root: str | Path | None = None) -> npt.NDArray[
 def pixel_hash(pixels_HW: npt.NDArray[np.uint8]) -> str:
     """Hash decoded pixels, row by row without padding: XXH3-64, 16 hexadecimal digits."""
     return xxhash.xxh3_64_hexdigest(np.ascontiguousarray(pixels_HW).data)
-
-
-def tar_members(root: Path, path: str | Path) -> dict[str, tuple[int, int]]:
-    """Find where each member of a tar shard lies, from its headers alone.
-
-    Args:
-        root: the data set's root, which the shard must not leave.
-        path: an uncompressed tar file.
-
-    Returns:
-        Member name to (offset, size), both in bytes, in the order of the tar.
-
-    Raises:
-        DatasetError: missing, not a tar, cut short, or it names a member twice.
-    """
-    with open_contained(root, path) as file:
-        if not os.fstat(file.fileno()).st_size:
-            raise DatasetError(f"{path} is empty (0 bytes).")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            found = list(_plain_members(view, path) or _any_members(file, path, len(view)))
-    members = {name: (offset, size) for name, offset, size in found}
-    if len(members) != len(found):
-        raise DatasetError(f"{path} names a member twice.")
-    return members
-
-
-def _plain_members(view: mmap.mmap, path: str | Path) -> list[tuple[str, int, int]] | None:
-    """Walk a tar of plain ustar files, 40 times faster than `tarfile`; None when it holds anything else."""
-    found, at = [], 0
-    while len(header := view[at : at + TAR_BLOCK]) == TAR_BLOCK and any(header[:1]):
-        if header[257:262] != b"ustar" or header[156:157] not in b"0\0" or header[345]:
-            return None
-        try:
-            size, checksum = (int(header[a:b].strip(b"\0 "), 8) for a, b in ((124, 136), (148, 156)))
-            name = header[:100].rstrip(b"\0").decode()
-        except ValueError:
-            return None
-        if size < 0:
-            return None
-        if sum(header) - sum(header[148:156]) + 8 * 32 != checksum:
-            raise DatasetError(f"{path} is damaged: the tar header at byte {at} fails its checksum.")
-        offset = at + TAR_BLOCK
-        at = offset + -(-size // TAR_BLOCK) * TAR_BLOCK
-        found.append((name.removeprefix("./"), offset, size))
-    if at + TAR_BLOCK > len(view) or any(header):
-        raise DatasetError(f"{path} is cut short: {len(view)} bytes, and no end-of-archive mark there.")
-    return found
-
-
-def _any_members(file: io.BufferedReader, path: str | Path, file_size: int) -> Iterator[tuple[str, int, int]]:
-    """Walk any tar (GNU or PAX headers, long names) by the standard library."""
-    try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in tar:
-                if member.offset_data + member.size > file_size:
-                    raise DatasetError(f"{path} is cut short within its member {member.name!r}.")
-                if member.isreg():
-                    yield member.name.removeprefix("./"), member.offset_data, member.size
-    except (tarfile.TarError, OSError, ValueError) as fault:
-        raise DatasetError(f"{path} is not a readable tar: {fault}.") from fault
-
-
-def read_member(root: Path, path: str | Path, offset: int, size: int) -> bytes:
-    """Read `size` bytes of a shard from `offset` on."""
-    with open_contained(root, path) as file:
-        data = os.pread(file.fileno(), size, offset)
-    if len(data) != size:
-        raise DatasetError(f"{path} is cut short: {len(data)} of {size} bytes at byte {offset}.")
-    return data
-
-
-def scan(root: Path, split: str, on_fault: OnFault | None = None) -> Iterator[Sample]:
-    """List the samples of a split from its files or shards alone, for a folder without metadata.
-
-    Args:
-        root: the data set's root.
-        split: name of a split whose folder exists.
-        on_fault: is told the file name and the fault of each unreadable sample, which is then left out; None raises.
-
-    Yields:
-        Samples in the order of their numbers, font "unknown", size from the PNG header, text from the label.
-
-    Raises:
-        DatasetError: an image or its label is missing or unreadable, or the folder has neither images nor shards.
-    """
-
-    def report(name: str, fault: DatasetError) -> None:
-        if on_fault is None:
-            raise fault
-        on_fault(name, fault)
-
-    folder = root / split
-    if (folder / layout.IMAGES).is_dir():
-        for name in _sorted_names(folder / layout.IMAGES, ".png"):
-            image, label = layout.image_file(root, split, name), layout.label_file(root, split, name)
-            try:
-                with open_contained(root, image) as file:
-                    size = png_size(file.read(PNG_HEADER_BYTES), image)
-                yield _scanned(name, image, label, size, read_contained(root, label))
-            except DatasetError as fault:
-                report(name, fault)
-    elif (folder / layout.SHARDS).is_dir():
-        for shard in _sorted_names(folder / layout.SHARDS, ".tar"):
-            path = folder / layout.SHARDS / shard
-            try:
-                members = tar_members(root, path)
-            except DatasetError as fault:
-                report(shard, fault)
-                continue
-            for name in (name for name in members if name.endswith(".png")):
-                label_name = name.removesuffix(".png") + ".txt"
-                try:
-                    offset, size_bytes = members[safe_name(name, path)]
-                    size = png_size(read_member(root, path, offset, min(size_bytes, PNG_HEADER_BYTES)), path / name)
-                    if label_name not in members:
-                        raise DatasetError(f"{path} holds {name} but not its label {label_name}.")
-                    text = read_member(root, path, *members[label_name])
-                    yield Sample(**_scanned(name, path, path, size, text), shard=shard)
-                except DatasetError as fault:
-                    report(name, fault)
-    else:
-        raise DatasetError(
-            f"{folder} holds neither {layout.SPLIT_METADATA} nor {layout.IMAGES}/ nor {layout.SHARDS}/. "
-            f"Run: khmer-ocr generate --output-dir {root} --splits {split}"
-        )
-
-
-def _sorted_names(folder: Path, suffix: str) -> list[str]:
-    """By length first: past 999,999 a number grows a digit."""
-    return sorted((e.name for e in os.scandir(folder) if e.name.endswith(suffix)), key=lambda name: (len(name), name))
-
-
-def _scanned(name: str, image: Path, label: Path, size: tuple[int, int], label_bytes: bytes) -> Sample:
-    return Sample(
-        filename=name,
-        text=decode_label(label_bytes, label),
-        font=UNKNOWN_FONT,
-        image_path=str(image),
-        label_path=str(label),
-        image_width=size[0],
-        image_height=size[1],
-    )

@@ -1,188 +1,25 @@
-"""A split's metadata as a stream of samples or as arrays; a scan of the folder where the metadata is absent.
+"""A split as arrays, gathered from its metadata or, where that is absent, from a scan of its folder.
 
 Letters: N samples.
 """
 
-import json
-import os
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
 
-import ijson
 import numpy as np
 import numpy.typing as npt
 
-from khmer_ocr.dataset import images, layout
+from khmer_ocr.dataset import images, layout, shards
 from khmer_ocr.dataset.layout import Sample
+from khmer_ocr.dataset.metadata import damaged, iter_samples
+from khmer_ocr.dataset.metadata import read_header as read_header
+from khmer_ocr.dataset.scan import scan
 from khmer_ocr.errors import DatasetError, SplitNotFoundError
 
-MAX_SIDE_PX = 1 << 24
-_SAMPLES_KEY = b'\n  "samples": [\n'
-_HEADER_BYTES = 1 << 20
-_BLOCK_BYTES = 1 << 18
-_MAX_DEPTH = 8
-_SAMPLE = "samples[]"
 _ABSENT = (-1, -1)
-
-
-def _damaged(path: Path, what: str) -> DatasetError:
-    return DatasetError(
-        f"{path}: {what}. Run: khmer-ocr verify {path.parent.parent} --repair "
-        "(or delete this file to let the folder be scanned)."
-    )
-
-
-def _checked(entry: Any, position: int, path: Path) -> Sample:
-    """Refuse an entry of `samples` that lacks a key users rely on or holds a value no line can have."""
-    try:
-        width, height = entry["image_width"], entry["image_height"]
-        if type(width) is not int or type(height) is not int or not (0 < width < MAX_SIDE_PX > height > 0):
-            raise _damaged(path, f"sample {position} has the size {width!r} x {height!r}")
-        for name in ("filename", "text", "font", "image_path", "label_path"):
-            if type(entry[name]) is not str:
-                raise _damaged(path, f"sample {position} has {name} = {entry[name]!r} where a string belongs")
-        images.safe_name(entry["filename"], path)
-        if "shard" in entry:
-            images.safe_name(entry["shard"], path)
-    except KeyError as fault:
-        raise _damaged(path, f"sample {position} lacks {fault.args[0]!r}") from fault
-    except TypeError as fault:
-        raise _damaged(path, f"sample {position} is not an object of the known keys") from fault
-    return cast(Sample, entry)
-
-
-def _own_layout(path: Path) -> tuple[dict[str, Any], int, int] | None:
-    """Header, first and last byte of the samples if the file stands one sample a line, as `layout` writes it."""
-    with path.open("rb") as file:
-        head = file.read(_HEADER_BYTES)
-        at = head.find(_SAMPLES_KEY)
-        end = os.fstat(file.fileno()).st_size - len(layout.FOOTER)
-        start = at + len(_SAMPLES_KEY)
-        if at < 0 or end < start or head[start : start + 1] not in b"{\n":
-            return None
-        file.seek(start)
-        first = file.readline().rstrip()
-        file.seek(end)
-        if file.read() != layout.FOOTER or (first and not first.endswith((b"}", b"},"))):
-            return None
-    try:
-        header = json.loads(head[:start] + b"]}")
-    except (ValueError, RecursionError):
-        return None
-    return header, start, end
-
-
-def _own_samples(path: Path, start: int, end: int) -> Iterator[Any]:
-    """Parse blocks of whole lines: half the time of one `json.loads` a line."""
-    with path.open("rb") as file:
-        file.seek(start)
-        at, position = start, 0
-        while at < end:
-            block = file.read(min(_BLOCK_BYTES, end - at)) + file.readline()
-            at += len(block)
-            try:
-                entries = json.loads("[" + block.decode().strip().removesuffix(",") + "]")
-            except (ValueError, RecursionError) as fault:
-                raise _damaged(path, f"damaged soon after sample {position} ({fault})") from fault
-            yield from entries
-            position += len(entries)
-
-
-def _top_level(path: Path) -> Iterator[tuple[str, Any]]:
-    """Walk JSON of any layout: yield each top-level key with its value, and each sample alone under `_SAMPLE`.
-
-    `ijson.items` is no help here: on deeply nested input its prefixes grow with the square of the depth.
-    """
-    stack: list[Any] = []
-    keys: list[Any] = []
-    with path.open("rb") as file:
-        for event, value in ijson.basic_parse(file, use_float=True, buf_size=_BLOCK_BYTES):
-            if event == "map_key":
-                keys[-1] = value
-                continue
-            if event in ("start_map", "start_array"):
-                if len(stack) == _MAX_DEPTH:
-                    raise _damaged(path, f"nested more than {_MAX_DEPTH} levels deep")
-                stack.append({} if event == "start_map" else [])
-                keys.append("")
-                continue
-            if event in ("end_map", "end_array"):
-                value = stack.pop()
-                keys.pop()
-            if len(stack) == 1:
-                yield keys[0], value
-            elif len(stack) == 2 and keys[0] == "samples":
-                yield _SAMPLE, value
-            elif stack and isinstance(stack[-1], list):
-                stack[-1].append(value)
-            elif stack:
-                stack[-1][keys[-1]] = value
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """Read a split's `metadata.json` without its samples, in bounded memory.
-
-    Args:
-        path: a split's metadata file of any JSON layout.
-
-    Returns:
-        Every top-level key, `samples` as an empty list.
-
-    Raises:
-        DatasetError: the file is not whole JSON.
-    """
-    try:
-        own = _own_layout(path)
-        return own[0] if own is not None else {key: value for key, value in _top_level(path) if key != _SAMPLE}
-    except (ijson.JSONError, ValueError) as fault:
-        raise _damaged(path, f"cut short or not JSON ({_first_line(fault)})") from fault
-    except OSError as fault:
-        raise _damaged(path, f"cannot be read ({fault.strerror})") from fault
-
-
-def iter_samples(path: Path) -> Iterator[Sample]:
-    """Stream the samples of a split's `metadata.json` in bounded memory.
-
-    Args:
-        path: a split's metadata file: ours, one sample a line, or any other layout of the same keys.
-
-    Yields:
-        One checked sample after another, in the order of the file.
-
-    Raises:
-        DatasetError: the file is damaged or cut, or `total_samples` is not the number of samples.
-    """
-    count, header = 0, dict[str, Any]()
-    try:
-        own = _own_layout(path)
-        if own is not None:
-            header = own[0]
-            for entry in _own_samples(path, own[1], own[2]):
-                yield _checked(entry, count, path)
-                count += 1
-        else:
-            for key, value in _top_level(path):
-                if key == _SAMPLE:
-                    yield _checked(value, count, path)
-                    count += 1
-                else:
-                    header[key] = value
-    except (ijson.JSONError, UnicodeDecodeError) as fault:
-        raise _damaged(path, f"cut short or not JSON after {count} samples ({_first_line(fault)})") from fault
-    except OSError as fault:
-        raise _damaged(path, f"cannot be read ({fault.strerror})") from fault
-    if header.get("samples") != []:
-        raise _damaged(path, "holds no list `samples`")
-    if header.get("total_samples", count) != count:
-        raise _damaged(path, f"total_samples is {header['total_samples']}, but {count} samples follow")
-
-
-def _first_line(fault: Exception) -> str:
-    return str(fault).partition("\n")[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,7 +139,7 @@ class SplitIndex:
         shard_id = int(self.shard_ids[i])
         shard = self.shard_path(self.shards[shard_id])
         if shard_id not in self._members:
-            members = images.tar_members(self.root, shard)
+            members = shards.tar_members(self.root, shard)
             rows = np.flatnonzero(self.shard_ids == shard_id)
             names = (self.filename(row).removesuffix(".png") for row in rows.tolist())
             table = [[*members.get(f"{name}.png", _ABSENT), *members.get(f"{name}.txt", _ABSENT)] for name in names]
@@ -312,7 +149,7 @@ class SplitIndex:
         if offset < 0:
             name = self.paths(i)[which].rpartition("/")[2]
             raise DatasetError(f"{shard} lacks {name}. Run: khmer-ocr verify {self.root} --repair")
-        return images.read_member(self.root, shard, offset, size)
+        return shards.read_member(self.root, shard, offset, size)
 
 
 class _Columns:
@@ -343,7 +180,7 @@ class _Columns:
         count = len(self.font_ids)
         for name, column in (("shard", self.shard_ids), ("pixel_hash", self.hashes)):
             if len(column) not in (0, count):
-                raise _damaged(source, f"only {len(column)} of {count} samples have {name!r}")
+                raise damaged(source, f"only {len(column)} of {count} samples have {name!r}")
         return SplitIndex(
             root=root,
             split=split,
@@ -367,7 +204,7 @@ def build_index(root: Path, split: str, samples: Iterable[Sample], *, scanned: b
         try:
             columns.add(sample)
         except (ValueError, TypeError, OverflowError) as fault:
-            raise _damaged(source, f"sample {position} holds a value that cannot be stored ({fault})") from fault
+            raise damaged(source, f"sample {position} holds a value that cannot be stored ({fault})") from fault
     return columns.index(root, split, source, scanned)
 
 
@@ -405,5 +242,5 @@ def load_index(root: str | Path, split: str, *, max_samples: int | None = None) 
     """
     metadata = split_folder(root, split) / layout.SPLIT_METADATA
     scanned = not metadata.exists()
-    samples = images.scan(Path(root), split) if scanned else iter_samples(metadata)
+    samples = scan(Path(root), split) if scanned else iter_samples(metadata)
     return build_index(Path(root), split, islice(samples, max_samples), scanned=scanned)

@@ -1,15 +1,14 @@
 """Complete splits: fragments become `metadata.json`, the run becomes `generation_metadata.json`, the journal goes."""
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from khmer_ocr.dataset import layout
 from khmer_ocr.errors import OutputError
-from khmer_ocr.generate.journal import Journal
-from khmer_ocr.generate.sinks import replace
+from khmer_ocr.generate.journal import Journal, read_object
+from khmer_ocr.generate.sinks import partial_of, replace
 
 BUFFER_BYTES = 1 << 20
 
@@ -23,13 +22,19 @@ def read_overall(root: Path) -> dict[str, Any]:
     file = root / layout.GENERATION_METADATA
     if not file.is_file():
         return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise OutputError(f"{file} is damaged ({error}). Run again with --overwrite, or delete it.") from error
-    if not isinstance(content, dict):
-        raise OutputError(f"{file} is damaged (no JSON object). Run again with --overwrite, or delete it.")
+    content = read_object(file)
+    splits = content.get("splits")
+    if not isinstance(splits, dict) or not all(_is_facts(facts) for facts in splits.values()):
+        raise OutputError(f"{file} is damaged (`splits` is {splits!r:.80}). Run the same command with --overwrite.")
     return content
+
+
+def _is_facts(facts: object) -> bool:
+    return (
+        isinstance(facts, dict)
+        and isinstance(facts.get("total_samples"), int)
+        and isinstance(facts.get("rejected", {}), dict)
+    )
 
 
 def complete_splits(root: Path) -> dict[str, dict[str, Any]]:
@@ -38,8 +43,21 @@ def complete_splits(root: Path) -> dict[str, dict[str, Any]]:
     return {name: facts for name, facts in splits.items() if (root / name / layout.SPLIT_METADATA).is_file()}
 
 
+def write_overall(root: Path, content: dict[str, Any], splits: dict[str, Any]) -> None:
+    """Write `generation_metadata.json` with these splits."""
+    splits = {name: splits[name] for name in layout.SPLITS if name in splits}
+    total = sum(facts["total_samples"] for facts in splits.values())
+    content = {**content, "splits": splits, "total_images": total}
+    replace(root / layout.GENERATION_METADATA, (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode())
+
+
 def finish_split(
-    journal: Journal, split: str, chunks: int, rejected: dict[str, int], identity: dict[str, Any], settings: dict[str, Any]
+    journal: Journal,
+    split: str,
+    chunks: int,
+    rejected: dict[str, int],
+    identity: dict[str, Any],
+    settings: dict[str, Any],
 ) -> None:
     """Write a split's metadata from its fragments, sample by sample, then note the split as complete.
 
@@ -68,13 +86,15 @@ def finish_split(
         "rejected": rejected,
     }
     target = journal.root / split / layout.SPLIT_METADATA
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    with partial.open("wb", buffering=BUFFER_BYTES) as stream:
-        stream.writelines(layout.split_metadata(header, journal.sample_lines(split, chunks)))
-    partial.replace(target)
-    overall = read_overall(journal.root)
-    splits = {**overall.get("splits", {})}
-    splits[split] = {
+    partial = partial_of(target)
+    try:
+        with partial.open("wb", buffering=BUFFER_BYTES) as stream:
+            stream.writelines(layout.split_metadata(header, journal.sample_lines(split, chunks)))
+        partial.replace(target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    facts = {
         "total_samples": samples,
         "augmentation_applied": False,
         "fonts_used": sorted(fonts),
@@ -82,15 +102,13 @@ def finish_split(
         "rejected": rejected,
         "bytes": stored_bytes,
     }
-    splits = {name: splits[name] for name in layout.SPLITS if name in splits}
     content = {
         "generation_config": settings,
-        "splits": splits,
-        "total_images": sum(facts["total_samples"] for facts in splits.values()),
+        "splits": {},
+        "total_images": 0,
         "format": identity["format"],
         "schema_version": layout.SCHEMA_VERSION,
         "run": identity,
     }
-    file = journal.root / layout.GENERATION_METADATA
-    replace(file, (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode())
+    write_overall(journal.root, content, {**read_overall(journal.root).get("splits", {}), split: facts})
     journal.forget(split)

@@ -166,7 +166,17 @@ class Journal:
                 # Let go first: of several that leave together, the last then finds nobody and tidies up.
                 locks.let_go(own)
                 if (self.finished or not (self.folder / RUN_FILE).exists()) and not self._others():
-                    shutil.rmtree(self.folder, ignore_errors=True)
+                    self._remove()
+
+    def leftovers(self) -> list[Path]:
+        """What is left of this or an earlier journal: empty when nobody is at work and nothing is half done."""
+        return [*self.root.glob(f"{layout.JOURNAL}*")]
+
+    def _remove(self) -> None:
+        # Renamed first: whoever comes meanwhile makes a journal of their own, and nothing is taken from under them.
+        self.folder.replace(self.folder.with_name(f"{layout.JOURNAL}-{uuid4().hex}"))
+        for gone in self.root.glob(f"{layout.JOURNAL}-*"):
+            shutil.rmtree(gone, ignore_errors=True)
 
     def _others(self) -> bool:
         return any(True for _ in locks.held_by_others(self.folder.glob("shard-*.lock")))

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_ATTEMPTS = 100
+
 
 def take(file: Path, *, wait: bool) -> int:
     """Lock a file, made if need be; the lock is on the file that has this name when the lock is had.
@@ -20,22 +22,32 @@ def take(file: Path, *, wait: bool) -> int:
     Raises:
         BlockingIOError: somebody holds it and `wait` is False.
     """
+    attempts = _ATTEMPTS
     while True:
-        file.parent.mkdir(parents=True, exist_ok=True)
         try:
+            file.parent.mkdir(parents=True, exist_ok=True)
             fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except FileNotFoundError:
-            if file.parent.is_symlink():
+        except (FileNotFoundError, FileExistsError):
+            # The folder was removed between two calls or within `mkdir`, or a file stands where it should be.
+            attempts -= 1
+            if not attempts:
                 raise
-            continue  # the folder was removed between the two calls
+            continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            if os.fstat(fd).st_nlink and file.exists() and file.samefile(f"/proc/self/fd/{fd}"):
+            if _is_at(fd, file):
                 return fd
         except BaseException:
             os.close(fd)
             raise
         os.close(fd)
+
+
+def _is_at(fd: int, file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), file.stat())
+    except FileNotFoundError:
+        return False
 
 
 def let_go(fd: int) -> None:

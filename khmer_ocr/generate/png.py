@@ -1,7 +1,7 @@
 """8-bit grey PNG: our own container around ISA-L's deflate.
 
 Filter 0 on every row is both smallest and fastest for text lines (PNG specification, third edition, chapter 9 lets an
-encoder choose). A stored image's bytes depend on the compressor's version, so data sets record a hash of pixels as well.
+encoder choose). A stored image's bytes depend on the compressor's version, so data sets hash its pixels as well.
 
 Letters: B lines, N pixels.
 """
@@ -34,7 +34,7 @@ def _with_filter_bytes(
     pixels_N: npt.NDArray[np.uint8], offsets_B1: npt.NDArray[np.int64], width_B: npt.NDArray[np.int32], height: int
 ) -> npt.NDArray[np.uint8]:
     rows_N = np.empty(len(pixels_N) + len(width_B) * height, np.uint8)
-    out = 0
+    out = np.int64(0)
     for b in range(len(width_B)):
         source, width = offsets_B1[b], np.int64(width_B[b])
         for _ in range(height):

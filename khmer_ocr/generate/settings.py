@@ -22,7 +22,7 @@ class GenerateConfig:
 
     Attributes:
         format: "files" (the known tree) or "webdataset" (tar shards of one chunk each, indexed for DALI).
-        png_level: ISA-L level 0 to 3; 2 is smallest on text lines.
+        png_level: ISA-L level 0 (fastest, about 20 % larger files) to 3; 1 and 2 give the same bytes on text lines.
         workers: processes; 0 takes every core.
         shard: (i, n) draws every n-th chunk beginning with i; the last shard to finish completes the metadata.
         system_fonts: use the system's Khmer fonts too.
@@ -31,7 +31,7 @@ class GenerateConfig:
     """
 
     format: Literal["files", "webdataset"] = "files"
-    png_level: int = 2
+    png_level: int = 1
     workers: int = 0
     shard: tuple[int, int] = (0, 1)
     system_fonts: bool = False

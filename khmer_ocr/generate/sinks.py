@@ -101,30 +101,36 @@ class ShardSink:
 
 
 def tar_header(name: str, size: int) -> bytes:
-    """A ustar header (POSIX.1-1988) of a plain file with no owner and no time, so that equal content gives equal bytes."""
-    head = b"".join(
-        (
-            name.encode("ascii").ljust(100, b"\0"),
-            b"0000644\0" b"0000000\0" b"0000000\0",
-            b"%011o\0" % size,
-            b"00000000000\0",
-            b" " * 8,
-            b"0".ljust(101, b"\0"),
-            b"ustar\x0000",
-        )
-    ).ljust(_BLOCK, b"\0")
+    """A ustar header (POSIX.1-1988) of a plain file without owner or time: equal content gives equal bytes."""
+    # Mode, owner and group: seven octal digits each. Written out, "\0" before a digit would read as an octal escape.
+    rights = b"".join(b"%07o\0" % number for number in (0o644, 0, 0))
+    sizes = b"%011o\0%011o\0" % (size, 0)
+    kind = b"0".ljust(101, b"\0") + b"ustar\x0000"
+    head = b"".join((name.encode("ascii").ljust(100, b"\0"), rights, sizes, b" " * 8, kind)).ljust(_BLOCK, b"\0")
     return head[:148] + b"%06o\0 " % sum(head) + head[156:]
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name, then put it in place: a reader never sees half of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+def replace(path: Path, data: bytes, tag: str = "") -> None:
+    """Write a file under a temporary name, then put it in place: a reader never sees half of it.
+
+    Args:
+        path: where it goes.
+        data: all of it.
+        tag: makes the temporary name one's own where several processes may write the same file. Without it the name is
+            always the same, so that what a killed process left is taken away by whoever does its work.
+    """
+    partial = partial_of(path, tag)
     try:
         partial.write_bytes(data)
         partial.replace(path)
-    except OSError:
+    except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def partial_of(path: Path, tag: str = "") -> Path:
+    """The name a file has until it is whole."""
+    return path.with_name(f".{path.name}{'.' if tag else ''}{tag}.partial")
 
 
 def open_sink(format_name: str, root: Path, split: str) -> FileSink | ShardSink:

@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from khmer_ocr.text.normalize import NORMALIZER_VERSION
 
 CORPUS_STATS = "corpus_stats.json"
 LONGEST_LINE_BYTES = 1 << 16
-"""A line is read no further than this; what is longer is rejected as too long whatever follows."""
+"""A line is read no further than this; what is longer is rejected as too long whatever it holds."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class SplitText:
         sha256: of those lines.
         normalised: whether `khmer-ocr corpus` wrote them, so that they are in normal form already.
         max_lines: where reading stops.
+        overlong: numbers, from 0, of lines longer than LONGEST_LINE_BYTES; they read as empty.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class SplitText:
     sha256: str
     normalised: bool
     max_lines: int | None
+    overlong: frozenset[int] = field(default=frozenset(), repr=False)
 
     @classmethod
     def open(cls, corpus_dir: Path, split: str, max_lines: int | None) -> "SplitText":
@@ -52,38 +54,56 @@ class SplitText:
                 f"Split file not found: {path}. Run process_corpus.py first: khmer-ocr corpus --input <text files> "
                 f"--output-dir {corpus_dir}   (or leave the split out with --splits)"
             )
-        digest, lines, letters = hashlib.sha256(), 0, False
-        for number, raw in enumerate(islice(_raw_lines(path), max_lines), start=1):
-            _decode(path, number, raw)
+        digest, lines, letters, overlong = hashlib.sha256(), 0, False, set[int]()
+        for raw, cut in islice(_raw_lines(path), max_lines):
             digest.update(raw)
-            lines, letters = number, letters or bool(raw.strip())
+            if cut:
+                overlong.add(lines)
+            lines += 1
+            letters = letters or bool(_decode(path, lines, raw, cut).strip("\ufeff \t\r\n"))
         if not letters:
             raise CorpusError(f"{path} is empty: no line of text in it. Run: khmer-ocr corpus --input <text files>")
-        return cls(path, split, lines, digest.hexdigest(), _is_normalised(corpus_dir, path, split), max_lines)
+        normalised = _is_normalised(corpus_dir, path, split)
+        return cls(path, split, lines, digest.hexdigest(), normalised, max_lines, frozenset(overlong))
 
     def read(self) -> Iterator[str]:
-        """The lines, without their ends."""
-        for number, raw in enumerate(islice(_raw_lines(self.path), self.max_lines), start=1):
-            yield _decode(self.path, number, raw).rstrip("\r\n")
+        """The lines, without their ends.
+
+        Raises:
+            CorpusError: the file is no longer what it was when it was opened.
+        """
+        digest = hashlib.sha256()
+        for number, (raw, cut) in enumerate(islice(_raw_lines(self.path), self.lines), start=1):
+            digest.update(raw)
+            yield "" if cut else _decode(self.path, number, raw, cut).rstrip("\r\n")
+        if digest.hexdigest() != self.sha256:
+            raise CorpusError(
+                f"{self.path} was changed while it was read. Leave it alone and run the same command again."
+            )
 
 
-def _raw_lines(path: Path) -> Iterator[bytes]:
-    """Lines with their ends; of an endless one only the beginning."""
+def _raw_lines(path: Path) -> Iterator[tuple[bytes, bool]]:
+    """Lines with their ends, and whether they were cut: of an overlong one only the beginning."""
     with path.open("rb") as stream:
         while raw := stream.readline(LONGEST_LINE_BYTES):
-            yield raw
-            while len(raw) == LONGEST_LINE_BYTES and not raw.endswith(b"\n"):
-                raw = stream.readline(LONGEST_LINE_BYTES)
+            cut = rest = len(raw) == LONGEST_LINE_BYTES and not raw.endswith(b"\n")
+            while rest:
+                more = stream.readline(LONGEST_LINE_BYTES)
+                rest = len(more) == LONGEST_LINE_BYTES and not more.endswith(b"\n")
+            yield raw, cut
 
 
-def _decode(path: Path, number: int, raw: bytes) -> str:
-    if b"\0" in raw:
-        raise CorpusError(f"{path}, line {number}: a NUL byte; this is no text file. Give UTF-8 text, one line a line.")
+def _decode(path: Path, number: int, raw: bytes, cut: bool) -> str:
+    if b"\0" in raw or raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        what = "it looks like UTF-16" if number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "a NUL byte"
+        raise CorpusError(
+            f"{path}, line {number}: {what}; wanted UTF-8 text, one line a line. "
+            f"If it is UTF-16, convert it first: iconv -f UTF-16 -t UTF-8 {path.name} > fixed.txt"
+        )
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        # A line cut at the limit may end within a character; that is no fault of the file.
-        if len(raw) >= LONGEST_LINE_BYTES - 1 and error.end >= len(raw) - 1:
+        if cut and error.reason == "unexpected end of data":
             return raw[: error.start].decode("utf-8")
         raise CorpusError(
             f"{path}, line {number}: byte {raw[error.start]:#04x} at column {error.start + 1} is not UTF-8. "
@@ -106,12 +126,18 @@ def _is_normalised(corpus_dir: Path, path: Path, split: str) -> bool:
         return bool(current) and hashlib.file_digest(stream, "sha256").hexdigest() == vouched
 
 
-def blocks(lines: Iterable[str], size: int) -> Iterator[tuple[int, list[str]]]:
-    """Lines in blocks: (number of the first, lines)."""
-    iterator, first = iter(lines), 0
-    while block := list(islice(iterator, size)):
+def blocks(lines: Iterable[str], most_lines: int, most_chars: int) -> Iterator[tuple[int, list[str]]]:
+    """Lines in blocks, (number of the first, lines), that end where either limit is reached."""
+    block: list[str] = []
+    first = chars = 0
+    for line in lines:
+        if block and (len(block) == most_lines or chars + len(line) > most_chars):
+            yield first, block
+            first, chars, block = first + len(block), 0, []
+        block.append(line)
+        chars += len(line)
+    if block:
         yield first, block
-        first += len(block)
 
 
 def stored_anything(root: Path, split: str) -> bool:
@@ -121,7 +147,7 @@ def stored_anything(root: Path, split: str) -> bool:
 
 def remove_split(root: Path, split: str) -> None:
     """Remove what a run wrote for a split, and nothing else that may lie in its folder."""
-    ours = re.compile(rf"\.?{split}[_-]\d+\.(png|txt|tar|idx)(\.\d+\.partial)?")
+    ours = re.compile(rf"\.?{split}[_-]\d+\.(png|txt|tar|idx)(\.partial)?")
     for folder in _folders(root, split):
         if folder.is_dir():
             names = [entry.name for entry in folder.iterdir()]
@@ -131,6 +157,8 @@ def remove_split(root: Path, split: str) -> None:
                 for name in filter(ours.fullmatch, names):
                     (folder / name).unlink()
     (root / split / layout.SPLIT_METADATA).unlink(missing_ok=True)
+    if (root / split).is_dir() and not any((root / split).iterdir()):
+        (root / split).rmdir()
 
 
 def _folders(root: Path, split: str) -> list[Path]:

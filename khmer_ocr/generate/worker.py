@@ -15,6 +15,8 @@ from collections import Counter
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -28,12 +30,17 @@ from khmer_ocr.errors import KhmerOcrError
 from khmer_ocr.generate.journal import Journal
 from khmer_ocr.generate.png import encode_lines
 from khmer_ocr.generate.sinks import open_sink
+from khmer_ocr.generate.source import blocks
 from khmer_ocr.render.compose import LineRenderer
 from khmer_ocr.render.fonts import FontFace
 from khmer_ocr.render.metrics import FaceMetrics
 from khmer_ocr.render.plan import RenderConfig
 from khmer_ocr.text.normalize import normalize
 
+log = logging.getLogger(__name__)
+BATCH_LINES = 512
+BATCH_AREA = 1 << 26
+"""Characters drawn at once, times height squared: a line's pixels grow with both, and a worker's memory is bounded."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -45,11 +52,12 @@ class Job:
         faces: the run's faces, in order.
         metrics: by face name.
         render: how to draw.
-        root: output folder as it was given, for the paths in the metadata.
+        root: output folder.
         format: one of `layout.FORMATS`.
         png_level: ISA-L level.
         seed: the run's seed.
         atlas_dir: raster cache, None for none.
+        recorded_root: output folder as the metadata carry it, empty where it is `root`.
     """
 
     faces: tuple[FontFace, ...]
@@ -60,6 +68,7 @@ class Job:
     png_level: int
     seed: int
     atlas_dir: Path | None
+    recorded_root: str = ""
 
 
 class Artist:
@@ -80,7 +89,7 @@ class Artist:
         self._sinks: dict[str, Any] = {}
 
     def plan(self, split: str, first: int, texts: list[str], normalised: bool) -> bytes:
-        """Reasons of rejection of lines from `first` on, a byte a line; where they stand matters to nothing but errors."""
+        """Say for each line why it is rejected, a byte a line; `split` and `first` only name the task."""
         lines = texts if normalised else [normalize(text) for text in texts]
         return self.renderer.planner.rejections(lines).tobytes()
 
@@ -104,14 +113,14 @@ class Artist:
         batch = self.renderer.draw(texts, self.renderer.plan(texts, address_B, key_2))
         images = encode_lines(batch.pixels_N, batch.offsets_B1, batch.width_B, batch.height_px, job.png_level)
         offsets = batch.offsets_B1.tolist()
-        pixels = memoryview(batch.pixels_N)
+        pixels = memoryview(batch.pixels_N.data)
         shard = layout.shard_name(split, first // layout.CHUNK) if job.format == "webdataset" else None
         samples: list[Sample] = []
         for n, (text, face, size64, width) in enumerate(
             zip(texts, batch.plan.face_B.tolist(), batch.plan.size64_B.tolist(), batch.width_B.tolist(), strict=True)
         ):
             stem = layout.stem(split, first + n)
-            image_path, label_path = layout.recorded_paths(job.root, split, stem, shard)
+            image_path, label_path = layout.recorded_paths(job.recorded_root or job.root, split, stem, shard)
             sample: Sample = {
                 "filename": f"{stem}.png",
                 "text": text,
@@ -131,7 +140,12 @@ class Artist:
     def chunk(self, split: str, chunk: int, texts: list[str], normalised: bool) -> tuple[int, int]:
         """Draw, store and commit one chunk; returns (samples, bytes written)."""
         lines = texts if normalised else [normalize(text) for text in texts]
-        samples, images = self.lines(split, chunk * layout.CHUNK, lines)
+        samples, images = list[Sample](), list[bytes]()
+        height_px = self.job.render.image_height
+        for begin, batch in blocks(lines, BATCH_LINES, BATCH_AREA // height_px**2):
+            batch_samples, batch_images = self.lines(split, chunk * layout.CHUNK + begin, batch)
+            samples += batch_samples
+            images += batch_images
         if split not in self._sinks:
             self._sinks[split] = open_sink(self.job.format, Path(self.job.root), split)
         written = self._sinks[split].write(chunk, samples, images)
@@ -142,37 +156,53 @@ class Artist:
 
     def close(self) -> None:
         """Keep the rasters, let go of the folders."""
-        self.renderer.atlas.save()
+        try:
+            self.renderer.atlas.save()
+        except OSError as error:
+            log.warning("rasters can't be kept in %s (%s); the next run draws them anew", self.job.atlas_dir, error)
         for sink in self._sinks.values():
             sink.close()
+        self._sinks.clear()
 
 
 def main() -> None:
     """Serve tasks until the pipe closes; failures go back as (kind, message), never as silence."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pipe_fd, state_fd, parent = map(int, sys.argv[1:])
     if sys.platform == "linux":
         # A worker must not outlive a parent that was killed: the next start draws the same files.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            return
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    pipe, state = Connection(int(sys.argv[1])), mmap.mmap(int(sys.argv[2]), mmap.PAGESIZE)
-    artist = Artist(pipe.recv(), np.frombuffer(state, np.int32, count=1))
-    artist.lines("train", 0, ["\u1780"])  # compiles the kernels, or loads them compiled
-    pipe.send(("ready", os.getpid()))
-    while True:
-        try:
-            kind, *arguments = pipe.recv()
-        except EOFError:
-            break
-        if kind == "close":
-            artist.close()
-            pipe.send(("closed", None))
-            break
-        try:
+    pipe, state = Connection(pipe_fd), mmap.mmap(state_fd, mmap.PAGESIZE)
+    # Read ahead, or the parent would wait with its next task, which no pipe holds whole, until this one is done.
+    inbox: SimpleQueue[tuple[Any, ...] | None] = SimpleQueue()
+    try:
+        artist = Artist(pipe.recv(), np.frombuffer(state, np.int32, count=1))
+        artist.lines("train", 0, ["\u1780"])  # compiles the kernels, or loads them compiled
+        pipe.send(("ready", os.getpid()))
+        Thread(target=_fill, args=(pipe, inbox), daemon=True).start()
+        while (task := inbox.get()) is not None:
+            kind, *arguments = task
+            if kind == "close":
+                artist.close()
+                return
             pipe.send(("done", getattr(artist, kind)(*arguments)))
-        except (KhmerOcrError, OSError) as error:
-            pipe.send(("failed", error))
-        except Exception as error:
-            pipe.send(("crashed", f"{error!r}\n{traceback.format_exc()}"))
+    except (BrokenPipeError, ConnectionResetError, EOFError):
+        return  # the parent is gone
+    except (KhmerOcrError, OSError) as error:
+        pipe.send(("failed", error))
+    except Exception as error:
+        pipe.send(("crashed", f"{error!r}\n{traceback.format_exc()}"))
+
+
+def _fill(pipe: "Connection[Any, Any]", inbox: "SimpleQueue[tuple[Any, ...] | None]") -> None:
+    try:
+        while True:
+            inbox.put(pipe.recv())
+    except (EOFError, OSError):
+        inbox.put(None)
 
 
 if __name__ == "__main__":

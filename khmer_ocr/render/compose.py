@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 from khmer_ocr_kernels.compose import compose
+from khmer_ocr_kernels.jit import compiled
 
 from khmer_ocr import chance
 from khmer_ocr.errors import NoFontsError
 from khmer_ocr.render.atlas import Atlas, keys
+from khmer_ocr.render.extents import extents
 from khmer_ocr.render.fonts import FontFace
 from khmer_ocr.render.metrics import FaceMetrics
 from khmer_ocr.render.plan import WORDS, LinePlan, Planner, RenderConfig
@@ -37,7 +38,7 @@ class LineBatch:
         return flat.reshape(self.height_px, int(self.width_B[line]))
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled
 def _lay_out(
     runs_T: npt.NDArray[np.int32],
     offsets_B1: npt.NDArray[np.int64],
@@ -74,7 +75,7 @@ def _lay_out(
     return glyph_Q, size64_Q, phase_Q, place_Q2, quad_offsets_B1
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled
 def _shift_to_ink(
     place_Q2: npt.NDArray[np.int32],
     entry_Q: npt.NDArray[np.int32],
@@ -87,14 +88,14 @@ def _shift_to_ink(
     quads_Q3 = np.empty((len(entry_Q), 3), np.int32)
     width_B = np.empty(len(left_B), np.int32)
     for b in range(len(left_B)):
-        low, high = np.int64(1) << 40, -(np.int64(1) << 40)
+        low, high = np.int64(1 << 40), np.int64(-(1 << 40))
         for q in range(quad_offsets_B1[b], quad_offsets_B1[b + 1]):
             entry = entry_Q[q]
             if entries_E5[entry, 1]:
                 x = np.int64(place_Q2[q, 0]) + entries_E5[entry, 3]
                 low, high = min(low, x), max(high, x + entries_E5[entry, 1])
         if high < low:
-            low = high = 0
+            low = high = np.int64(0)
         width_B[b] = high - low + left_B[b] + right_B[b]
         for q in range(quad_offsets_B1[b], quad_offsets_B1[b + 1]):
             quads_Q3[q, 0] = entry_Q[q]
@@ -126,7 +127,9 @@ class LineRenderer:
         measured = [metrics[face.name] for face in faces]
         bad = [face.faulty + m.malformed for face, m in zip(faces, measured, strict=True)]
         self.runs = RunCache(faces, [m.unit for m in measured], bad)
-        self.atlas = Atlas(faces, self.runs.glyph_base, atlas_dir)
+        # A folder per height: the sizes of other runs would only be read to be thrown away.
+        folder = atlas_dir / f"{self.config.image_height}px" if atlas_dir else None
+        self.atlas = Atlas(faces, self.runs.glyph_base, folder)
         self.planner = Planner(faces, measured, self.config, self.runs)
 
     def plan(self, texts: Sequence[str], address_B: npt.NDArray[np.uint64], key_2: npt.NDArray[np.uint32]) -> LinePlan:
@@ -152,8 +155,41 @@ class LineRenderer:
         Raises:
             AssertionError: ink fell outside an image: a fault of ours, never of the input.
         """
-        looked = self.runs.look_up(texts, plan.face_B)
-        cache = self.runs
+        batch, clipped_B = self._compose(texts, plan, self.config.image_height)
+        if clipped_B.any():
+            worst = int(clipped_B.argmax())
+            raise AssertionError(
+                f"{clipped_B[worst]} ink pixels of {texts[worst]!r} in {self.faces[plan.face_B[worst]].name} "
+                f"at {plan.size64_B[worst] / 64} ppem fell outside the image"
+            )
+        return batch
+
+    def draw_at(
+        self, texts: Sequence[str], face_B: npt.NDArray[np.int32], size64_B: npt.NDArray[np.int64], margin_px: int = 2
+    ) -> list[npt.NDArray[np.uint8]]:
+        """Draw lines in given faces at given sizes, each as high as it needs, whatever their faces lack.
+
+        Args:
+            texts: B normalised lines; a character that a face lacks becomes its `.notdef`.
+            face_B: int32 numbers of faces.
+            size64_B: int64 sizes in 26.6 ppem.
+            margin_px: paper left and right of the ink.
+
+        Returns:
+            uint8 images (height, width), dark ink on white paper.
+        """
+        seen = extents(self.runs, texts, face_B)
+        above_B = np.maximum(self.planner.ascent_px(seen.ascent_B, face_B, size64_B), 1)
+        below_B = np.maximum(self.planner.ascent_px(seen.descent_B, face_B, size64_B), 0)
+        margin_B, baseline = np.full(len(texts), margin_px, np.int32), int(above_B.max(initial=1))
+        plan = LinePlan(face_B, size64_B, np.full(len(texts), baseline, np.int32), margin_B, margin_B)
+        batch, _ = self._compose(texts, plan, baseline + int(below_B.max(initial=0)))
+        rows = zip((baseline - above_B).tolist(), (baseline + below_B).tolist(), strict=True)
+        return [batch.image(line)[top:end] for line, (top, end) in enumerate(rows)]
+
+    def _compose(self, texts: Sequence[str], plan: LinePlan, height_px: int) -> tuple[LineBatch, npt.NDArray[np.int64]]:
+        """The lines, and how many of their ink pixels fell outside."""
+        looked, cache = self.runs.look_up(texts, plan.face_B), self.runs
         glyph_Q, size64_Q, phase_Q, place_Q2, quad_offsets_B1 = _lay_out(
             looked.runs_T,
             looked.offsets_L1,
@@ -164,22 +200,9 @@ class LineRenderer:
             plan.size64_B,
         )
         entry_Q = self.atlas.entries_of(keys(glyph_Q, size64_Q, phase_Q), np.unique(plan.face_B).tolist())
-        quads_Q3, width_B = _shift_to_ink(
-            place_Q2, entry_Q, quad_offsets_B1, self.atlas.entries_E5, plan.left_B, plan.right_B
-        )
+        atlas, margins = self.atlas, (plan.left_B, plan.right_B)
+        quads_Q3, width_B = _shift_to_ink(place_Q2, entry_Q, quad_offsets_B1, atlas.entries_E5, *margins)
         pixels_N, offsets_B1, clipped_B = compose(
-            quads_Q3,
-            quad_offsets_B1,
-            plan.baseline_B,
-            width_B,
-            self.atlas.pixels_N,
-            self.atlas.entries_E5,
-            self.config.image_height,
+            quads_Q3, quad_offsets_B1, plan.baseline_B, width_B, atlas.pixels_N, atlas.entries_E5, height_px
         )
-        if clipped_B.any():
-            worst = int(clipped_B.argmax())
-            raise AssertionError(
-                f"{clipped_B[worst]} ink pixels of {texts[worst]!r} in {self.faces[plan.face_B[worst]].name} "
-                f"at {plan.size64_B[worst] / 64} ppem fell outside the image"
-            )
-        return LineBatch(pixels_N, offsets_B1, width_B, self.config.image_height, plan)
+        return LineBatch(pixels_N, offsets_B1, width_B, height_px, plan), clipped_B

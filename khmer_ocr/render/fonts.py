@@ -1,10 +1,12 @@
 """Which faces there are: `fonts/`, font packages, paths the user names, the system's folders.
 
 A face is one drawable style: a static file, or one named instance of a variable file. `X.ttf` and `X.latin.ttf` side by
-side are one face with a fallback chain. Faces of families with role `heldout` never train a model unless asked for by name.
+side are one face with a fallback chain. Faces of families with role `heldout` never train a model unless asked for by
+name.
 """
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,6 +17,7 @@ import uharfbuzz as hb
 from khmer_ocr.errors import FontError, NoFontsError
 from khmer_ocr.render.catalogue import Catalogue, load_catalogue
 
+log = logging.getLogger(__name__)
 SUFFIXES = (".ttf", ".otf", ".ttc", ".otc")
 FALLBACK_SUFFIX = ".latin"
 SYSTEM_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts", "/Library/Fonts")
@@ -100,7 +103,9 @@ def _resolve(source: str | Path, default: list[Path], catalogue: Catalogue, held
         kept = [face for face in faces if heldout or face.role == "train"]
         if not kept:
             seen = f"{len(faces)} held-out" if faces else "no"
-            raise NoFontsError(f"No Khmer fonts found in {path}/ directory ({seen} faces seen). Name a file or a family.")
+            raise NoFontsError(
+                f"No Khmer fonts found in {path}/ directory ({seen} faces seen). Name a file or a family."
+            )
         return kept
     if path.is_file():
         return list(_read_faces(path, catalogue, strict=True))
@@ -159,6 +164,7 @@ def _read_faces(path: Path, catalogue: Catalogue, *, strict: bool) -> Iterator[F
     except (hb.HarfBuzzError, OSError, ValueError) as error:
         if strict:
             raise FontError(f"{path} can't be read as a font ({error}). Give a .ttf or .otf file.") from error
+        log.warning("%s can't be read as a font (%s); it is left out", path, error)
         return
     if strict and not faces:
         raise FontError(f"{path} has no Khmer (or is no font): it lacks letters of U+1780..U+17D2. Give a Khmer font.")
@@ -167,7 +173,10 @@ def _read_faces(path: Path, catalogue: Catalogue, *, strict: bool) -> Iterator[F
 
 def _open_faces(path: Path, catalogue: Catalogue) -> Iterator[FontFace]:
     blob = hb.Blob.from_file_path(str(path))
-    for number in range(max(hb.Face(blob).count, 1)):
+    count = hb.Face(blob).count
+    if not count or not hb.Face(blob).glyph_count:
+        raise ValueError("no font tables were found in it")
+    for number in range(count):
         face = hb.Face(blob, number)
         if not set(face.unicodes) >= REQUIRED:
             continue
@@ -178,7 +187,9 @@ def _open_faces(path: Path, catalogue: Catalogue) -> Iterator[FontFace]:
         for style, variations in _styles(face):
             identity = "|".join([*(_digest(file) for file in files), str(number), repr(variations), faulty])
             yield FontFace(
-                name=f"{_plain_stem(path)}-{style}" if variations else _plain_stem(path) + (f"-{number}" if number else ""),
+                name=f"{_plain_stem(path)}-{style}"
+                if variations
+                else _plain_stem(path) + (f"-{number}" if number else ""),
                 family=family,
                 style=style,
                 files=files,

@@ -6,51 +6,67 @@ archive holds has no effect.
 """
 
 import fcntl
-import gzip
 import hashlib
 import io
 import json
 import os
 import shutil
-import signal
-import subprocess
-import tarfile
-import tempfile
-import threading
-import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 from tqdm import tqdm
 
 from khmer_ocr.errors import ConfigError, FontError, OutputError
 from khmer_ocr.render.catalogue import Catalogue, FileEntry, PackageEntry, load_catalogue
+from khmer_ocr.render.clients import LICENCE_AND_FETCH, Clients, read_members
 
 RECORD = ".installed.json"
 _WORKSHOP = ".installing"
 _AT_ONCE = 4
-_ARCHIVE_LIMIT_BYTES = 64 << 20  # ten times the largest archive of the catalogue, unpacked
 _KHMER_KA = 0x1780
-_MISSING_CLIENT = {
-    "npm": "Install Node.js, which brings npm",
-    "apt-cache": "This package comes from Debian or Ubuntu only; on other systems leave it out (--only)",
-    "apt-get": "This package comes from Debian or Ubuntu only; on other systems leave it out (--only)",
-    "dpkg-deb": "Install the package dpkg",
-}
+_FEW = 6
+"""So many packages get a line each in the report."""
 
 
 @dataclass(frozen=True)
 class InstallReport:
-    """What became of each package: newly installed, in place before, or failed with its reason."""
+    """What became of each package: newly installed, in place before, or failed with its reason.
+
+    Attributes:
+        installed: names of packages fetched and put in place now.
+        present: names of packages that were in place.
+        failed: names and reasons.
+        destination: the folder that holds them; packages of pip lie in this Python instead.
+        files: how many font files that draw Khmer the packages in place have.
+        families: of how many families.
+    """
 
     installed: tuple[str, ...] = ()
     present: tuple[str, ...] = ()
     failed: tuple[tuple[str, str], ...] = ()
+    destination: Path = field(default=Path("fonts"), compare=False)
+    files: int = field(default=0, compare=False)
+    families: int = field(default=0, compare=False)
+
+    def __str__(self) -> str:
+        states = {"installed": self.installed, "in place before": self.present}
+        total = sum(map(len, states.values()))
+        lines = [
+            f"Font packages in {self.destination}",
+            *(f"  {state:<15} {len(names):>4}" for state, names in states.items()),
+            f"  {'font files':<15} {self.files:>4}",
+            f"  {'families':<15} {self.families:>4}",
+        ]
+        if total <= _FEW:
+            width = max((len(name) for names in states.values() for name in names), default=0)
+            lines += [f"  {name:<{width}}  {state}" for state, names in states.items() for name in names]
+        where = "" if self.destination == Path("fonts") else f" --fonts-dir {self.destination}"
+        return "\n".join([*lines, f"Next: khmer-ocr fonts check{where}"])
 
 
 def install_fonts(
@@ -81,7 +97,7 @@ def install_fonts(
     chosen = _select(load_catalogue() if catalogue is None else catalogue, only)
     outcome: dict[str, str] = {}
     failed: dict[str, str] = {}
-    with _workshop(destination) as workshop, _Clients(timeout_s) as clients, ThreadPoolExecutor(_AT_ONCE) as pool:
+    with _workshop(destination) as workshop, Clients(timeout_s) as clients, ThreadPoolExecutor(_AT_ONCE) as pool:
         jobs = {pool.submit(_install_package, package, destination, workshop, clients): package for package in chosen}
         try:
             for job in tqdm(as_completed(jobs), "fonts", len(jobs), unit="package", disable=None if progress else True):
@@ -95,10 +111,14 @@ def install_fonts(
             clients.stop()
             raise
     names = [package.name for package in chosen]
+    faces = [face for package in chosen if package.name in outcome for face in package.faces]
     report = InstallReport(
         installed=tuple(name for name in names if outcome.get(name) == "installed"),
         present=tuple(name for name in names if outcome.get(name) == "present"),
         failed=tuple((name, failed[name]) for name in names if name in failed),
+        destination=destination,
+        files=len(faces),
+        families=len({face.family for face in faces}),
     )
     if report.failed:
         raise FontError(_describe(report))
@@ -157,7 +177,7 @@ def _workshop(destination: Path) -> Iterator[Path]:
 
 
 def _install_package(
-    package: PackageEntry, destination: Path, workshop: Path, clients: "_Clients"
+    package: PackageEntry, destination: Path, workshop: Path, clients: Clients
 ) -> Literal["installed", "present"]:
     if package.source == "pypi":
         _check_distribution(package)
@@ -171,10 +191,10 @@ def _install_package(
     archive_folder, new = room / "archive", room / "new"
     archive_folder.mkdir(parents=True)
     new.mkdir()
-    licence, fetch = _LICENCE_AND_FETCH[package.source]
+    licence, fetch = LICENCE_AND_FETCH[package.source]
     licence = licence.format(name=package.name)
     origin, tar = fetch(package, archive_folder, clients)
-    contents = _read_members(tar, {licence, *(entry.member for entry in package.files)}, origin)
+    contents = read_members(tar, {licence, *(entry.member for entry in package.files)}, origin)
     for entry in package.files:
         _check_sha256(entry, contents[entry.member], origin)
     own = {face.file for face in package.faces}
@@ -230,66 +250,6 @@ def _check_distribution(package: PackageEntry) -> None:
             _check_sha256(entry, data, f"{package.name} {package.version}")
 
 
-def _fetch_npm(package: PackageEntry, folder: Path, clients: "_Clients") -> tuple[str, bytes]:
-    wanted = f"{package.name}@{package.version}"
-    clients.run(("npm", "pack", "--ignore-scripts", "--loglevel=error", wanted), folder)
-    archive = _only_file(folder, "*.tgz", wanted)
-    try:
-        with gzip.open(archive) as stream:
-            return archive.name, stream.read(_ARCHIVE_LIMIT_BYTES + 1)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise FontError(
-            f"{archive.name} is damaged: {error}. Clear the cache (npm cache clean --force), then try again"
-        ) from error
-
-
-def _fetch_debian(package: PackageEntry, folder: Path, clients: "_Clients") -> tuple[str, bytes]:
-    versions = clients.debian_versions(package.name, folder)
-    # Releases of Debian differ in the package's version while the fonts stay the same; their sha256 decides.
-    wanted = f"{package.name}={package.version}" if package.version in versions else package.name
-    clients.run(("apt-get", "download", wanted), folder)
-    archive = _only_file(folder, "*.deb", wanted)
-    return archive.name, clients.run(("dpkg-deb", "--fsys-tarfile", archive.name), folder)
-
-
-_LICENCE_AND_FETCH = {
-    "npm": ("package/LICENSE", _fetch_npm),
-    "debian": ("usr/share/doc/{name}/copyright", _fetch_debian),
-}
-
-
-def _only_file(folder: Path, pattern: str, wanted: str) -> Path:
-    found = sorted(folder.glob(pattern))
-    if len(found) != 1:
-        raise FontError(f"the download of {wanted} left {len(found)} files {pattern}, 1 was wanted")
-    return found[0]
-
-
-def _read_members(tar: bytes, wanted: set[str], origin: str) -> dict[str, bytes]:
-    """Read the named plain files of a tar; nothing is written and no other member is looked into."""
-    if len(tar) > _ARCHIVE_LIMIT_BYTES:
-        raise FontError(
-            f"{origin} unpacks to more than {_ARCHIVE_LIMIT_BYTES} bytes; it is not the package that was wanted"
-        )
-    found: dict[str, bytes] = {}
-    try:
-        with tarfile.open(fileobj=io.BytesIO(tar), mode="r:") as archive:
-            for member in archive:
-                name = member.name.removeprefix("./")
-                if name not in wanted:
-                    continue
-                stream = archive.extractfile(member) if member.isreg() and member.size <= len(tar) else None
-                if stream is None:
-                    raise FontError(f"{origin}: {name} is not a plain file. Do not use this archive")
-                found[name] = stream.read()
-    except tarfile.TarError as error:
-        raise FontError(f"{origin} is damaged: {error}. Try again") from error
-    missing = sorted(wanted - found.keys())
-    if missing:
-        raise FontError(f"{origin} lacks {', '.join(missing)}. Compare its contents with fonts.toml")
-    return found
-
-
 def _check_sha256(entry: FileEntry, data: bytes, origin: str) -> None:
     seen = hashlib.sha256(data).hexdigest()
     if seen != entry.sha256:
@@ -320,99 +280,3 @@ def _check_khmer(font: bytes, file_name: str) -> None:
 
     if _KHMER_KA not in uharfbuzz.Face(font).unicodes:
         raise FontError(f"{file_name} does not map U+1780, so it has no Khmer. Take it out of fonts.toml")
-
-
-class _Clients:
-    """Runs the package clients; none outlives its time limit or the install that started it."""
-
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
-        self._live: set[subprocess.Popen[bytes]] = set()
-        self._stopped = False
-        self._guard = threading.Lock()
-        self._apt_lists = threading.Lock()
-        self._apt_updated = False
-
-    def __enter__(self) -> "_Clients":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """Kill what runs and start nothing more."""
-        with self._guard:
-            self._stopped = True
-            live = list(self._live)
-        for process in live:
-            _kill(process)
-
-    def run(self, command: Sequence[str], folder: Path) -> bytes:
-        """Run a client in a folder and return what it printed, at most one byte more than the limit of an archive."""
-        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
-            process = self._start(command, folder, output, complaints)
-            try:
-                status = process.wait(self._timeout_s)
-            except subprocess.TimeoutExpired as error:
-                _kill(process)
-                process.wait()
-                raise FontError(f"{' '.join(command)} did not end within {self._timeout_s:g} s. Try again") from error
-            finally:
-                with self._guard:
-                    self._live.discard(process)
-            if status != 0:
-                complaints.seek(0)
-                said = " ".join(complaints.read().decode(errors="replace").split())[-600:]
-                raise FontError(f"{' '.join(command)} failed with status {status}: {said}")
-            output.seek(0)
-            return output.read(_ARCHIVE_LIMIT_BYTES + 1)
-
-    def _start(self, command: Sequence[str], folder: Path, out: IO[bytes], err: IO[bytes]) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "LC_ALL": "C"}
-        with self._guard:
-            if self._stopped:
-                raise FontError("the install was interrupted")
-            try:
-                # A session of its own, so that a client's children (npm starts node) can be killed with it.
-                process = subprocess.Popen(
-                    command,
-                    cwd=folder,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=err,
-                    start_new_session=True,
-                )
-            except FileNotFoundError as error:
-                raise FontError(f"{command[0]} was not found. {_MISSING_CLIENT[command[0]]}") from error
-            except PermissionError as error:
-                raise FontError(f"{command[0]} cannot be run: {error.strerror}") from error
-            self._live.add(process)
-        return process
-
-    def debian_versions(self, name: str, folder: Path) -> list[str]:
-        """List the versions of a Debian package that apt can fetch; fetch apt's lists once if it knows none."""
-        versions = self._known_versions(name, folder)
-        if not versions:
-            with self._apt_lists:
-                if not self._apt_updated and not (versions := self._known_versions(name, folder)):
-                    if os.geteuid() != 0:
-                        raise FontError(f"apt knows no package {name}. Run: sudo apt-get update")
-                    self.run(("apt-get", "update"), folder)
-                    self._apt_updated = True
-            versions = versions or self._known_versions(name, folder)
-        if not versions:
-            raise FontError(
-                f"no package source of this system offers {name}. Add one of Debian's, or leave it out (--only)"
-            )
-        return versions
-
-    def _known_versions(self, name: str, folder: Path) -> list[str]:
-        """Read `apt-cache madison`: a line "name | version | source" for each version."""
-        lines = self.run(("apt-cache", "madison", name), folder).decode().splitlines()
-        return [columns[1].strip() for columns in (line.split("|") for line in lines) if len(columns) == 3]
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):  # it may have ended in the meantime
-        os.killpg(process.pid, signal.SIGKILL)

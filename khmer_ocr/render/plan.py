@@ -1,8 +1,8 @@
-"""Which face, size, baseline and margins a sample gets, and which lines no face can draw: pure functions, before any pixel.
+"""Which face, size, baseline and margins a sample gets, and which lines no face can draw: decided before any pixel.
 
 Policy (measured on real lines): a face's largest size lets the 99.5th percentile of its ink fit the image; samples take
-one of a few steps in 0.8-1.0 of it; a line too tall for its step takes a smaller one, then another face; what no face can
-draw is rejected and counted. The check is exact arithmetic on glyph boxes, rounded outwards, so that nothing is clipped.
+one of a few steps in 0.8-1.0 of it; a line too tall for its step takes a smaller one, then another face; what no face
+can draw is rejected and counted. The check is exact arithmetic on glyph boxes, rounded outwards: nothing is clipped.
 
 Letters: B lines, F faces, S size steps, N words of chance.
 """
@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 
 from khmer_ocr import chance
 from khmer_ocr.errors import ConfigError
+from khmer_ocr.render.extents import Extents, extents
 from khmer_ocr.render.fonts import FontFace
 from khmer_ocr.render.metrics import FaceMetrics
 from khmer_ocr.render.runs import BROKEN, MISSING, NO_INK, RunCache
@@ -30,9 +30,23 @@ RANDOM_ATTEMPTS = 8
 WORDS = 4 + 2 * RANDOM_ATTEMPTS
 # A quarter-pixel phase rounds by up to 1/8 px (8/64) and FreeType's scaled outline by up to 1/64 px.
 _SLACK_26_6 = 8 + 2
-_UNSUPPORTED = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff]")
+# Scripts that run from right to left or need shaping of their own: here every script but Khmer is set letter by letter.
+_UNSUPPORTED = re.compile(
+    "[\u0590-\u109f\u1100-\u11ff\u1700-\u177f\u1800-\u18af\u1900-\u19df\u1a00-\u1c7f\u1cd0-\u1cff\ua800-\ua8ff"
+    "\ua930-\ua9ff\uaa00-\uaadf\uabc0-\uabff\ud7b0-\ud7ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00011fff]"
+)
 
-REASONS = ("", "empty", "too_long", "unsupported_script", "broken_syllable", "missing_glyph", "no_ink", "too_tall", "too_wide")
+REASONS = (
+    "",
+    "empty",
+    "too_long",
+    "unsupported_script",
+    "broken_syllable",
+    "missing_glyph",
+    "no_ink",
+    "too_tall",
+    "too_wide",
+)
 """Why a line is rejected, by number; 0 is a line that can be drawn."""
 
 
@@ -88,49 +102,6 @@ class LinePlan:
     right_B: npt.NDArray[np.int32]
 
 
-@dataclass(frozen=True, slots=True)
-class Extents:
-    """What lines measure in given faces, in 1/65536 em, and the flags of their runs."""
-
-    advance_B: npt.NDArray[np.int64]
-    ascent_B: npt.NDArray[np.int64]
-    descent_B: npt.NDArray[np.int64]
-    flags_B: npt.NDArray[np.uint8]
-
-
-@nb.njit(cache=True, nogil=True)
-def _summarise(
-    runs_T: npt.NDArray[np.int32],
-    offsets_B1: npt.NDArray[np.int64],
-    advance_R: npt.NDArray[np.int32],
-    ascent_R: npt.NDArray[np.int32],
-    descent_R: npt.NDArray[np.int32],
-    flags_R: npt.NDArray[np.uint8],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    lines = len(offsets_B1) - 1
-    advance_B = np.zeros(lines, np.int64)
-    ascent_B, descent_B = np.full(lines, NO_INK, np.int64), np.full(lines, NO_INK, np.int64)
-    flags_B = np.zeros(lines, np.uint8)
-    for b in range(lines):
-        for t in range(offsets_B1[b], offsets_B1[b + 1]):
-            run = runs_T[t]
-            advance_B[b] += advance_R[run]
-            ascent_B[b] = max(ascent_B[b], ascent_R[run])
-            descent_B[b] = max(descent_B[b], descent_R[run])
-            flags_B[b] |= flags_R[run]
-    return advance_B, ascent_B, descent_B, flags_B
-
-
-def extents(cache: RunCache, texts: Sequence[str], face_B: npt.NDArray[np.int32]) -> Extents:
-    """Measure lines in the faces given, without drawing."""
-    looked = cache.look_up(texts, face_B)
-    return Extents(
-        *_summarise(
-            looked.runs_T, looked.offsets_L1, cache.advance_R, cache.ascent_R, cache.descent_R, cache.flags_R
-        )
-    )
-
-
 class Planner:
     """Chooses for a fixed set of faces.
 
@@ -158,7 +129,9 @@ class Planner:
         self._members_F = np.array([len(m) for m in members], np.int64)
         self._by_coverage = sorted(range(len(faces)), key=lambda n: (len(metrics[n].missing), -self.size64_FS[n, 0], n))
 
-    def ascent_px(self, ascent_B: npt.NDArray[np.int64], face_B: npt.NDArray[np.int32], size64_B: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def ascent_px(
+        self, ascent_B: npt.NDArray[np.int64], face_B: npt.NDArray[np.int32], size64_B: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
         """Rows that ink may take above the baseline (or, given descents, below it), rounded outwards."""
         scaled = -(-(ascent_B + self._slack_F[face_B]) * size64_B // EM16)
         return -(-(scaled + _SLACK_26_6) // 64)
@@ -166,7 +139,9 @@ class Planner:
     def _width_px(self, advance_B: npt.NDArray[np.int64], size64_B: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return (advance_B * size64_B // EM16) // 64 + 2 * self.config.max_margin + self.config.image_height
 
-    def _fits(self, seen: Extents, face_B: npt.NDArray[np.int32], size64_B: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def _fits(
+        self, seen: Extents, face_B: npt.NDArray[np.int32], size64_B: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.bool_]:
         tall = self.ascent_px(seen.ascent_B, face_B, size64_B) + self.ascent_px(seen.descent_B, face_B, size64_B)
         fits_height = tall <= self.config.image_height
         return fits_height & (self._width_px(seen.advance_B, size64_B) <= self.config.max_width)
@@ -187,7 +162,7 @@ class Planner:
             if not len(pending):
                 break
             face_B = np.full(len(pending), face, np.int32)
-            seen = extents(self.cache, [texts[n] for n in pending], face_B)
+            seen = extents(self.cache, [texts[n] for n in pending.tolist()], face_B)
             broken = (seen.flags_B & BROKEN) > 0
             covered = (seen.flags_B & MISSING) == 0
             inked = seen.ascent_B > NO_INK
@@ -225,14 +200,14 @@ class Planner:
         lines = len(texts)
         face_B = np.full(lines, -1, np.int32)
         step_B = np.zeros(lines, np.int64)
-        ascent_B, descent_B = np.zeros(lines, np.int64), np.zeros(lines, np.int64)
+        ascent_B, descent_B, advance_B = (np.zeros(lines, np.int64) for _ in range(3))
         top = len(RESCUE_STEPS) + chance.below(words_BN[:, 0], self.config.size_steps)
         pending = np.arange(lines)
         for attempt in range(RANDOM_ATTEMPTS + len(self._by_coverage)):
             if not len(pending):
                 break
             tried_B = self._face_of_attempt(attempt, words_BN[pending])
-            seen = extents(self.cache, [texts[n] for n in pending], tried_B)
+            seen = extents(self.cache, [texts[n] for n in pending.tolist()], tried_B)
             usable = ((seen.flags_B & (MISSING | BROKEN)) == 0) & (seen.ascent_B > NO_INK)
             found = np.full(len(pending), -1, np.int64)
             for step in range(self.size64_FS.shape[1]):
@@ -242,12 +217,13 @@ class Planner:
             at = pending[done]
             face_B[at], step_B[at] = tried_B[done], found[done]
             ascent_B[at], descent_B[at] = seen.ascent_B[done], seen.descent_B[done]
+            advance_B[at] = seen.advance_B[done]
             pending = pending[~done]
         if len(pending):
             raise ValueError(f"no face draws {texts[pending[0]]!r}; ask `rejections` before `choose`")
         size64_B = self.size64_FS[face_B, step_B]
         if self.config.crop == "tight":
-            size64_B = self._tight(ascent_B, descent_B, face_B, size64_B)
+            size64_B = self._tight(Extents(advance_B, ascent_B, descent_B, np.zeros(lines, np.uint8)), face_B, size64_B)
         return self._place(ascent_B, descent_B, face_B, size64_B, words_BN)
 
     def _face_of_attempt(self, attempt: int, words_BN: npt.NDArray[np.uint32]) -> npt.NDArray[np.int32]:
@@ -260,17 +236,12 @@ class Planner:
         return chosen
 
     def _tight(
-        self,
-        ascent_B: npt.NDArray[np.int64],
-        descent_B: npt.NDArray[np.int64],
-        face_B: npt.NDArray[np.int32],
-        size64_B: npt.NDArray[np.int64],
+        self, seen: Extents, face_B: npt.NDArray[np.int32], size64_B: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.int64]:
         """The largest half ppem at which the line's own ink fits, up to 1.5 x its face's size."""
         wanted = size64_B * 3 // 2 // 32 * 32
         while True:
-            tall = self.ascent_px(ascent_B, face_B, wanted) + self.ascent_px(descent_B, face_B, wanted)
-            high = (tall > self.config.image_height) & (wanted > size64_B)
+            high = ~self._fits(seen, face_B, wanted) & (wanted > size64_B)
             if not high.any():
                 return np.maximum(wanted, size64_B)
             wanted = np.where(high, wanted - 32, wanted)

@@ -1,17 +1,128 @@
-"""Child process of `metrics.measure_all`: faces as JSON on standard input, one JSON object a face on standard output."""
+"""Child processes that measure fonts, both ends: the parent's `measure_in_children` and, as a program, the child.
+
+The child gets faces as JSON on standard input and prints one JSON object a face on standard output.
+"""
 
 import json
+import logging
+import os
+import resource
+import selectors
+import subprocess
 import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from khmer_ocr.errors import FontError
 from khmer_ocr.render.fonts import FontFace
-from khmer_ocr.render.metrics import FaceMetrics, measure
+from khmer_ocr.render.metrics import FaceMetrics, from_json
+
+log = logging.getLogger(__name__)
+TIMEOUT_S = 120.0
+"""What a child may take for one face; a whole one takes under a second."""
+MEMORY_BYTES = 4 << 30
+_FACES_PER_CHILD = 4
+
+
+class _Child:
+    """A child process and the faces it has still to do."""
+
+    def __init__(self, faces: Sequence[FontFace]) -> None:
+        self.faces = deque(faces)
+        task = json.dumps([{**asdict(face), "files": [str(file) for file in face.files]} for face in faces])
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `stop`)
+        with tempfile.TemporaryFile() as task_file:
+            task_file.write(task.encode())
+            task_file.seek(0)
+            # A process group of its own: Ctrl-C stops the parent, which stops its children, and no font is blamed.
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "khmer_ocr.render.probe"],
+                stdin=task_file,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                process_group=0,
+            )
+        assert self.process.stdout is not None
+        self.pipe = self.process.stdout.fileno()
+        self.deadline_s = time.monotonic() + TIMEOUT_S
+        self.late = False
+        self._buffer = b""
+
+    def read(self) -> tuple[list[FaceMetrics], bool]:
+        """What has been measured since the last call, and whether the child is still there."""
+        chunk = os.read(self.pipe, 1 << 16)
+        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
+        self.deadline_s = time.monotonic() + TIMEOUT_S
+        return [from_json(json.loads(line)) for line in lines], bool(chunk)
+
+    def stop(self) -> tuple[int, str]:
+        """End the process; its exit status and the last thing it said."""
+        self.process.kill()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        code = self.process.wait()
+        self._errors.seek(0)
+        said = self._errors.read().decode(errors="replace").strip().splitlines()
+        self._errors.close()
+        return code, f"it took over {TIMEOUT_S:g} s" if self.late else said[-1] if said else "no message"
+
+
+def measure_in_children(faces: Sequence[FontFace]) -> Iterator[tuple[FontFace, FaceMetrics]]:
+    """Measure faces in several processes at once, in whatever order they finish.
+
+    Args:
+        faces: faces to measure.
+
+    Yields:
+        Each face with its metrics; one that killed its process has `fatal`.
+    """
+    count = min(os.cpu_count() or 1, -(-len(faces) // _FACES_PER_CHILD))
+    children = {child.pipe: child for child in (_Child(faces[n::count]) for n in range(count))}
+    with selectors.DefaultSelector() as selector:
+        for pipe in children:
+            selector.register(pipe, selectors.EVENT_READ)
+        try:
+            while children:
+                wait_s = min(child.deadline_s for child in children.values()) - time.monotonic()
+                for key, _ in selector.select(max(wait_s, 0.0)):
+                    child = children[key.fd]
+                    measured, alive = child.read()
+                    for metrics in measured:
+                        yield child.faces.popleft(), metrics
+                    if alive:
+                        continue
+                    selector.unregister(key.fd)
+                    del children[key.fd]
+                    code, said = child.stop()
+                    if child.faces:
+                        yield child.faces[0], _killed(child.faces.popleft(), code, said)
+                    if child.faces:
+                        heir = _Child(list(child.faces))
+                        children[heir.pipe] = heir
+                        selector.register(heir.pipe, selectors.EVENT_READ)
+                for child in children.values():
+                    if child.deadline_s < time.monotonic():
+                        child.late = True
+                        child.process.kill()
+        finally:
+            for child in children.values():
+                child.stop()
+
+
+def _killed(face: FontFace, code: int, said: str) -> FaceMetrics:
+    log.warning("font %s killed the process that measured it (exit %d: %s); it is left out", face.name, code, said)
+    return FaceMetrics(fatal=f"it killed the process that measured it (exit {code}: {said})")
 
 
 def main() -> None:
     """Measure each face and print its metrics as soon as they are known."""
+    from khmer_ocr.render.measure import measure
+
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     for fields in json.load(sys.stdin):
         variations = tuple((tag, value) for tag, value in fields.pop("variations"))
         files = tuple(Path(file) for file in fields.pop("files"))

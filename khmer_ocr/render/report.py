@@ -1,4 +1,4 @@
-"""Report cards of faces: what each covers after shaping, how large it fits, what it shapes exactly, what is wrong with it."""
+"""Report cards of faces: what each covers after shaping, how large it fits, what is wrong with it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +32,9 @@ def _files(face: FontFace) -> str:
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def report_card(faces: Sequence[FontFace], *, progress: bool = True) -> str:
@@ -99,7 +101,12 @@ def report_picture(faces: Sequence[FontFace], output: Path) -> None:
     Image.fromarray(sheet_HW).save(output)
 
 
-def paste(sheet_HW: np.ndarray[tuple[int, int], np.dtype[np.uint8]], image_HW: np.ndarray[tuple[int, int], np.dtype[np.uint8]], top: int, left: int) -> None:
+def paste(
+    sheet_HW: np.ndarray[tuple[int, int], np.dtype[np.uint8]],
+    image_HW: np.ndarray[tuple[int, int], np.dtype[np.uint8]],
+    top: int,
+    left: int,
+) -> None:
     """Put an image on a sheet where it belongs, darkest wins."""
     height, width = image_HW.shape
     place = sheet_HW[top : top + height, left : left + width]

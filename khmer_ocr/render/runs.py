@@ -2,7 +2,8 @@
 
 A piece is an orthographic syllable, a word or a whole script run, whichever the face was measured to need
 (`metrics.FaceMetrics.unit`). Looking a batch of lines up is one compiled pass over their code points; only pieces never
-seen before reach HarfBuzz. Everything is allocated once, so memory does not grow with the corpus; a full cache is emptied.
+seen before reach HarfBuzz. Everything is allocated once, so memory does not grow with the corpus; a full cache is
+emptied.
 
 Letters: L lines, C code points, T pieces (tokens), R cached runs, G glyphs.
 """
@@ -10,12 +11,12 @@ Letters: L lines, C code points, T pieces (tokens), R cached runs, G glyphs.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
+from khmer_ocr_kernels.jit import compiled
 
 from khmer_ocr.render.fonts import FontFace
-from khmer_ocr.render.shape import EM16, Glyph, Shaper
+from khmer_ocr.render.shape import Glyph, Shaper, to_em16, undrawn
 from khmer_ocr.text.syllables import is_well_formed
 
 SYLLABLE, WORD, SCRIPT_RUN = 0, 1, 2
@@ -35,7 +36,7 @@ class Looked:
     offsets_L1: npt.NDArray[np.int64]
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled
 def _class_of(code: int) -> int:
     """0 space, 1 Khmer base, 2 Khmer mark, 3 other Khmer (digits, punctuation), 4 everything else."""
     if code == 0x20:
@@ -49,12 +50,12 @@ def _class_of(code: int) -> int:
     return 4
 
 
-@nb.njit(cache=True, nogil=True)
-def _begins(first: int, previous: int, code: int, unit: int) -> bool:
+@compiled
+def begins(first: int, previous: int, code: int, unit: int) -> bool:
     """Whether a new piece begins at `code` after `previous`, in a piece that began with `first`."""
     before, now = _class_of(previous), _class_of(code)
     if unit == SCRIPT_RUN:
-        return now != 0 and (now == 4) != (_class_of(first) == 4)
+        return bool(now != 0 and (now == 4) != (_class_of(first) == 4))
     if now == 0 or before == 0:
         return True
     if now == 4 or before == 4:
@@ -62,11 +63,12 @@ def _begins(first: int, previous: int, code: int, unit: int) -> bool:
     if unit == WORD:
         return False
     if now == 2:
-        return before == 3
+        # Digits carry marks as letters do (`text.syllables`), punctuation does not.
+        return before == 3 and not 0x17E0 <= previous <= 0x17E9
     return not (now == 1 and previous == _COENG)
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled
 def _look_up(
     codes_C: npt.NDArray[np.uint32],
     line_offsets_L1: npt.NDArray[np.int64],
@@ -93,7 +95,7 @@ def _look_up(
             stop = start + 1
             hashed = (np.uint64(face) + np.uint64(0x9E3779B97F4A7C15)) * np.uint64(0xBF58476D1CE4E5B9)
             hashed = (hashed ^ np.uint64(codes_C[start])) * np.uint64(0x100000001B3)
-            while stop < end and not _begins(codes_C[start], codes_C[stop - 1], codes_C[stop], unit):
+            while stop < end and not begins(codes_C[start], codes_C[stop - 1], codes_C[stop], unit):
                 hashed = (hashed ^ np.uint64(codes_C[stop])) * np.uint64(0x100000001B3)
                 stop += 1
             hashed ^= hashed >> np.uint64(29)
@@ -123,7 +125,7 @@ def _look_up(
     return missing
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled
 def _insert(slots_S: npt.NDArray[np.int32], hashed: np.uint64, run: int) -> None:
     mask = np.uint64(len(slots_S) - 1)
     slot = hashed & mask
@@ -157,8 +159,11 @@ class RunCache:
             [int(ends[first + chain]) for chain in range(len(shaper.fonts))]
             for first, shaper in zip(firsts, self.shapers, strict=False)
         ]
+        self._allocate(capacity_runs)
+
+    def _allocate(self, capacity_runs: int) -> None:
+        """Make empty arrays; filled, not merely reserved, so that a worker's memory does not grow with the corpus."""
         self.capacity_runs = capacity_runs
-        # Filled, not merely reserved: a worker's memory is the same after ten thousand lines and after ten million.
         self.slots_S = np.full(capacity_runs * 2, -1, np.int32)
         self.hash_R = np.full(capacity_runs, 0, np.uint64)
         self.span_R3 = np.full((capacity_runs, 3), 0, np.int32)
@@ -194,7 +199,8 @@ class RunCache:
         where_T4 = np.empty((len(codes_C), 4), np.int64)
         hash_T = np.empty(len(codes_C), np.uint64)
         out_offsets_L1 = np.empty(len(texts) + 1, np.int64)
-        for _ in range(2):
+        emptied = False
+        while True:
             missing = _look_up(
                 codes_C,
                 offsets_L1,
@@ -211,8 +217,10 @@ class RunCache:
             )
             if not missing or self._add_all(codes_C, runs_T, where_T4[:missing], hash_T[:missing]):
                 return Looked(runs_T[: out_offsets_L1[-1]], out_offsets_L1)
+            if emptied:
+                self._allocate(2 * self.capacity_runs)
             self.clear()
-        raise MemoryError(f"{len(texts)} lines hold more distinct pieces than the cache's {self.capacity_runs}; batch fewer")
+            emptied = True
 
     def _add_all(
         self,
@@ -250,17 +258,21 @@ class RunCache:
         if undrawn(shaper, piece, glyphs) or not self._malformed[face].isdisjoint(piece):
             flags |= MISSING
         pen, ascent, descent, first = 0, NO_INK, NO_INK, self.n_glyphs
-        for glyph in glyphs:
-            upem = shaper.upem[glyph.font]
-            box = shaper.extents(glyph)
+        numbers, places = [], []
+        base, boxes = self.glyph_base[face], shaper.boxes_em16
+        for font, gid, _, x_offset, y_offset, advance in glyphs:
+            upem = shaper.upem[font]
+            box = boxes(font, gid)
             if box is not None:
-                y = _to_em16(glyph.y_offset, upem)
-                ascent = max(ascent, y + _to_em16(box[3], upem))
-                descent = max(descent, -y - _to_em16(box[1], upem))
-                self.glyph_G[self.n_glyphs] = self.glyph_base[face][glyph.font] + glyph.gid
-                self.place_G2[self.n_glyphs] = pen + _to_em16(glyph.x_offset, upem), y
-                self.n_glyphs += 1
-            pen += _to_em16(glyph.advance, upem)
+                y = to_em16(y_offset, upem) if y_offset else 0
+                ascent, descent = max(ascent, y + box[1]), max(descent, -y - box[0])
+                numbers.append(base[font] + gid)
+                places.append((pen + to_em16(x_offset, upem) if x_offset else pen, y))
+            pen += to_em16(advance, upem)
+        if numbers:
+            end = self.n_glyphs = first + len(numbers)
+            self.glyph_G[first:end] = numbers
+            self.place_G2[first:end] = places
         self.codes[self.n_codes : self.n_codes + len(piece)] = piece_codes
         self.span_R3[run] = self.n_codes, len(piece), face
         self.n_codes += len(piece)
@@ -270,29 +282,3 @@ class RunCache:
         self.runs += 1
         _insert(self.slots_S, hashed, run)
         return run
-
-
-def undrawn(shaper: Shaper, piece: str, glyphs: Sequence[Glyph]) -> str:
-    """Characters of a piece that its glyphs do not show as they should.
-
-    Three ways a font fails without a word: `.notdef`; a glyph without an outline where there should be ink; and a coeng
-    that the font could not stack and draws as the sign itself.
-    """
-    starts = sorted({glyph.cluster for glyph in glyphs})
-    inked, failed = set(), set()
-    for glyph in glyphs:
-        if glyph.gid == 0 or shaper.is_visible_coeng(glyph):
-            failed.add(glyph.cluster)
-        elif shaper.extents(glyph) is not None:
-            inked.add(glyph.cluster)
-    lost = "".join(
-        piece[start:end]
-        for start, end in zip(starts, [*starts[1:], len(piece)], strict=True)
-        if start in failed or start not in inked
-    )
-    return lost.replace(" ", "").replace("\u200c", "")
-
-
-def _to_em16(value_fu: int, upem: int) -> int:
-    """Font units to 1/65536 em, rounded half up."""
-    return (2 * value_fu * EM16 + upem) // (2 * upem)

@@ -6,8 +6,8 @@ character and breaks the Khmer of a line that begins with Latin.
 
 import re
 import unicodedata
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import uharfbuzz as hb
 
@@ -19,12 +19,12 @@ EM16 = 1 << 16
 
 KHMER = "\u1780-\u17ff\u19e0-\u19ff\u200c"
 _RUN = re.compile(f"[{KHMER}](?:[{KHMER} ]*)|[^{KHMER}]+")
+_WORD = re.compile(" +|[^ ]+")
 _SCRIPTS = {"LATIN": ("Latn", "en"), "GREEK": ("Grek", "el"), "CYRILLIC": ("Cyrl", "ru")}
 KHMER_SCRIPT = ("Khmr", "km")
 
 
-@dataclass(frozen=True, slots=True)
-class Glyph:
+class Glyph(NamedTuple):
     """A shaped glyph in the font units of `font` (0 the face itself, 1.. its fallbacks)."""
 
     font: int
@@ -76,7 +76,7 @@ class Shaper:
         self.glyph_count = [font.face.glyph_count for font in self.fonts]
         self._cmaps = [frozenset(font.face.unicodes) for font in self.fonts]
         self._coeng = [font.get_nominal_glyph(0x17D2) for font in self.fonts]
-        self._extents: list[dict[int, tuple[int, int, int, int] | None]] = [{} for _ in self.fonts]
+        self._boxes: list[dict[int, tuple[int, int] | None]] = [{} for _ in self.fonts]
         self._buffer = hb.Buffer()
 
     def shape(self, run: str, font: int = 0) -> list[Glyph]:
@@ -101,7 +101,7 @@ class Shaper:
         ]
 
     def shape_with_fallback(self, run: str) -> list[Glyph]:
-        """Shape one script run, taking pieces the face lacks from its fallbacks; `.notdef` (gid 0) where all lack them."""
+        """Shape one script run, words the face lacks with its fallbacks; `.notdef` (gid 0) for what none has."""
         glyphs = self.shape(run)
         if len(self.fonts) == 1 or all(glyph.gid for glyph in glyphs):
             return glyphs
@@ -109,46 +109,85 @@ class Shaper:
         if [font for font, _, _ in pieces] == [0]:
             return glyphs
         return [
-            Glyph(glyph.font, glyph.gid, glyph.cluster + start, glyph.x_offset, glyph.y_offset, glyph.advance)
+            glyph._replace(cluster=glyph.cluster + start)
             for font, start, piece in pieces
             for glyph in self.shape(piece, font)
         ]
 
     def _pieces(self, run: str) -> Iterator[tuple[int, int, str]]:
-        """(font, start, piece): whole run in one font if one has it all, else the first font that has each character."""
-        characters = {ord(character) for character in run}
-        for font, cmap in enumerate(self._cmaps):
-            if characters <= cmap:
-                yield font, 0, run
-                return
+        """(font, start, piece) of words and what lies between; neighbours that take the same font stay together."""
         start, current = 0, 0
-        for position, character in enumerate(run):
-            fonts = [font for font, cmap in enumerate(self._cmaps) if ord(character) in cmap]
-            stays = current in fonts or unicodedata.combining(character) or "\u17b6" <= character <= "\u17dd"
-            chosen = current if stays else (fonts[0] if fonts else 0)
-            if chosen != current and position > start:
+        for position, font in self._choices(run):
+            if font != current and position > start:
                 yield current, start, run[start:position]
                 start = position
-            current = chosen
+            current = font
         yield current, start, run[start:]
+
+    def _choices(self, run: str) -> Iterator[tuple[int, int]]:
+        """Font of each part: of a whole word the first that has it all, so that words do not depend on each other."""
+        for match in _WORD.finditer(run):
+            word = match.group()
+            codes = {ord(character) for character in word}
+            whole = next((font for font, cmap in enumerate(self._cmaps) if codes <= cmap), None)
+            if whole is not None:
+                yield match.start(), whole
+                continue
+            current = 0
+            for position, character in enumerate(word, match.start()):
+                fonts = [font for font, cmap in enumerate(self._cmaps) if ord(character) in cmap]
+                stays = current in fonts or unicodedata.combining(character) or "\u17b6" <= character <= "\u17dd"
+                current = current if stays else (fonts[0] if fonts else 0)
+                yield position, current
 
     def extents(self, glyph: Glyph) -> tuple[int, int, int, int] | None:
         """Exact ink box of a glyph in font units (left, bottom, right, top), None without ink."""
-        known = self._extents[glyph.font]
-        if glyph.gid not in known:
-            box = self.fonts[glyph.font].get_glyph_extents(glyph.gid)
-            empty = box is None or not (box.width and box.height)
-            known[glyph.gid] = (
-                None
-                if empty
-                else (box.x_bearing, box.y_bearing + box.height, box.x_bearing + box.width, box.y_bearing)
-            )
-        return known[glyph.gid]
+        box = self.fonts[glyph.font].get_glyph_extents(glyph.gid)
+        if box is None or not (box.width and box.height):
+            return None
+        return box.x_bearing, box.y_bearing + box.height, box.x_bearing + box.width, box.y_bearing
 
-    def is_visible_coeng(self, glyph: Glyph) -> bool:
+    def boxes_em16(self, font: int, gid: int) -> tuple[int, int] | None:
+        """Bottom and top of a glyph's ink in 1/65536 em, None without ink; kept, for every run asks."""
+        known = self._boxes[font]
+        if gid not in known:
+            box, upem = self.extents(Glyph(font, gid, 0, 0, 0, 0)), self.upem[font]
+            known[gid] = None if box is None else (to_em16(box[1], upem), to_em16(box[3], upem))
+        return known[gid]
+
+    def is_visible_coeng(self, font: int, gid: int) -> bool:
         """Whether a glyph is the bare sign U+17D2 with ink: shaping found no subscript form."""
-        return glyph.gid == self._coeng[glyph.font] and self.extents(glyph) is not None
+        return gid == self._coeng[font] and self.boxes_em16(font, gid) is not None
 
     def has(self, text: str) -> bool:
         """Whether every character has a glyph somewhere in the chain (before shaping)."""
         return all(any(ord(character) in cmap for cmap in self._cmaps) for character in text)
+
+
+def undrawn(shaper: Shaper, piece: str, glyphs: Sequence[Glyph]) -> str:
+    """Characters of a piece that its glyphs do not show as they should.
+
+    Three ways a font fails without a word: `.notdef`; a glyph without an outline where there should be ink; and a coeng
+    that the font could not stack and draws as the sign itself.
+    """
+    inked, failed = set(), set()
+    for font, gid, cluster, *_ in glyphs:
+        if gid == 0 or shaper.is_visible_coeng(font, gid):
+            failed.add(cluster)
+        elif shaper.boxes_em16(font, gid) is not None:
+            inked.add(cluster)
+    starts = {glyph.cluster for glyph in glyphs}
+    if not failed and len(starts) == len(inked):
+        return ""
+    ordered = sorted(starts)
+    lost = "".join(
+        piece[start:end]
+        for start, end in zip(ordered, [*ordered[1:], len(piece)], strict=True)
+        if start in failed or start not in inked
+    )
+    return lost.replace(" ", "").replace("\u200c", "")
+
+
+def to_em16(value_fu: int, upem: int) -> int:
+    """Font units to 1/65536 em, rounded half up."""
+    return (2 * value_fu * EM16 + upem) // (2 * upem)

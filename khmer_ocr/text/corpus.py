@@ -14,7 +14,15 @@ from typing import Any
 from tqdm import tqdm
 
 from khmer_ocr.errors import ConfigError, CorpusError, RunConflictError
-from khmer_ocr.text.corpus_files import SPLITS, SplitReport, SplitWriter, check_place, check_run, output_errors
+from khmer_ocr.text.corpus_files import (
+    SPLITS,
+    SplitReport,
+    SplitWriter,
+    check_place,
+    check_run,
+    output_errors,
+    sole_run,
+)
 from khmer_ocr.text.normalize import NORMALIZER_VERSION
 from khmer_ocr.text.readers import find_inputs, foreign_files, read_documents, text_documents
 from khmer_ocr.text.sieve import Sieve, SieveCounts
@@ -58,6 +66,7 @@ class CorpusReport:
     output_dir: Path
     splits: Mapping[str, SplitReport]
     documents: Mapping[str, int]
+    lines_read: int
     dropped: Mapping[str, int]
     moved_near_copies: int
     split_by: str
@@ -68,6 +77,31 @@ class CorpusReport:
     def lines(self) -> int:
         """Lines in all splits."""
         return sum(split.lines for split in self.splits.values())
+
+    def __str__(self) -> str:
+        rows = list(self._rows())
+        name_chars = max(len(name) for name, _, _ in rows)
+        count_chars = max(len(f"{count:,}") for _, count, _ in rows)
+        lines = [f"Corpus in {self.output_dir}"]
+        lines += [f"  {name:<{name_chars}}  {count:>{count_chars},}  {note}".rstrip() for name, count, note in rows]
+        if self.split_by == "line":
+            lines.append("Divided line by line: there are too few documents for three splits.")
+        lines += [f"Warning: {warning}" for warning in self.warnings]
+        return "\n".join([*lines, f"Next: khmer-ocr generate --corpus-dir {self.output_dir}"])
+
+    def _rows(self) -> Iterator[tuple[str, int, str]]:
+        """Name, count and note of each line of the printed report."""
+        for what, count in self.documents.items():
+            yield f"documents {what.replace('_', ' ')}", count, ""
+        yield "lines read", self.lines_read, ""
+        rate_lines_per_s = self.lines / max(self.elapsed_s, 1e-3)
+        yield "lines written", self.lines, f"in {self.elapsed_s:.1f} s, {rate_lines_per_s:,.0f} lines/s"
+        for split, written in self.splits.items():
+            yield f"  {split}", written.lines, f"{100 * written.lines / self.lines:4.1f} %"
+        yield "near-copies moved", self.moved_near_copies, "to the split of the line they resemble"
+        yield "dropped", sum(self.dropped.values()), ""
+        for reason, count in sorted(self.dropped.items(), key=lambda item: -item[1]):
+            yield f"  {reason.replace('_', ' ')}", count, ""
 
 
 def sample_lines() -> list[str]:
@@ -88,14 +122,15 @@ def process_corpus(config: CorpusConfig, *, progress: bool = True) -> CorpusRepo
     Raises:
         CorpusError: an input is unusable, or no Khmer line survived.
         OutputError: the output folder cannot be written or lies inside an input.
-        RunConflictError: the output folder holds another corpus and `overwrite` is not set.
+        RunConflictError: the output folder holds another corpus and `overwrite` is not set, or another run is at work
+            there.
     """
     started = time.perf_counter()
     files = find_inputs(config.input)
     check_place(config.output_dir, config.input, files)
     run = _run_identity(config, files)
-    stored = None if config.overwrite else check_run(config.output_dir, run)
-    with output_errors(config.output_dir):
+    with output_errors(config.output_dir), sole_run(config.output_dir):
+        stored = None if config.overwrite else check_run(config.output_dir, run)
         split_by = "document"
         writer, counts = _sift(config, files, progress, by_line=False)
         # Nearly always enough; a handful of documents can leave a split empty.
@@ -113,6 +148,7 @@ def process_corpus(config: CorpusConfig, *, progress: bool = True) -> CorpusRepo
         output_dir=config.output_dir,
         splits=writer.report(),
         documents=dict(counts.documents),
+        lines_read=counts.lines_read,
         dropped=dict(counts.dropped),
         moved_near_copies=counts.moved,
         split_by=split_by,

@@ -1,6 +1,7 @@
 """The folder of a processed corpus: refused when it holds another one, written whole or not at all."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from khmer_ocr.errors import OutputError, RunConflictError
 
 SPLITS = ("train", "val", "test")
 STATS = "corpus_stats.json"
+LOCK = ".lock"
 _ADVICE = {
     errno.ENOSPC: "The disk is full: free some space or name another --output-dir.",
     errno.EDQUOT: "The disk quota is used up: free some space or name another --output-dir.",
@@ -46,6 +48,45 @@ def output_errors(folder: Path) -> Iterator[None]:
         raise OutputError(
             f"{folder} cannot be written: {error.strerror or error}. {advice} Nothing was changed."
         ) from error
+
+
+@contextmanager
+def sole_run(folder: Path) -> Iterator[None]:
+    """Keep other runs out of an output folder, made if need be; the lock dies with its process.
+
+    Args:
+        folder: the output folder.
+
+    Raises:
+        RunConflictError: another run writes there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / LOCK
+    handle = _locked(file)
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _locked(file: Path) -> int:
+    while True:
+        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its last holder may have removed the file between the two calls; then the lock is on nothing.
+            if file.exists() and os.path.samestat(os.fstat(handle), file.stat()):
+                return handle
+        except BlockingIOError as error:
+            os.close(handle)
+            raise RunConflictError(
+                f"Another run writes to {file.parent} at this moment. Wait for its end, or name another --output-dir."
+            ) from error
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
 
 
 def check_place(folder: Path, inputs: Sequence[Path], files: Sequence[Path]) -> None:

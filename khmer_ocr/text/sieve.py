@@ -40,6 +40,7 @@ class SieveCounts:
     """What a sieve let through and what it held back, by reason."""
 
     documents: Counter[str] = field(default_factory=Counter)
+    lines_read: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     moved: int = 0
 
@@ -104,6 +105,7 @@ class Sieve:
         """Take the raw text of a document, paragraphs divided by line ends."""
         self.counts.documents["read"] += 1
         raw_lines = [line for line in split_lines([text]) if line.strip()]
+        self.counts.lines_read += len(raw_lines)
         if not is_khmer(text):
             self.counts.documents["not_khmer"] += 1
             self.counts.dropped["in_document_not_khmer"] += len(raw_lines)
@@ -123,6 +125,7 @@ class Sieve:
 
     def add_line(self, text: str) -> None:
         """Take a line that is a document of its own and Khmer by construction."""
+        self.counts.lines_read += 1
         for line in cut(text, self._max_chars, self._min_chars):
             if self._keeps(line):
                 self._add(line)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 from trees import pixels, png, write_shard
 
-from khmer_ocr.dataset import images
+from khmer_ocr.dataset import images, shards
 from khmer_ocr.errors import DatasetError
 
 PAGE = pixels("train", 3)
@@ -187,9 +187,9 @@ def test_members_lie_where_they_are_said_to(tmp_path, tar_format):
     long_name = [] if tar_format == tarfile.USTAR_FORMAT else [("n" * 150, b"does not fit a ustar header")]
     members = [*MEMBERS, ("ខ្មែរ.txt", b"x" * 513), *long_name]
     write_shard(path, [*members, ("./plain.txt", b"as `tar cf x.tar .` names it")], tar_format)
-    found = images.tar_members(tmp_path, path)
+    found = shards.tar_members(tmp_path, path)
     wanted = {**dict(members), "plain.txt": b"as `tar cf x.tar .` names it"}
-    assert {name: images.read_member(tmp_path, path, *place) for name, place in found.items()} == wanted
+    assert {name: shards.read_member(tmp_path, path, *place) for name, place in found.items()} == wanted
 
 
 def test_the_quick_walk_finds_what_the_standard_library_finds(tmp_path):
@@ -197,7 +197,7 @@ def test_the_quick_walk_finds_what_the_standard_library_finds(tmp_path):
     write_shard(path, [(f"train_{i:06d}.txt", bytes(i * 37)) for i in range(60)])
     with tarfile.open(path) as tar:
         wanted = {member.name: (member.offset_data, member.size) for member in tar}
-    assert images.tar_members(tmp_path, path) == wanted
+    assert shards.tar_members(tmp_path, path) == wanted
 
 
 def test_damaged_tars_are_named(tmp_path):
@@ -214,7 +214,7 @@ def test_damaged_tars_are_named(tmp_path):
     ):
         path.write_bytes(broken)
         with pytest.raises(DatasetError, match=fault):
-            images.tar_members(tmp_path, path)
+            shards.tar_members(tmp_path, path)
     write_shard(path, [MEMBERS[0], MEMBERS[0]])
     with pytest.raises(DatasetError, match="twice"):
-        images.tar_members(tmp_path, path)
+        shards.tar_members(tmp_path, path)

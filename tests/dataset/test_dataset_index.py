@@ -23,7 +23,8 @@ from trees import (
 )
 
 from khmer_ocr.dataset import layout
-from khmer_ocr.dataset.index import Strings, build_index, iter_samples, load_index, read_header
+from khmer_ocr.dataset.index import Strings, build_index, load_index
+from khmer_ocr.dataset.metadata import iter_samples, read_header
 from khmer_ocr.errors import DatasetError, SplitNotFoundError
 
 OTHER_LAYOUTS = [

@@ -154,6 +154,55 @@ def test_an_extra_file_is_named_and_asks_for_no_repair(files, name):
     assert report.damaged_chunks() == {}
 
 
+LEFT = [
+    "images/.train_000003.png.4711.partial",
+    "images/.train_000012.png.partial",
+    "labels/.train_000003.txt.4711.partial",
+    "shards/.train-000000.tar.4711.partial",
+    "shards/.train-000000.idx.4711.partial",
+]
+NOT_LEFT = [
+    "images/.train_000003.txt.4711.partial",
+    "images/.val_000003.png.4711.partial",
+    "images/.train_000003.png.4711.partial.png",
+    "images/.train_000003.png.mine.partial",
+    "images/.notes.4711.partial",
+    "images/train_000003.png.4711.partial",
+    "labels/.train_000003.txt.4711.partial~",
+    "labels/.train_000003.txt",
+    "shards/.train_000000.tar.4711.partial",
+]
+
+
+def test_what_a_killed_process_left_is_told_from_the_files_of_the_user(files):
+    (files / "train/shards").mkdir()
+    for name in (*LEFT, *NOT_LEFT):
+        damage_file(files, name, b"half")
+    report = check(files)
+    assert {(p.index, p.filename) for p in report.problems} == {(None, name) for name in (*LEFT, *NOT_LEFT)}
+    assert all("is extra" in p.fault and ("killed" in p.fault) is p.leftover for p in report.problems)
+    assert sorted(report.leftovers()) == sorted(files / "train" / name for name in LEFT)
+    for path in report.leftovers():
+        path.unlink()
+    assert report.leftovers() == []
+    assert sorted(p.filename for p in check(files).problems) == sorted(NOT_LEFT)
+
+
+def test_only_plain_files_count_as_left_behind(files, tmp_path):
+    folder, link = (files / "train/images" / f".train_{i:06d}.png.1.partial" for i in (1, 2))
+    folder.mkdir()
+    (tmp_path / "kept").write_text("mine")
+    link.symlink_to(tmp_path / "kept")
+    report = check(files)
+    assert len(report.problems) == 2 and report.leftovers() == []
+
+
+def test_extra_members_of_a_shard_are_never_left_behind(shards):
+    rewrite_shard(shards, lambda members: {**members, ".train_000044.png.1.partial": b""})
+    report = check(shards)
+    assert len(report.problems) == 1 and not report.problems[0].leftover and report.leftovers() == []
+
+
 def test_extra_members_and_extra_shards_are_named(shards):
     rewrite_shard(shards, lambda members: {**members, "train_000044.png": b""})
     write_shard(shards / "train/shards/train-000001.tar", [])

@@ -426,6 +426,33 @@ def test_pip_package_is_checked_not_fetched(bench: Bench) -> None:
     assert "wanted 000000" in bench.failure(wrong)
 
 
+def test_the_report_says_what_is_where(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.serve(make_tar(FILES))
+    packages = tiny("@test/one", "One"), tiny("@test/two", "Two")
+    bench.install(*packages, only=("two",))
+    monkeypatch.chdir(bench.folder)
+    report = install_fonts(Path("fonts"), progress=False, catalogue=Catalogue(packages))
+    assert str(report).splitlines() == [
+        "Font packages in fonts",
+        "  installed          1",
+        "  in place before    1",
+        "  font files         2",
+        "  families           1",
+        "  @test/one  installed",
+        "  @test/two  in place before",
+        "Next: khmer-ocr fonts check",
+    ]
+    many = InstallReport(installed=tuple(map(str, range(1234))), destination=Path("elsewhere"), files=3, families=2)
+    assert str(many).splitlines() == [
+        "Font packages in elsewhere",
+        "  installed       1234",
+        "  in place before    0",
+        "  font files         3",
+        "  families           2",
+        "Next: khmer-ocr fonts check --fonts-dir elsewhere",
+    ]
+
+
 def check_installed(folder: Path, name: str) -> None:
     package = next(package for package in load_catalogue().packages if package.slug == name)
     for face in package.faces:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from khmer_ocr.errors import ConfigError
 from khmer_ocr.text.charset import EOS, PAD, SOS, SPECIALS, UNK, Charset
+from khmer_ocr.text.corpus import sample_lines
 from khmer_ocr.text.synthesize import synthesize_lines
 
 
@@ -26,6 +27,10 @@ def test_default_holds_what_is_synthesized_and_nothing_that_labels_lack() -> Non
         assert charset.missing(line) == set()
     assert not {"\u17a3", "\u17a4", "\u17b4", "\u17b5", "\u17d8", "\u200b", "\t", "\u00a0"} & set(charset.characters)
     assert {"\u17d3", "\u17dd", "\u200c", "é", "…", "~", " "} <= set(charset.characters)
+
+
+def test_default_holds_every_character_of_the_bundled_sample() -> None:
+    assert Charset.default().missing("".join(sample_lines())) == set()
 
 
 @given(st.text(st.sampled_from(Charset.default().characters), max_size=60))

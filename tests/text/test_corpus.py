@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from khmer_ocr.errors import ConfigError, CorpusError, OutputError, RunConflictError
 from khmer_ocr.text.corpus import CorpusConfig, CorpusReport, process_corpus, sample_lines
-from khmer_ocr.text.corpus_files import SPLITS
+from khmer_ocr.text.corpus_files import LOCK, SPLITS, SplitReport, sole_run
 from khmer_ocr.text.lines import cut
 from khmer_ocr.text.normalize import NORMALIZER_VERSION, normalize
 from khmer_ocr.text.seen import SeenTable, significant
@@ -375,6 +375,72 @@ def test_output_and_input_are_kept_apart(tmp_path: Path) -> None:
         run(tmp_path / "file", source)
     with pytest.raises(OutputError, match="A file stands where a folder is wanted"):
         run(tmp_path / "file" / "out", source)
+
+
+def test_two_runs_do_not_write_to_one_folder_at_once(tmp_path: Path) -> None:
+    source, out = write(tmp_path / "a.txt", *documents(40, 3)), tmp_path / "out"
+    with sole_run(out):
+        with pytest.raises(RunConflictError, match=r"Another run writes to .*out at this moment"):
+            run(out, source)
+        assert [path.name for path in out.iterdir()] == [LOCK]
+        run(tmp_path / "other", source)
+    run(out, source)
+    assert set(snapshot(out)) == set(FILES)
+
+
+def test_the_lock_of_a_killed_run_is_no_hindrance(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code = "import os, pathlib; from khmer_ocr.text.corpus_files import sole_run\n"
+    code += f"with sole_run(pathlib.Path({str(out)!r})): os._exit(3)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 3
+    assert (out / LOCK).exists()
+    run(out, write(tmp_path / "a.txt", *documents(40, 3)))
+    assert set(snapshot(out)) == set(FILES)
+
+
+def test_a_failed_run_takes_its_lock_away(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Only English here.\n", encoding="utf-8")
+    with pytest.raises(CorpusError):
+        run(tmp_path / "out", tmp_path / "a.txt")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_report_reads_as_a_table() -> None:
+    report = CorpusReport(
+        output_dir=Path("data/processed"),
+        splits={name: SplitReport(lines, 9 * lines, "") for name, lines in zip(SPLITS, (8000, 1500, 500), strict=True)},
+        documents={"read": 60, "kept": 57, "not_khmer": 3},
+        lines_read=12_345,
+        dropped={"too_short": 1, "duplicate": 2344},
+        moved_near_copies=7,
+        split_by="line",
+        warnings=("test.txt is small.",),
+        elapsed_s=2.5,
+    )
+    assert str(report).splitlines() == [
+        "Corpus in data/processed",
+        "  documents read           60",
+        "  documents kept           57",
+        "  documents not khmer       3",
+        "  lines read           12,345",
+        "  lines written        10,000  in 2.5 s, 4,000 lines/s",
+        "    train               8,000  80.0 %",
+        "    val                 1,500  15.0 %",
+        "    test                  500   5.0 %",
+        "  near-copies moved         7  to the split of the line they resemble",
+        "  dropped               2,345",
+        "    duplicate           2,344",
+        "    too short               1",
+        "Divided line by line: there are too few documents for three splits.",
+        "Warning: test.txt is small.",
+        "Next: khmer-ocr generate --corpus-dir data/processed",
+    ]
+
+
+def test_lines_read_are_counted_before_anything_is_cut_or_dropped(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.txt", ["ខ្មែរ", "ខ្មែរ", "", "ក" * 200], ["English"])
+    report = run(tmp_path / "out", source, synthesize=10)
+    assert report.lines_read == 4 + 10
 
 
 CALL = """

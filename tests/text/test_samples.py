@@ -1,11 +1,38 @@
 import re
 import unicodedata
 from importlib import resources
+from pathlib import Path
+
+import fontpkg
+import pytest
+import uharfbuzz
 
 from khmer_ocr.text.corpus import sample_lines
 from khmer_ocr.text.normalize import normalize
 from khmer_ocr.text.sieve import near_copy_key
 from khmer_ocr.text.syllables import find_broken
+from khmer_ocr.text.synthesize import synthesize_lines
+
+
+@pytest.fixture(scope="module")
+def embedded_font() -> uharfbuzz.Font:
+    """The font that comes with every installation."""
+    (file,) = fontpkg.families()["noto-sans-khmer"].files
+    return uharfbuzz.Font(uharfbuzz.Face(Path(file.path).read_bytes()))
+
+
+def undrawable(font: uharfbuzz.Font, line: str) -> list[str]:
+    buffer = uharfbuzz.Buffer()
+    buffer.add_str(line)
+    buffer.script, buffer.language, buffer.direction = "Khmr", "km", "ltr"
+    uharfbuzz.shape(font, buffer)
+    return [line[glyph.cluster] for glyph in buffer.glyph_infos if glyph.codepoint == 0]
+
+
+def test_the_embedded_font_alone_draws_every_line(embedded_font: uharfbuzz.Font) -> None:
+    assert undrawable(embedded_font, "ក□ខ") == ["□"]
+    for line in (*sample_lines(), *synthesize_lines(400, seed=3)):
+        assert undrawable(embedded_font, line) == [], line
 
 
 def test_there_are_many_varied_lines() -> None:

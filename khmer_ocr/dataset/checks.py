@@ -1,0 +1,193 @@
+"""What can be wrong with a split: its numbering, a part of its samples, files that do not belong there.
+
+Letters: N samples.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from khmer_ocr.dataset import images, layout, shards
+from khmer_ocr.dataset.index import SplitIndex
+from khmer_ocr.errors import DatasetError
+
+MAX_TOTAL = 1 << 31
+_OURS = {layout.IMAGES: ("_", "png"), layout.LABELS: ("_", "txt"), layout.SHARDS: ("-", "tar|idx")}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
+
+    Attributes:
+        split: the split it is in, "" for the whole data set.
+        index: number of the sample to make again, or None where no single sample is concerned.
+        filename: the image, label, shard or metadata file.
+        fault: what is wrong with it.
+    """
+
+    split: str
+    index: int | None
+    filename: str
+    fault: str
+
+    @property
+    def leftover(self) -> bool:
+        """True for a temporary file of ours; where nobody is writing, a killed process left it and it holds no data."""
+        folder, _, name = self.filename.partition("/")
+        return _is_leftover(self.split, folder, name)
+
+
+def _is_leftover(split: str, folder: str, name: str) -> bool:
+    """Whether a name is that of one of our files while it is written, with or without the number of the process."""
+    ours = _OURS.get(folder)
+    if ours is None:
+        return False
+    divider, suffixes = ours
+    pattern = rf"\.{re.escape(split)}{divider}[0-9]{{6,18}}\.(?:{suffixes})(?:\.[0-9]+)?\.partial"
+    return re.fullmatch(pattern, name, re.ASCII) is not None
+
+
+def brief(fault: Exception, path: str | Path) -> str:
+    """A message without the path, which the report prints itself, and without the advice, which it gives once."""
+    text = str(fault).removeprefix(str(path)).removeprefix(str(Path(path).parent)).lstrip(": ")
+    return text.split(". Run: ")[0].removesuffix(".")
+
+
+def number_of(split: str, filename: str) -> int | None:
+    """Number of a sample, or of the first sample of a shard, by its file name; None where the name is not ours."""
+    match = re.fullmatch(r"(.+)[_-]([0-9]{6,18})\.(png|tar)", filename)
+    if match is None:
+        return None
+    number = int(match[2])
+    if filename == layout.stem(split, number) + ".png":
+        return number
+    return number * layout.CHUNK if filename == layout.shard_name(split, number) else None
+
+
+def count_problems(index: SplitIndex, total: Any) -> Iterator[Problem]:
+    """Numbering from 0 without gaps, each number once, and as many as `generation_metadata.json` records."""
+    numbers = []
+    for i in range(len(index)):
+        name = index.filename(i)
+        number = number_of(index.split, name)
+        if number is None:
+            yield Problem(index.split, None, name, f"is not named like {layout.stem(index.split, i)}.png")
+        else:
+            numbers.append(number)
+    present, times = np.unique(np.array(numbers, np.int64), return_counts=True)
+    for number in present[times > 1].tolist():
+        yield Problem(index.split, number, layout.stem(index.split, number) + ".png", "stands in the metadata twice")
+    if not index.scanned and numbers != list(range(len(index))):
+        fault = (
+            "does not number its samples 0, 1, 2, ... in this order"  # so that rows are not numbers: no chunk is right
+        )
+        yield Problem(index.split, None, layout.SPLIT_METADATA, fault)
+    if total is not None and total != len(index):
+        fault = f"records {total} samples of {index.split}, which has {len(index)}"
+        yield Problem(index.split, None, layout.GENERATION_METADATA, fault)
+    end = total if type(total) is int and total < MAX_TOTAL else 0
+    for before, after in pairwise([-1, *present.tolist(), max(end, int(present.max(initial=-1)) + 1)]):
+        start = before + 1
+        while start < after:
+            stop = min(after, (start // layout.CHUNK + 1) * layout.CHUNK)
+            name = layout.stem(index.split, start) + ".png"
+            fault = "is missing" if stop - start == 1 else f"and the following {stop - start - 1} are missing"
+            yield Problem(index.split, start, name, fault)
+            start = stop
+
+
+def parts(index: SplitIndex) -> list[npt.NDArray[np.int64]]:
+    """Rows to check together: those of one shard, or as many as a chunk has."""
+    if index.shard_ids is None:
+        return [np.arange(start, min(start + layout.CHUNK, len(index))) for start in range(0, len(index), layout.CHUNK)]
+    order = np.argsort(index.shard_ids, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(index.shard_ids[order])) + 1)
+
+
+def part_problems(index: SplitIndex, rows_N: npt.NDArray[np.int64]) -> list[Problem]:
+    """What is wrong with the images, labels and shard members of some rows, all of one shard where there are shards."""
+    numbered = [(i, index.filename(i), number_of(index.split, index.filename(i))) for i in rows_N.tolist()]
+    shard_name = index.shard(numbered[0][0])
+    shard = None if shard_name is None else index.shard_path(shard_name)
+    try:
+        members = {} if shard is None else shards.tar_members(index.root, shard)
+    except DatasetError as error:
+        assert shard is not None
+        return [Problem(index.split, numbered[0][2], shard.name, brief(error, shard))]
+    problems = [
+        Problem(index.split, number, name, fault) for i, name, number in numbered for fault in _faults(index, i)
+    ]
+    if shard is None:
+        return problems
+    expected = set[str]()
+    for i, name, number in numbered:
+        stem = name.removesuffix(".png")
+        expected |= {name, f"{stem}.txt", f"{stem}.json"}
+        fault = _json_fault(index, i, shard, members.get(f"{stem}.json"))
+        if fault is not None:
+            problems.append(Problem(index.split, number, f"{stem}.json", fault))
+    for name in sorted(members.keys() - expected):
+        problems.append(Problem(index.split, None, f"{shard.name}/{name}", "is extra: the metadata does not know it"))
+    return problems
+
+
+def _json_fault(index: SplitIndex, i: int, shard: Path, place: tuple[int, int] | None) -> str | None:
+    if place is None:
+        return "is missing"
+    try:
+        text = json.loads(shards.read_member(index.root, shard, *place))["text"]
+    except (DatasetError, KeyError, TypeError, ValueError, RecursionError) as fault:
+        return f"is not the sample's JSON object ({fault})"
+    return None if text == index.text(i) else f"says {text!r}, the metadata says {index.text(i)!r}"
+
+
+def _faults(index: SplitIndex, i: int) -> Iterator[str]:
+    """What is wrong with the image and the label of row i."""
+    image, label = index.paths(i)
+    try:
+        pixels_HW = images.decode_image(index.image_bytes(i), image)
+    except DatasetError as fault:
+        yield brief(fault, image)
+    else:
+        seen, recorded = pixels_HW.shape[::-1], (int(index.widths[i]), int(index.heights[i]))
+        if seen != recorded:
+            yield f"is {seen[0]} x {seen[1]} px, the metadata says {recorded[0]} x {recorded[1]}"
+        elif index.pixel_hashes is not None:
+            pixel_hash = images.pixel_hash(pixels_HW)
+            if int(pixel_hash, 16) != index.pixel_hashes[i]:
+                yield f"has other pixels than recorded: hash {pixel_hash}, recorded {int(index.pixel_hashes[i]):016x}"
+    try:
+        text = index.label_text(i)
+    except DatasetError as fault:
+        yield f"label {brief(fault, label)}"
+    else:
+        if text != index.text(i):
+            yield f"label says {text!r}, the metadata says {index.text(i)!r}"
+
+
+def extra_problems(index: SplitIndex, known_files: set[str]) -> Iterator[Problem]:
+    """Files beside those of the samples; `known_files` have been reported already."""
+    stems = {index.filename(i).removesuffix(".png") for i in range(len(index))}
+    stems |= {name.removesuffix(".png") for name in known_files}
+    shard_stems = {name.removesuffix(".tar") for name in {*index.shards, *known_files}}
+    files = index.shard_ids is None
+    for folder, suffixes, wanted in (
+        (layout.IMAGES, (".png",), stems if files else set()),
+        (layout.LABELS, (".txt",), stems if files else set()),
+        (layout.SHARDS, (".tar", ".idx"), shard_stems),
+    ):
+        path = index.root / index.split / folder
+        for name in sorted(e.name for e in os.scandir(path)) if path.is_dir() else ():
+            if not name.endswith(suffixes) or name[:-4] not in wanted:
+                left = _is_leftover(index.split, folder, name)
+                fault = "a process that was killed left it behind" if left else "the metadata does not know it"
+                yield Problem(index.split, None, f"{folder}/{name}", f"is extra: {fault}")

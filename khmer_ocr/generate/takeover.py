@@ -1,0 +1,146 @@
+"""What becomes of what an output folder holds already: gone on with, refused, or cleared away."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from khmer_ocr.dataset import layout
+from khmer_ocr.dataset.index import read_header
+from khmer_ocr.errors import DatasetError, OutputError, RunConflictError
+from khmer_ocr.generate import source
+from khmer_ocr.generate.finish import complete_splits, read_overall, write_overall
+from khmer_ocr.generate.journal import Journal, differences
+from khmer_ocr.generate.sinks import partial_of
+
+log = logging.getLogger(__name__)
+RECORDED_ROOT = "output_dir"
+"""Key of `run.json`: the folder as it was first given, which the metadata carry wherever the folder is mounted."""
+_DIFFERENCES_SHOWN = 20
+
+
+def merged(known: dict[str, Any], identity: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The identity of a run that goes on, with all its splits, and in what it differs from the one known."""
+    splits = {**known.get("splits", {}), **identity["splits"]}
+    whole = {**identity, "splits": {name: splits[name] for name in layout.SPLITS if name in splits}}
+    before = {key: value for key, value in known.items() if key != RECORDED_ROOT}
+    same_splits = {name: splits[name] for name in before.get("splits", {}) if name in splits}
+    return whole, differences(before, {**whole, "splits": same_splits})
+
+
+def is_complete(journal: Journal, identity: dict[str, Any]) -> bool:
+    """Whether all that a run asks for stands there, made the same way, and nobody is at work."""
+    if journal.leftovers():
+        return False
+    wanted = set(identity["splits"])
+    try:
+        known = journal.known_run()
+        if known is None or not wanted <= set(complete_splits(journal.root)) or merged(known, identity)[1]:
+            return False
+        for name in sorted(wanted):
+            read_header(journal.root / name / layout.SPLIT_METADATA)
+    except (OutputError, DatasetError) as damage:
+        log.debug("%s; `take_over` decides what becomes of it", damage)
+        return False
+    return True
+
+
+def take_over(journal: Journal, identity: dict[str, Any], root_as_given: str, *, overwrite: bool) -> str:
+    """Decide under the journal's exclusive lock how to go on, and record it in the journal.
+
+    Args:
+        journal: of the output folder.
+        identity: what the run is made of.
+        root_as_given: the output folder as the user wrote it.
+        overwrite: replace what can't be gone on with.
+
+    Returns:
+        The output folder as the metadata carry it.
+
+    Raises:
+        RunConflictError: the folder holds something else, and `overwrite` is not set.
+        OutputError, DatasetError: what it holds is damaged, and `overwrite` is not set.
+    """
+    try:
+        known, overall = journal.known_run(), read_overall(journal.root)
+    except OutputError as damage:
+        if not overwrite:
+            raise
+        log.warning("%s; everything is drawn again", damage)
+        _clear(journal, set(layout.SPLITS))
+        known, overall = None, {}
+    run, gone = identity, set[str]()
+    if known is not None:
+        run, different = merged(known, identity)
+        if different and not overwrite:
+            raise RunConflictError(_conflict(journal.root, different))
+        if all(line.startswith("  splits.") for line in different):
+            gone = {line.split(".")[1] for line in different}
+        else:
+            gone, run = set(layout.SPLITS), identity
+    gone |= _unaccounted(journal, (known or {}).get("splits", {}), identity, overwrite=overwrite)
+    gone |= _damaged(journal, identity, overwrite=overwrite)
+    recorded = (known or {}).get(RECORDED_ROOT) or overall.get("generation_config", {}).get("output_dir")
+    if gone:
+        _clear(journal, gone)
+    recorded = recorded if recorded and run is not identity else root_as_given
+    journal.begin({**run, RECORDED_ROOT: recorded})
+    return str(recorded)
+
+
+def _conflict(root: Path, different: list[str]) -> str:
+    shown = different[:_DIFFERENCES_SHOWN]
+    if len(shown) < len(different):
+        shown.append(f"  ... and {len(different) - len(shown)} more")
+    return (
+        f"{root} holds a run of another configuration:\n"
+        + "\n".join(shown)
+        + "\nChoose another --output-dir, or give --overwrite to replace it."
+    )
+
+
+def _unaccounted(journal: Journal, known: dict[str, Any], identity: dict[str, Any], *, overwrite: bool) -> set[str]:
+    """Splits to be drawn whose folders hold something that no run here accounts for."""
+    names = {name for name in identity["splits"] if name not in known and source.stored_anything(journal.root, name)}
+    if names and not overwrite:
+        raise RunConflictError(
+            f"{journal.root} holds images of {', '.join(sorted(names))} that no run here accounts for. "
+            "Choose another --output-dir, or give --overwrite to replace them."
+        )
+    return names
+
+
+def _damaged(journal: Journal, identity: dict[str, Any], *, overwrite: bool) -> set[str]:
+    """Complete splits to be drawn again, since their metadata are not whole."""
+    names = set()
+    for name in sorted(complete_splits(journal.root).keys() & identity["splits"].keys()):
+        try:
+            read_header(journal.root / name / layout.SPLIT_METADATA)
+        except DatasetError as damage:
+            if not overwrite:
+                raise
+            log.warning("%s; the split is drawn again", damage)
+            names.add(name)
+    return names
+
+
+def _clear(journal: Journal, names: set[str]) -> None:
+    """Remove splits. What calls them complete goes first: killed half-way, nothing claims what is no longer there."""
+    root = journal.root
+    overall_file = root / layout.GENERATION_METADATA
+    if names >= set(layout.SPLITS):
+        overall_file.unlink(missing_ok=True)
+    elif overall := read_overall(root):
+        kept = {name: facts for name, facts in overall["splits"].items() if name not in names}
+        run = overall.get("run")
+        if isinstance(run, dict):
+            splits = {name: facts for name, facts in run.get("splits", {}).items() if name not in names}
+            overall["run"] = {**run, "splits": splits}
+        write_overall(root, overall, kept)
+    for name in sorted(names):
+        for file in (root / name / layout.SPLIT_METADATA, overall_file):
+            partial_of(file).unlink(missing_ok=True)
+        (root / name / layout.SPLIT_METADATA).unlink(missing_ok=True)
+        journal.forget(name)
+        if source.stored_anything(root, name):
+            log.info("removing what %s holds of %s", root, name)
+        source.remove_split(root, name)

@@ -1,0 +1,57 @@
+"""Raster files of the atlas on disk: a cache that checks itself and may always be thrown away.
+
+Letters: K rasters, N pixels.
+"""
+
+import logging
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+log = logging.getLogger(__name__)
+
+
+def _checksum(*arrays: npt.NDArray[Any]) -> int:
+    digest = xxhash.xxh3_64()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.intdigest()
+
+
+def read_rasters(
+    file: Path,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.uint8]] | None:
+    """Read keys, entries and pixels from a cache file; a damaged one is deleted and None comes back."""
+    why = "it does not match its checksum"
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            keys_K, entries_K5, pixels_N = stored["keys"], stored["entries"], stored["pixels"]
+            if int(stored["check"]) == _checksum(keys_K, entries_K5, pixels_N):
+                return keys_K, entries_K5, pixels_N
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, NotImplementedError) as error:
+        why = str(error)
+    log.warning("raster cache %s is damaged (%s); its glyphs are drawn anew", file, why)
+    file.unlink(missing_ok=True)
+    return None
+
+
+def write_rasters(
+    file: Path, keys_K: npt.NDArray[np.int64], entries_K5: npt.NDArray[np.int32], pixels_N: npt.NDArray[np.uint8]
+) -> None:
+    """Write a cache file atomically; a folder that can't be written costs a warning, never the run."""
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    check = np.uint64(_checksum(keys_K, entries_K5, pixels_N))
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as stream:
+            np.savez(stream, keys=keys_K, entries=entries_K5, pixels=pixels_N, check=check)
+        partial.replace(file)
+    except OSError as error:
+        log.warning("raster cache %s can't be written (%s); its glyphs will be drawn again next time", file, error)
+        if partial.exists():
+            partial.unlink()

@@ -1,0 +1,115 @@
+"""What all tests share: installed fonts and their measurements, real lines, the rule for GPU tests.
+
+Fonts are looked for in the repository's `fonts/` (filled by `khmer-ocr fonts install`); measurements stay in
+`.cache/tests`, so that a second run need not make them again.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from khmer_ocr.render.fonts import FontFace, find_faces
+from khmer_ocr.render.metrics import FaceMetrics, measure_all
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CORPUS = REPOSITORY.parent / "shared" / "corpus"
+# A variable font's instances, old Khmer OS tables, word-wise shaping, a companion for Latin, Graphite-era tables.
+FEW = ("NotoSansKhmer-Regular", "NotoSansKhmer-CondensedBold", "KhmerOS", "KhmerOSfreehand", "Battambang-Regular", "Mondulkiri-R")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ["KHMER_OCR_CACHE"] = str(REPOSITORY / ".cache" / "tests")
+    # First calls compile kernels; a time limit per example would only find that.
+    settings.register_profile("khmer_ocr", deadline=None)
+    settings.load_profile("khmer_ocr")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") is None:
+        return
+    try:
+        import torch
+    except ImportError:
+        seen = "torch is not installed"
+    else:
+        if torch.cuda.is_available():
+            return
+        seen = "torch sees no CUDA device"
+    if os.environ.get("KHMER_OCR_REQUIRE_GPU") == "1":
+        pytest.fail(f"{seen}, but KHMER_OCR_REQUIRE_GPU=1", pytrace=False)
+    pytest.skip(f"{seen}; KHMER_OCR_REQUIRE_GPU=1 makes this a failure")
+
+
+def without(what: str) -> None:
+    """Skip for want of fonts or of what tests them, unless this machine is said to have them."""
+    if os.environ.get("KHMER_OCR_REQUIRE_FONTS") == "1":
+        pytest.fail(f"{what}, but KHMER_OCR_REQUIRE_FONTS=1", pytrace=False)
+    pytest.skip(f"{what}; KHMER_OCR_REQUIRE_FONTS=1 makes this a failure")
+
+
+@pytest.fixture(scope="session")
+def fonts_dir() -> Path:
+    """The repository's folder of fonts, whatever is in it."""
+    return REPOSITORY / "fonts"
+
+
+@pytest.fixture(scope="session")
+def embedded() -> list[FontFace]:
+    """The faces that come with the package, installed fonts or not."""
+    return find_faces(fonts_dir=REPOSITORY / "no-such-folder")
+
+
+@pytest.fixture(scope="session")
+def faces(fonts_dir: Path) -> list[FontFace]:
+    """All installed and embedded faces, held-out ones included."""
+    found = find_faces(fonts_dir=fonts_dir, heldout=True)
+    if len({face.family for face in found}) < 10:
+        without("only the embedded font is here (run: khmer-ocr fonts install)")
+    return found
+
+
+@pytest.fixture(scope="session")
+def metrics(faces: list[FontFace]) -> dict[str, FaceMetrics]:
+    """Measurements of all faces, by name."""
+    return measure_all(faces, progress=False)
+
+
+@pytest.fixture(scope="session")
+def few_faces(faces: list[FontFace]) -> list[FontFace]:
+    """A few faces of different kinds."""
+    return [face for name in FEW for face in faces if face.name == name]
+
+
+@pytest.fixture(scope="session")
+def corpus_lines() -> list[str]:
+    """Lines of the shared corpus as the corpus command cuts them, each once; broken ones included."""
+    from khmer_ocr.text.lines import cut
+
+    if not CORPUS.is_dir():
+        pytest.skip("../shared/corpus is not here")
+    lines: dict[str, None] = {}
+    for file in sorted(CORPUS.glob("*.txt")):
+        for raw in file.read_text(encoding="utf-8").split("\n"):
+            lines.update(dict.fromkeys(line for line in cut(raw, 90) if line))
+    return list(lines)
+
+
+@pytest.fixture(scope="session")
+def real_lines() -> list[str]:
+    """Natural lines: of the shared corpus where it is, else the bundled sample."""
+    from khmer_ocr.text.corpus import sample_lines
+
+    if not CORPUS.is_dir():
+        return sample_lines()
+    raw = (CORPUS / "lo_help.txt").read_text(encoding="utf-8").split("\n")
+    return sample_lines() + [line for line in _normal(raw[:: max(1, len(raw) // 3000)]) if line]
+
+
+def _normal(raw: list[str]) -> Iterator[str]:
+    from khmer_ocr.text.lines import cut
+
+    for paragraph in raw:
+        yield from cut(paragraph, 90)

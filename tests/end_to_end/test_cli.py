@@ -1,0 +1,139 @@
+"""The commands as a stranger types them: real processes, real files."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments: str, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "khmer_ocr.cli", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=300)
+    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set made by the commands of the README, from a folder without fonts/: the embedded font draws it."""
+    folder = tmp_path_factory.mktemp("made")
+    said = run("corpus", "--sample", "--synthesize", "300", "--quiet", cwd=folder).stdout
+    assert "train" in said
+    said = run("generate", "--quiet", cwd=folder).stdout
+    assert "train:" in said and "complete" in said
+    return folder
+
+
+def test_the_tree_is_the_one_users_know(made: Path) -> None:
+    root = made / "data/synthetic"
+    overall = json.loads((root / "generation_metadata.json").read_text())
+    assert set(overall["generation_config"]) >= {"corpus_dir", "output_dir", "image_height", "augment_train", "fonts"}
+    assert overall["generation_config"]["corpus_dir"] == "data/processed"
+    total = 0
+    for split in ("train", "val", "test"):
+        metadata = json.loads((root / split / "metadata.json").read_text())
+        assert metadata["split"] == split and metadata["augmentation_applied"] is False
+        assert metadata["total_samples"] == len(metadata["samples"]) > 0
+        total += metadata["total_samples"]
+        for i, sample in enumerate(metadata["samples"]):
+            assert sample["filename"] == f"{split}_{i:06d}.png"
+            assert sample["image_path"] == f"data/synthetic/{split}/images/{split}_{i:06d}.png"
+            assert sample["label_path"] == f"data/synthetic/{split}/labels/{split}_{i:06d}.txt"
+            assert (made / sample["label_path"]).read_text(encoding="utf-8") == sample["text"]
+            with Image.open(made / sample["image_path"]) as image:
+                assert image.mode == "L" and image.size == (sample["image_width"], sample["image_height"])
+    assert overall["total_images"] == total
+
+
+def test_verify_finds_nothing_then_finds_and_repairs_what_is_broken(made: Path, tmp_path: Path) -> None:
+    root = tmp_path / "moved"
+    subprocess.run(["cp", "-r", made / "data/synthetic", root], check=True)
+    assert "Nothing is wrong" in run("verify", str(root), "--quiet").stdout
+    image = root / "train/images/train_000003.png"
+    whole = image.read_bytes()
+    image.write_bytes(whole[:40])
+    label = root / "val/labels/val_000001.txt"
+    text = label.read_bytes()
+    label.write_text("ខុស", encoding="utf-8")
+    said = run("verify", str(root), "--quiet", code=1).stdout
+    assert "train_000003.png" in said and "val_000001" in said
+    assert "Nothing is wrong" in run("verify", str(root), "--repair", "--quiet", cwd=made).stdout
+    assert image.read_bytes() == whole and label.read_bytes() == text
+
+
+def test_stats_and_preview_show_what_is_there(made: Path, tmp_path: Path) -> None:
+    said = run("stats", "data/synthetic", cwd=made).stdout
+    assert "train" in said and "NotoSansKhmer" in said
+    sheet = tmp_path / "sheet.png"
+    said = run("preview", "data/synthetic", "-o", str(sheet), "--count", "6", cwd=made).stdout
+    assert "6 of" in said
+    with Image.open(sheet) as image:
+        pixels = np.asarray(image)
+    assert pixels.shape[0] > 3 * 40 and (pixels == 255).mean() > 0.5 and pixels.min() < 40
+
+
+def test_scripts_are_doors_to_the_same_commands(made: Path, tmp_path: Path) -> None:
+    script = ROOT / "scripts/generate_synthetic_images.py"
+    flags = ["--corpus-dir", str(made / "data/processed"), "--output-dir", str(tmp_path / "out"), "--max-lines", "20"]
+    flags += ["--splits", "train", "val", "--no-augment", "--log-level", "WARNING", "--stats"]
+    done = subprocess.run([sys.executable, script, *flags], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out/train/metadata.json").read_text())["total_samples"] == 20
+    overall = json.loads((tmp_path / "out/generation_metadata.json").read_text())
+    assert overall["generation_config"]["augment_train"] is False and set(overall["splits"]) == {"train", "val"}
+    help_text = subprocess.run(
+        [sys.executable, ROOT / "scripts/process_corpus.py", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "--input" in help_text and "--synthesize" in help_text
+
+
+KNOWN_FLAGS = {
+    "corpus": "--input --output-dir --min-chars --max-chars --seed --sample --synthesize --overwrite --quiet",
+    "generate": "--corpus-dir --output-dir --fonts --splits --max-lines --seed --workers --shard --format --png-level "
+    "--image-height --crop --no-augment --overwrite --system-fonts --config --stats --log-level --quiet",
+    "verify": "--repair --quiet",
+    "preview": "--output -o --split --count --columns --seed",
+    "fonts": "--fonts-dir --system-fonts --output -o --quiet",
+    "stats": "",
+}
+
+
+@pytest.mark.parametrize("verb", KNOWN_FLAGS)
+def test_flags_stay(verb: str) -> None:
+    help_text = run(verb, "--help").stdout
+    missing = [flag for flag in KNOWN_FLAGS[verb].split() if flag not in help_text]
+    assert not missing
+
+
+def test_errors_are_one_message_without_a_traceback(tmp_path: Path) -> None:
+    done = run("generate", "--corpus-dir", str(tmp_path / "none"), "--quiet", code=2)
+    assert "Split file not found" in done.stderr and "process_corpus.py" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = run("generate", "--shard", "3", "--corpus-dir", str(tmp_path), code=2)
+    assert "wanted i/n" in done.stderr
+    done = run("stats", str(tmp_path / "none"), code=2)
+    assert "khmer-ocr generate" in done.stderr
+    done = run("corpus", "--output-dir", str(tmp_path / "x"), code=2)
+    assert "--input" in done.stderr
+
+
+def test_importing_does_no_work() -> None:
+    heavy = "{'torch', 'numba', 'nvidia', 'kornia'} & set(sys.modules)"
+    code = f"import sys, khmer_ocr, khmer_ocr.cli; print({heavy})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_public_names_resolve() -> None:
+    import khmer_ocr
+
+    for name in khmer_ocr.__all__:
+        assert getattr(khmer_ocr, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        khmer_ocr.nothing

@@ -1,0 +1,70 @@
+"""A small corpus and the trees drawn from it."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from generating import CACHE, LINES, Corpora, misspelt, run, tree_hash
+
+from khmer_ocr.text.corpus import CorpusConfig, process_corpus, sample_lines
+from khmer_ocr.text.synthesize import synthesize_lines
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder() -> Iterator[None]:
+    before = os.environ.get("KHMER_OCR_CACHE")
+    os.environ["KHMER_OCR_CACHE"] = str(CACHE)
+    yield
+    if before is None:
+        del os.environ["KHMER_OCR_CACHE"]
+    else:
+        os.environ["KHMER_OCR_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> Corpora:
+    folder = tmp_path_factory.mktemp("corpora")
+    processed, raw = folder / "processed", folder / "raw"
+    lines = [*sample_lines(), *synthesize_lines(LINES, seed=11)]
+    (folder / "text.txt").write_text("\n\n".join(lines), encoding="utf-8")
+    process_corpus(CorpusConfig(input=(folder / "text.txt",), output_dir=processed), progress=False)
+    raw.mkdir()
+    for split in ("train", "val", "test"):
+        good = (processed / f"{split}.txt").read_text(encoding="utf-8").splitlines()
+        bad = "\ufeff" + "\r\n".join(misspelt(line, n) for n, line in enumerate(good)) + "\r\n"
+        (raw / f"{split}.txt").write_bytes(bad.encode())
+    return Corpora(processed, raw)
+
+
+@pytest.fixture
+def corpus(corpora: Corpora) -> Path:
+    return corpora.processed
+
+
+@pytest.fixture(scope="session")
+def reference(corpora: Corpora, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All splits, one worker, uninterrupted."""
+    folder = tmp_path_factory.mktemp("reference")
+    run(corpora.processed, folder, "--workers", "1")
+    return folder / "out"
+
+
+@pytest.fixture(scope="session")
+def reference_hash(reference: Path) -> str:
+    return tree_hash(reference)
+
+
+@pytest.fixture(scope="session")
+def webdataset_run(corpora: Corpora, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The training split as tar shards."""
+    folder = tmp_path_factory.mktemp("webdataset")
+    run(corpora.processed, folder, "--format", "webdataset", "--splits", "train")
+    return folder / "out"
+
+
+@pytest.fixture
+def copy_of_reference(reference: Path, tmp_path: Path) -> Path:
+    shutil.copytree(reference, tmp_path / "out")
+    return tmp_path / "out"
