@@ -1,7 +1,5 @@
 """Draw damaged samples of a stored data set again, from what the data set says of itself."""
 
-import os
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from khmer_ocr.errors import ConfigError, DatasetError, FontError
 from khmer_ocr.generate.finish import read_overall
 from khmer_ocr.generate.generator import SyntheticImageGenerator
 from khmer_ocr.generate.identity import run_identity
+from khmer_ocr.generate.journal import Journal
 from khmer_ocr.generate.sinks import open_sink
 from khmer_ocr.generate.worker import Artist, Job
 from khmer_ocr.render.atlas import cache_dir
@@ -49,15 +48,18 @@ def repair(root: Path, report: VerifyReport, *, progress: bool = True) -> None:
         max_lines = run["splits"][split]["max_lines"]
         generator.generate([split], max_lines, format=run["format"], png_level=run["png_level"], progress=progress)
     todo = {split: chunks for split, chunks in report.damaged_chunks().items() if split not in lost}
-    if todo:
-        _draw_chunks(root, generator, overall, todo, progress=progress)
+    with Journal(root).locked(0, 1):
+        for leftover in report.leftovers():
+            leftover.unlink(missing_ok=True)
+        if todo:
+            _draw_chunks(root, generator, overall, todo, progress=progress)
 
 
 def _generator_of(root: Path, settings: dict[str, Any], run: dict[str, Any]) -> SyntheticImageGenerator:
     generator = SyntheticImageGenerator(
         settings["corpus_dir"],
         root,
-        fonts=sorted(settings.get("font_files", settings["fonts"])),
+        fonts=settings.get("font_files"),
         random_seed=run["seed"],
         augment_train=settings["augment_train"],
     )
@@ -92,22 +94,21 @@ def _draw_chunks(
             faces=tuple(generator.faces),
             metrics=generator.metrics,
             render=generator.render,
-            root=overall["generation_config"]["output_dir"],
+            root=root.as_posix(),
             format=run["format"],
             png_level=run["png_level"],
             seed=run["seed"],
             atlas_dir=cache_dir() / "atlas",
+            recorded_root=overall["generation_config"]["output_dir"],
         )
     )
     pairs = [(split, chunk) for split, chunks in todo.items() for chunk in chunks]
     indexes = {split: load_index(root, split) for split in todo}
-    written: defaultdict[str, int] = defaultdict(int)
     for split, chunk in tqdm(pairs, desc="repair", unit="chunk", disable=not progress):
         index, first = indexes[split], chunk * layout.CHUNK
         texts = [index.text(i) for i in range(first, min(first + layout.CHUNK, len(index)))]
         samples, images = artist.lines(split, first, texts)
         sink = open_sink(run["format"], root, split)
-        written[split] += sink.write(chunk, samples, images)
+        sink.write(chunk, samples, images)
         sink.close()
-    os.sync()
     artist.close()

@@ -103,11 +103,15 @@ def measure(face: FontFace) -> FaceMetrics:
         return FaceMetrics(
             fatal=f"its lines are {tall_em:.3g} em high; wanted {_INK_RANGE_EM[0]} to {_INK_RANGE_EM[1]}"
         )
-    missing = {character for run, glyphs in shaped.items() for character in undrawn(shaper, run, glyphs)}
+    lost = {cluster for run, glyphs in shaped.items() for cluster in undrawn(shaper, run, glyphs)}
+    missing = {character for cluster in lost for character in shaper.lacking(cluster)}
+    unstacked = sorted((cluster for cluster in lost if not shaper.lacking(cluster)), key=lambda c: (len(c), c))
     malformed = _malformed(shaper)
     inexact = _inexact(shaper, shaped, cut)
     if missing:
         faults.append(f"lacks {' '.join(sorted(missing))}")
+    if unstacked:
+        faults.append(f"has no form for {len(unstacked)} clusters of the probe, such as {' '.join(unstacked[:6])}")
     if malformed:
         faults.append(f"draws {' '.join(malformed)} as fragments")
     return FaceMetrics(

@@ -21,7 +21,7 @@ from khmer_ocr.render.fonts import FontFace
 from khmer_ocr.render.runs import SYLLABLE
 
 log = logging.getLogger(__name__)
-METRICS_VERSION = 2
+METRICS_VERSION = 3
 """Grows whenever anything that is measured, or its meaning, changes."""
 FIT_PERCENTILE = 99.5
 UNIT_NAMES = ("syllable", "word", "script run")
@@ -39,7 +39,7 @@ class FaceMetrics:
         stem_em16: median thickness of vertical strokes.
         unit: smallest piece whose shaping does not depend on its neighbours: SYLLABLE, WORD or SCRIPT_RUN.
         inexact: share of probe runs that differ when put together from syllables, and from words.
-        missing: characters of the probe that no font of the chain draws.
+        missing: characters of the probe that no font of the chain has.
         malformed: characters whose glyph is a fragment (a digit or capital far lower than its kind); never drawn.
         slack_em16: by how much FreeType's ink may leave HarfBuzz's box.
         faults: what is wrong, in words; a face with `fatal` is not used.

@@ -159,16 +159,24 @@ class Shaper:
         """Whether a glyph is the bare sign U+17D2 with ink: shaping found no subscript form."""
         return gid == self._coeng[font] and self.boxes_em16(font, gid) is not None
 
-    def has(self, text: str) -> bool:
-        """Whether every character has a glyph somewhere in the chain (before shaping)."""
-        return all(any(ord(character) in cmap for cmap in self._cmaps) for character in text)
+    def lacking(self, text: str) -> str:
+        """Characters that no font of the chain has a glyph for (before shaping)."""
+        return "".join(character for character in text if not any(ord(character) in cmap for cmap in self._cmaps))
 
 
-def undrawn(shaper: Shaper, piece: str, glyphs: Sequence[Glyph]) -> str:
-    """Characters of a piece that its glyphs do not show as they should.
+def undrawn(shaper: Shaper, piece: str, glyphs: Sequence[Glyph]) -> list[str]:
+    """Clusters of a piece that its glyphs do not show as they should; spaces and ZWNJ need no ink.
 
     Three ways a font fails without a word: `.notdef`; a glyph without an outline where there should be ink; and a coeng
     that the font could not stack and draws as the sign itself.
+
+    Args:
+        shaper: what shaped the piece.
+        piece: the text that was shaped.
+        glyphs: what came of it.
+
+    Returns:
+        The clusters in order, none where all is well.
     """
     inked, failed = set(), set()
     for font, gid, cluster, *_ in glyphs:
@@ -178,14 +186,14 @@ def undrawn(shaper: Shaper, piece: str, glyphs: Sequence[Glyph]) -> str:
             inked.add(cluster)
     starts = {glyph.cluster for glyph in glyphs}
     if not failed and len(starts) == len(inked):
-        return ""
+        return []
     ordered = sorted(starts)
-    lost = "".join(
-        piece[start:end]
+    lost = (
+        piece[start:end].replace(" ", "").replace("\u200c", "")
         for start, end in zip(ordered, [*ordered[1:], len(piece)], strict=True)
         if start in failed or start not in inked
     )
-    return lost.replace(" ", "").replace("\u200c", "")
+    return [cluster for cluster in lost if cluster]
 
 
 def to_em16(value_fu: int, upem: int) -> int:

@@ -67,6 +67,22 @@ def test_verify_finds_nothing_then_finds_and_repairs_what_is_broken(made: Path, 
     assert image.read_bytes() == whole and label.read_bytes() == text
 
 
+def test_repair_of_metadata_shards_and_leftovers(made: Path, tmp_path: Path) -> None:
+    flags = ["--corpus-dir", str(made / "data/processed"), "--format", "webdataset", "--splits", "train", "val"]
+    run("generate", *flags, "--output-dir", "out", "--quiet", cwd=tmp_path)
+    root = tmp_path / "out"
+    whole = {file.relative_to(root): file.read_bytes() for file in root.rglob("*") if file.is_file()}
+    metadata, shard = root / "train/metadata.json", root / "val/shards/val-000000.tar"
+    metadata.write_bytes(metadata.read_bytes()[: metadata.stat().st_size // 2])
+    shard.write_bytes(shard.read_bytes()[:5000])
+    leftover = root / "val/shards/.val-000000.tar.partial"
+    leftover.write_bytes(b"half")
+    said = run("verify", str(root), "--quiet", code=1).stdout
+    assert "metadata.json" in said and "val-000000.tar" in said
+    assert "Nothing is wrong" in run("verify", str(root), "--repair", "--quiet", cwd=tmp_path).stdout
+    assert {file.relative_to(root): file.read_bytes() for file in root.rglob("*") if file.is_file()} == whole
+
+
 def test_stats_and_preview_show_what_is_there(made: Path, tmp_path: Path) -> None:
     said = run("stats", "data/synthetic", cwd=made).stdout
     assert "train" in said and "NotoSansKhmer" in said

@@ -55,7 +55,7 @@ def by_freetype_py(face: FontFace, gid: int, size64: int, phase: int):
         opened.set_var_design_coords([dict(face.variations)[tag] for tag in tags])
     opened.set_char_size(0, size64, 72, 72)
     opened.load_glyph(gid, freetype.FT_LOAD_NO_HINTING | freetype.FT_LOAD_NO_BITMAP)
-    opened.glyph.outline.translate((phase % 4) * 16, (phase // 4) * 16)
+    ft.FT_Outline_Translate(ctypes.byref(opened.glyph.outline._FT_Outline), (phase % 4) * 16, (phase // 4) * 16)
     opened.glyph.render(freetype.FT_RENDER_MODE_NORMAL)
     bitmap = opened.glyph.bitmap
     pixels_HW = np.array(bitmap.buffer, np.uint8).reshape(bitmap.rows, bitmap.pitch)[:, : bitmap.width]
@@ -200,7 +200,7 @@ def test_a_file_of_objects_is_not_unpickled(pair, tmp_path, caplog):
     one.entries_of(wanted_keys(pair[:1]), [0])
     one.save()
     (file,) = tmp_path.iterdir()
-    np.savez(file.open("wb"), keys=np.array([{}], object), entries=np.zeros((1, 5)), pixels=np.zeros(1), check=0)
+    np.savez(file, keys=np.array([{}], object), entries=np.zeros((1, 5)), pixels=np.zeros(1), check=0)
     assert small(pair[:1], tmp_path).entries_of(wanted_keys(pair[:1]), [0]).min() >= 0
     assert "damaged" in caplog.text
 

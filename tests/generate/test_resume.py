@@ -1,0 +1,519 @@
+"""Killed at any moment, the same command finishes the job; what is complete is left alone; what differs is refused."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from generating import (
+    FONTS,
+    Corpora,
+    alive,
+    children,
+    generator,
+    names,
+    run,
+    samples_of,
+    start,
+    tree_files,
+    tree_hash,
+    write_corpus,
+)
+
+from khmer_ocr.dataset import layout
+from khmer_ocr.dataset.verify import verify
+from khmer_ocr.errors import DatasetError, FontError, OutputError, RunConflictError
+from khmer_ocr.generate import pool
+from khmer_ocr.generate.generator import SyntheticImageGenerator
+from khmer_ocr.generate.pool import Pool
+from khmer_ocr.render.plan import RenderConfig
+
+FEW = ("--max-lines", "1100", "--splits", "train")
+
+
+@pytest.fixture(scope="session")
+def few(corpora: Corpora, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two chunks of one split."""
+    folder = tmp_path_factory.mktemp("few")
+    run(corpora.processed, folder, *FEW)
+    return folder / "out"
+
+
+@pytest.fixture
+def copy_of_few(few: Path, tmp_path: Path) -> Path:
+    shutil.copytree(few, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def gone(pids: list[int], within_s: float = 10.0) -> bool:
+    deadline = time.monotonic() + within_s
+    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not any(alive(pid) for pid in pids)
+
+
+def kill(process: "subprocess.Popen[str]", victim: str, dice: random.Random) -> None:
+    """SIGKILL the whole group, only the parent, or only a worker; no worker outlives its parent."""
+    workers = children(process.pid)
+    if victim == "worker":
+        if workers:
+            os.kill(dice.choice(workers), signal.SIGKILL)
+        return
+    if victim == "group":
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
+    assert gone(workers), "a worker outlived its parent"
+
+
+def wait_for(moment: str, process: "subprocess.Popen[str]", root: Path, extra_s: float) -> None:
+    """Wait until images are being written, or only for a while after the start."""
+    deadline = time.monotonic() + 60
+    while moment == "drawing" and time.monotonic() < deadline and process.poll() is None:
+        if any(root.glob("*/images/*")):
+            break
+        time.sleep(0.005)
+    time.sleep(extra_s)
+
+
+def survive(corpus: Path, cwd: Path, known: Path, kills: int, seed: int, *more: str) -> None:
+    """Kill runs at random moments until so many kills met a run at work; every run that ends must have made the tree."""
+    dice, met = random.Random(seed), 0
+    while met < kills:
+        process = start(corpus, cwd, "--workers", "2", *more, stdout=subprocess.DEVNULL)
+        moment = dice.choice(["drawing", "drawing", "starting"])
+        wait_for(moment, process, cwd / "out", dice.uniform(0, 0.9 if moment == "drawing" else 3.0))
+        if process.poll() is None:
+            met += 1
+            kill(process, dice.choice(["group", "parent", "worker"]), dice)
+        _, err = process.communicate(timeout=240)
+        assert process.returncode in (0, -signal.SIGKILL), err
+        assert "Traceback" not in err, err
+        if process.returncode == 0:
+            assert tree_files(cwd / "out") == tree_files(known)
+            shutil.rmtree(cwd / "out")
+    run(corpus, cwd, *more)
+    assert tree_files(cwd / "out") == tree_files(known)
+
+
+def test_three_kills_leave_the_same_tree(corpus: Path, tmp_path: Path, few: Path) -> None:
+    survive(corpus, tmp_path, few, 3, 1, *FEW)
+
+
+@pytest.mark.slow
+def test_twenty_kills_leave_the_same_tree(corpus: Path, tmp_path: Path, reference: Path) -> None:
+    survive(corpus, tmp_path, reference, 20, 2)
+
+
+@pytest.mark.slow
+def test_killed_shards_leave_the_same_tree(corpus: Path, tmp_path: Path, reference_hash: str) -> None:
+    dice = random.Random(3)
+    for attempt in range(5):
+        processes = [start(corpus, tmp_path, "--workers", "1", "--shard", f"{n}/3") for n in range(3)]
+        if attempt < 4:
+            wait_for("drawing", processes[0], tmp_path / "out", dice.uniform(0, 1.5))
+            for process in dice.sample(processes, 2):
+                kill(process, "parent", dice)
+        for process in processes:
+            _, err = process.communicate(timeout=240)
+            assert process.returncode in (0, -signal.SIGKILL), err
+    assert tree_hash(tmp_path / "out") == reference_hash
+
+
+def test_only_open_chunks_are_done_again(corpus: Path, tmp_path: Path, few: Path) -> None:
+    process = start(corpus, tmp_path, "--workers", "1", *FEW)
+    fragment = tmp_path / "out" / layout.JOURNAL / "train" / "000000.jsonl"
+    while not fragment.exists() and process.poll() is None:
+        time.sleep(0.0005)
+    kill(process, "parent", random.Random(0))
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    images = [tmp_path / "out" / "train" / "images" / f"train_{n:06d}.png" for n in (0, 500, layout.CHUNK - 1)]
+    before = [image.stat().st_mtime_ns for image in images]
+    out = run(corpus, tmp_path, *FEW)
+    total, drawn = re.findall(r"train: (\d+) samples, (\d+|nothing)", out)[0]
+    assert drawn in ("nothing", str(int(total) - layout.CHUNK))
+    assert [image.stat().st_mtime_ns for image in images] == before
+    assert tree_files(tmp_path / "out") == tree_files(few)
+
+
+KILLED_AT = """
+import os, signal, sys
+from pathlib import Path
+from khmer_ocr.dataset import layout
+from khmer_ocr.generate import finish, generator, journal, sinks, takeover
+
+def die(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def half(header, lines):
+    for n, part in enumerate(real(header, lines)):
+        if n == 500:
+            yield b"x" * (2 << 20)
+            die()
+        yield part
+
+real = layout.split_metadata
+point = sys.argv[1]
+if point == "metadata half written":
+    layout.split_metadata = half
+elif point == "before the overall metadata":
+    finish.write_overall = die
+elif point == "overall metadata half written":
+    def replace(path, data, tag=""):
+        if path.name == layout.GENERATION_METADATA:
+            sinks.partial_of(path).write_bytes(data[:100])
+            die()
+    finish.replace = replace
+elif point == "before fragments go":
+    journal.Journal.forget = die
+elif point == "before the journal goes":
+    journal.Journal._remove = die
+elif point == "journal half gone":
+    def remove(self):
+        self.folder.replace(self.root / (layout.JOURNAL + "-0"))
+        (self.root / (layout.JOURNAL + "-0") / "run.json").unlink()
+        die()
+    journal.Journal._remove = remove
+elif point == "before the run is recorded":
+    journal.Journal.begin = die
+elif point == "before the plan is kept":
+    journal.Journal.write_plan = die
+elif point == "splits half cleared":
+    def remove(root, split):
+        for file in sorted((root / split / "images").glob("*"))[:700]:
+            file.unlink()
+        if split == "train":
+            die()
+    takeover.source.remove_split = remove
+made = generator.SyntheticImageGenerator(sys.argv[2], "out", fonts=sys.argv[3:], random_seed=42)
+made.generate(["train"], 1100, progress=False, workers=1, overwrite=True)
+"""
+POINTS = [
+    "metadata half written",
+    "journal half gone",
+    *(
+        pytest.param(point, marks=pytest.mark.slow)
+        for point in (
+            "before the overall metadata",
+            "overall metadata half written",
+            "before fragments go",
+            "before the journal goes",
+            "before the run is recorded",
+            "before the plan is kept",
+        )
+    ),
+]
+
+
+def killed_at(point: str, corpus: Path, cwd: Path) -> None:
+    script = cwd / "killed.py"
+    script.write_text(KILLED_AT, encoding="utf-8")
+    command = [sys.executable, str(script), point, str(corpus), *FONTS]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at_the_worst_moments(point: str, corpus: Path, few: Path, tmp_path: Path) -> None:
+    killed_at(point, corpus, tmp_path)
+    out = run(corpus, tmp_path, *FEW)
+    assert "complete" in out
+    assert tree_files(tmp_path / "out") == tree_files(few)
+
+
+@pytest.mark.slow
+def test_killed_while_clearing_nothing_is_called_complete(corpus: Path, few: Path, tmp_path: Path) -> None:
+    run(corpus, tmp_path, *FEW, "--seed", "7")
+    killed_at("splits half cleared", corpus, tmp_path)
+    # The old configuration must not find its images half gone and call them complete.
+    out = run(corpus, tmp_path, *FEW, "--seed", "7", status=2)
+    assert "that no run here accounts for" in out
+    run(corpus, tmp_path, *FEW, "--overwrite")
+    assert tree_files(tmp_path / "out") == tree_files(few)
+
+
+COMMIT_AND_DIE = """
+import os, signal, sys
+from pathlib import Path
+from khmer_ocr.generate import journal, worker
+commit = journal.Journal.commit
+def commit_and_die(self, split, chunk, *rest):
+    commit(self, split, chunk, *rest)
+    mark = Path("died") / f"{split}-{chunk}"
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+worker.Journal.commit = commit_and_die
+worker.main()
+"""
+
+
+def test_a_worker_dead_right_after_its_commit(
+    corpus: Path, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "died").mkdir()
+    (tmp_path / "worker.py").write_text(COMMIT_AND_DIE, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pool, "WORKER_COMMAND", (sys.executable, "-P", str(tmp_path / "worker.py")))
+    result = generator(corpus, Path("out")).generate(["train"], 1100, progress=False, workers=2)
+    assert names(tmp_path / "died") == ["train-0", "train-1"]
+    assert result["train"].drawn == result["train"].samples and result["train"].complete
+    assert tree_files(tmp_path / "out") == tree_files(few)
+
+
+def test_a_worker_killed_in_the_middle_is_replaced(
+    corpus: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    killed: list[int] = []
+    receive = Pool._receive
+
+    def kill_once(self: Pool, worker: pool._Worker, *rest: object) -> object:
+        yield from receive(self, worker, *rest)  # type: ignore[arg-type]
+        if worker.tasks and worker.tasks[0][0] == "chunk" and not killed:
+            killed.append(worker.process.pid)
+            os.kill(worker.process.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(Pool, "_receive", kill_once)
+    generator(corpus, Path("out")).generate(progress=False, workers=2)
+    assert len(killed) == 1 and f"Worker {killed[0]} died (SIGKILL)" in caplog.text
+    assert tree_files(tmp_path / "out") == tree_files(reference)
+
+
+DIE_OF_A_FONT = """
+import os, signal
+import numpy as np
+from khmer_ocr.generate import worker
+draw = worker.Artist.chunk
+def chunk(self, split, chunk, texts, normalised):
+    for n, face in enumerate(self.job.faces):
+        if face.name == "NotoSansKhmer-Regular":
+            self.renderer.atlas.at_face_1[0] = n
+            os.kill(os.getpid(), signal.SIGSEGV)
+    return draw(self, split, chunk, texts, normalised)
+worker.Artist.chunk = chunk
+worker.main()
+"""
+
+
+def test_a_font_that_kills_is_named_and_quarantined(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Path(os.environ["KHMER_OCR_CACHE"])
+    shutil.copytree(cache, tmp_path / "cache")
+    monkeypatch.setenv("KHMER_OCR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "worker.py").write_text(DIE_OF_A_FONT, encoding="utf-8")
+    monkeypatch.setattr(pool, "WORKER_COMMAND", (sys.executable, "-P", str(tmp_path / "worker.py")))
+    with pytest.raises(
+        FontError, match=r"SIGSEGV\) while handling font NotoSansKhmer-Regular.*quarantined.*--overwrite"
+    ):
+        generator(corpus, Path("out")).generate(["val"], progress=False, workers=1)
+    again = generator(corpus, Path("out"))
+    assert [face.name for face in again.faces] == [name for name in FONTS if not name.endswith("-Regular")]
+    with pytest.raises(RunConflictError, match=r"fonts\.NotoSansKhmer-Regular: .* -> \(none\)"):
+        again.generate(["val"], progress=False)
+    assert again.generate(["val"], progress=False, overwrite=True)["val"].complete
+    assert all(facts["font"] != "NotoSansKhmer-Regular" for facts in samples_of(Path("out"), "val"))
+
+
+def states(root: Path) -> dict[str, tuple[int, int, int]]:
+    every = [root, *root.rglob("*")]
+    return {str(path): (path.stat().st_mtime_ns, path.stat().st_ctime_ns, path.stat().st_ino) for path in every}
+
+
+def test_a_complete_run_does_nothing_and_says_so(corpus: Path, copy_of_reference: Path, tmp_path: Path) -> None:
+    before = states(copy_of_reference)
+    out = run(corpus, tmp_path)
+    assert "out is complete: nothing to do" in out
+    assert out.count("nothing to do, complete") == 3
+    run(corpus, tmp_path, "--splits", "val", "--overwrite", "--shard", "1/3", "--workers", "3")
+    assert states(copy_of_reference) == before
+
+
+def test_a_moved_data_set_is_still_complete(corpus: Path, copy_of_few: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    shutil.move(copy_of_few, tmp_path / "elsewhere" / "out")
+    before = states(tmp_path / "elsewhere" / "out")
+    run(corpus, tmp_path / "elsewhere", *FEW)
+    assert states(tmp_path / "elsewhere" / "out") == before
+
+
+def test_a_folder_given_otherwise_keeps_its_first_name(corpus: Path, few: Path, tmp_path: Path) -> None:
+    killed_at("before the plan is kept", corpus, tmp_path)
+    made = generator(corpus, tmp_path / "out")
+    assert made.generate(["train"], 1100, progress=False)["train"].complete
+    assert tree_files(tmp_path / "out") == tree_files(few), "paths of two kinds in one data set"
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ({"random_seed": 43}, "seed: 42 -> 43"),
+        ({"render": RenderConfig(image_height=48)}, "render.image_height: 32 -> 48"),
+        ({"render": RenderConfig(crop="tight")}, 'render.crop: "line" -> "tight"'),
+        ({"png_level": 3}, "png_level: 1 -> 3"),
+        ({"format": "webdataset"}, 'format: "files" -> "webdataset"'),
+        ({"max_lines": 1000}, "splits.train.max_lines: 1100 -> 1000"),
+        ({"fonts": FONTS[:1]}, f"fonts.{FONTS[1]}: "),
+    ],
+)
+def test_another_configuration_is_refused(corpus: Path, copy_of_few: Path, change: dict[str, Any], shown: str) -> None:
+    settings = {"max_lines": 1100, "progress": False, **change}
+    made = SyntheticImageGenerator(
+        corpus, copy_of_few, fonts=settings.pop("fonts", FONTS), random_seed=settings.pop("random_seed", 42)
+    )
+    made.render = settings.pop("render", made.render)
+    before = states(copy_of_few)
+    with pytest.raises(RunConflictError, match="holds a run of another configuration") as caught:
+        made.generate(["train"], **settings)
+    assert f"\n  {shown}" in str(caught.value) and "--overwrite" in str(caught.value)
+    after = states(copy_of_few)
+    assert after.keys() == before.keys()
+    assert {path for path in after if after[path] != before[path]} <= {str(copy_of_few)}
+
+
+def test_another_corpus_is_refused(corpora: Corpora, copy_of_few: Path, tmp_path: Path) -> None:
+    lines = (corpora.processed / "train.txt").read_text(encoding="utf-8").splitlines()[:1100]
+    lines[550] = "ខ្ញុំ"
+    made = generator(write_corpus(tmp_path / "corpus", "\n".join(lines)), copy_of_few)
+    with pytest.raises(RunConflictError, match=r"splits\.train\.corpus_sha256: "):
+        made.generate(["train"], 1100, progress=False)
+    made.generate(["train"], 1100, progress=False, overwrite=True)
+    assert "ខ្ញុំ" in {sample["text"] for sample in samples_of(copy_of_few)[540:551]}
+
+
+def test_overwrite_leaves_nothing_of_the_larger_old_run(corpus: Path, few: Path, tmp_path: Path) -> None:
+    run(corpus, tmp_path, "--seed", "9", "--max-lines", "1300")
+    # What a killed run leaves lies there too.
+    (tmp_path / "out" / "train" / "shards").mkdir()
+    (tmp_path / "out" / "train" / "shards" / ".train-000009.tar.partial").write_bytes(b"half")
+    (tmp_path / "out" / "train" / ".metadata.json.partial").write_bytes(b"half")
+    out = run(corpus, tmp_path, *FEW, "--overwrite")
+    assert "1 drawn" in out or "drawn now" in out
+    assert tree_files(tmp_path / "out") == tree_files(few)
+    assert names(tmp_path / "out") == names(few), "folders of splits that are gone"
+
+
+def test_overwrite_of_one_split_keeps_the_others(corpora: Corpora, copy_of_reference: Path, tmp_path: Path) -> None:
+    other = tmp_path / "corpus"
+    shutil.copytree(corpora.processed, other)
+    lines = (other / "val.txt").read_text(encoding="utf-8").splitlines()[:100]
+    (other / "val.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    before = states(copy_of_reference / "train") | states(copy_of_reference / "test")
+    made = generator(other, copy_of_reference)
+    with pytest.raises(RunConflictError):
+        made.generate(["val"], progress=False)
+    made.generate(["val"], progress=False, overwrite=True)
+    assert states(copy_of_reference / "train") | states(copy_of_reference / "test") == before
+    assert len(samples_of(copy_of_reference, "val")) <= 100
+    overall = json.loads((copy_of_reference / "generation_metadata.json").read_bytes())
+    assert list(overall["splits"]) == ["train", "val", "test"] and list(overall["run"]["splits"]) == [
+        "train",
+        "val",
+        "test",
+    ]
+    assert not verify(copy_of_reference, progress=False).problems
+
+
+def test_foreign_images_are_refused_and_kept(corpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "val" / "images"
+    folder.mkdir(parents=True)
+    (folder / "holiday.png").write_bytes(b"mine")
+    (folder / "val_000000.png").write_bytes(b"of another tool")
+    (folder / "val_999999.png").write_bytes(b"of another tool")
+    made = generator(corpus, tmp_path / "out")
+    with pytest.raises(RunConflictError, match=r"holds images of val that no run here accounts for.*--overwrite"):
+        made.generate(["val"], 10, progress=False)
+    assert names(tmp_path / "out") == ["val"]
+    assert names(folder) == ["holiday.png", "val_000000.png", "val_999999.png"]
+    made.generate(["val"], 10, progress=False, overwrite=True)
+    assert (folder / "holiday.png").read_bytes() == b"mine"
+    assert (folder / "val_000000.png").read_bytes()[:4] == b"\x89PNG" and not (folder / "val_999999.png").exists()
+
+
+def test_foreign_images_of_a_later_split_are_refused(corpus: Path, copy_of_few: Path) -> None:
+    (copy_of_few / "val" / "labels").mkdir(parents=True)
+    (copy_of_few / "val" / "labels" / "val_000000.txt").write_text("mine")
+    with pytest.raises(RunConflictError, match="holds images of val that no run here accounts for"):
+        generator(corpus, copy_of_few).generate(["val"], 10, progress=False)
+    assert (copy_of_few / "val" / "labels" / "val_000000.txt").read_text() == "mine"
+
+
+def test_a_second_process_is_refused(corpus: Path, tmp_path: Path, few: Path) -> None:
+    first = start(corpus, tmp_path, "--workers", "1", *FEW)
+    while not (tmp_path / "out" / layout.JOURNAL / "run.json").exists() and first.poll() is None:
+        time.sleep(0.005)
+    second = generator(corpus, tmp_path / "out")
+    with pytest.raises(RunConflictError, match=r"Another process is writing to .* \(shard 0 of 1\)"):
+        second.generate(["train"], 1100, progress=False)
+    with pytest.raises(RunConflictError, match="another division"):
+        second.generate(["train"], 1100, progress=False, shard=(1, 2))
+    _, err = first.communicate(timeout=240)
+    assert first.returncode == 0, err
+    assert tree_files(tmp_path / "out") == tree_files(few)
+
+
+@pytest.mark.parametrize("cut", [0.5, *(pytest.param(cut, marks=pytest.mark.slow) for cut in (0.0, 0.98))])
+def test_a_cut_split_metadata_is_named(corpus: Path, few: Path, copy_of_few: Path, tmp_path: Path, cut: float) -> None:
+    file = copy_of_few / "train" / "metadata.json"
+    data = file.read_bytes()
+    file.write_bytes(data[: int(len(data) * cut)])
+    made = generator(corpus, copy_of_few)
+    with pytest.raises(DatasetError, match=r"train/metadata\.json"):
+        made.generate(["train"], 1100, progress=False)
+    assert made.generate(["train"], 1100, progress=False, overwrite=True)["train"].complete
+    assert tree_files(copy_of_few) == tree_files(few)
+
+
+@pytest.mark.parametrize("cut", [0.5, pytest.param(0.0, marks=pytest.mark.slow)])
+def test_a_cut_overall_metadata_is_named(
+    corpus: Path, few: Path, copy_of_few: Path, monkeypatch: pytest.MonkeyPatch, cut: float
+) -> None:
+    monkeypatch.chdir(copy_of_few.parent)
+    file = copy_of_few / "generation_metadata.json"
+    data = file.read_bytes()
+    file.write_bytes(data[: int(len(data) * cut)])
+    made = generator(corpus, Path("out"))
+    with pytest.raises(OutputError, match=r"generation_metadata\.json is damaged .*--overwrite"):
+        made.generate(["train"], 1100, progress=False)
+    assert made.generate(["train"], 1100, progress=False, overwrite=True)["train"].complete
+    assert tree_files(copy_of_few) == tree_files(few)
+
+
+def test_missing_split_metadata_are_made_again(corpus: Path, few: Path, copy_of_few: Path) -> None:
+    (copy_of_few / "train" / "metadata.json").unlink()
+    assert generator(corpus, copy_of_few).generate(["train"], 1100, progress=False)["train"].drawn
+    assert tree_files(copy_of_few) == tree_files(few)
+
+
+def test_a_cut_fragment_is_drawn_again(
+    corpus: Path, few: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    killed_at("before the overall metadata", corpus, tmp_path)
+    fragment = tmp_path / "out" / layout.JOURNAL / "train" / "000000.jsonl"
+    fragment.write_bytes(fragment.read_bytes()[:5000])
+    (tmp_path / "out" / "train" / "images" / "train_000003.png").write_bytes(b"")
+    result = generator(corpus, tmp_path / "out").generate(["train"], 1100, progress=False)["train"]
+    assert (result.drawn, result.complete) == (layout.CHUNK, True)
+    assert "1 journal fragments of train are damaged; drawn again" in caplog.text
+    assert tree_files(tmp_path / "out") == tree_files(few)
+
+
+def test_a_damaged_journal_is_named(corpus: Path, few: Path, tmp_path: Path) -> None:
+    killed_at("before the plan is kept", corpus, tmp_path)
+    (tmp_path / "out" / layout.JOURNAL / "run.json").write_text('{"seed": 4')
+    out = run(corpus, tmp_path, *FEW, status=2)
+    assert "run.json is damaged" in out and "--overwrite" in out
+    run(corpus, tmp_path, *FEW, "--overwrite")
+    assert tree_files(tmp_path / "out") == tree_files(few)
