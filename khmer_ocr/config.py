@@ -1,6 +1,7 @@
 """YAML to the stages' frozen dataclasses; an unknown or misspelt key is an error."""
 
 import difflib
+from collections.abc import Hashable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from khmer_ocr.text.corpus import CorpusConfig
 
 Stage = TypeVar("Stage")
 _STAGES: dict[str, type[Any]] = {"corpus": CorpusConfig, "render": RenderConfig, "generate": GenerateConfig}
-_PLAIN = {"fonts_dir": Path}
+_PLAIN = ("fonts_dir",)
 
 
 class ConfigManager:
@@ -44,7 +45,7 @@ class ConfigManager:
         self.corpus: CorpusConfig | None = (
             build(CorpusConfig, content["corpus"], "corpus") if "corpus" in content else None
         )
-        self.fonts_dir = Path(content.get("fonts_dir", "fonts"))
+        self.fonts_dir = _folder(content.get("fonts_dir", "fonts"), "fonts_dir")
         self.vocab = Charset.default()
 
     @property
@@ -53,9 +54,27 @@ class ConfigManager:
         return {**asdict(self.render), **asdict(self.generate)}
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses a key given twice, of which the first would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Build a mapping from distinct keys."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _folder(value: object, name: str) -> Path:
+    if not isinstance(value, str):
+        raise ConfigError(f"{name} is {value!r}; wanted a folder")
+    return Path(value)
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError as error:
         raise ConfigError(f"Config file not found: {path}. Leave --config out for the defaults.") from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
@@ -89,8 +108,12 @@ def build(stage: type[Stage], section: Any, name: str) -> Stage:
     try:
         return TypeAdapter(stage).validate_python(section)
     except ValidationError as error:
-        slips = "; ".join(
-            f"{name}.{'.'.join(map(str, slip['loc']))}: {slip['msg']}, seen {slip['input']!r}"
-            for slip in error.errors()
-        )
-        raise ConfigError(slips) from error
+        raise ConfigError("; ".join(_slip(name, slip) for slip in error.errors())) from error
+
+
+def _slip(section: str, slip: Any) -> str:
+    """What one field's check said; what a stage itself refuses names the field in its own words."""
+    own = slip.get("ctx", {}).get("error")
+    if isinstance(own, ConfigError):
+        return f"{section}: {own}"
+    return f"{'.'.join(map(str, (section, *slip['loc'])))}: {slip['msg']}, seen {slip['input']!r}"

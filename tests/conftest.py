@@ -5,7 +5,7 @@ Fonts are looked for in the repository's `fonts/` (filled by `khmer-ocr fonts in
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,14 @@ from khmer_ocr.render.metrics import FaceMetrics, measure_all
 REPOSITORY = Path(__file__).resolve().parents[1]
 CORPUS = REPOSITORY.parent / "shared" / "corpus"
 # A variable font's instances, old Khmer OS tables, word-wise shaping, a companion for Latin, Graphite-era tables.
-FEW = ("NotoSansKhmer-Regular", "NotoSansKhmer-CondensedBold", "KhmerOS", "KhmerOSfreehand", "Battambang-Regular", "Mondulkiri-R")
+FEW = (
+    "NotoSansKhmer-Regular",
+    "NotoSansKhmer-CondensedBold",
+    "KhmerOS",
+    "KhmerOSfreehand",
+    "Battambang-Regular",
+    "Mondulkiri-R",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,6 +55,12 @@ def without(what: str) -> None:
     if os.environ.get("KHMER_OCR_REQUIRE_FONTS") == "1":
         pytest.fail(f"{what}, but KHMER_OCR_REQUIRE_FONTS=1", pytrace=False)
     pytest.skip(f"{what}; KHMER_OCR_REQUIRE_FONTS=1 makes this a failure")
+
+
+@pytest.fixture(scope="session", name="without")
+def without_fixture() -> Callable[[str], None]:
+    """`without`, for tests that lack something besides fonts."""
+    return without
 
 
 @pytest.fixture(scope="session")

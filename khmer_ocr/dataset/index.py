@@ -15,7 +15,6 @@ import numpy.typing as npt
 from khmer_ocr.dataset import images, layout, shards
 from khmer_ocr.dataset.layout import Sample
 from khmer_ocr.dataset.metadata import damaged, iter_samples
-from khmer_ocr.dataset.metadata import read_header as read_header
 from khmer_ocr.dataset.scan import scan
 from khmer_ocr.errors import DatasetError, SplitNotFoundError
 

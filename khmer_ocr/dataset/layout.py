@@ -65,7 +65,7 @@ def label_file(root: Path, split: str, filename: str) -> Path:
 
 
 def recorded_paths(root: str, split: str, stem: str, shard: str | None) -> tuple[str, str]:
-    """`image_path` and `label_path` as the metadata carry them: the output folder as it was given, then the place in it."""
+    """`image_path` and `label_path` as the metadata carry them: the folder as it was given, then the place in it."""
     if shard is not None:
         return f"{root}/{split}/{SHARDS}/{shard}/{stem}.png", f"{root}/{split}/{SHARDS}/{shard}/{stem}.txt"
     return f"{root}/{split}/{IMAGES}/{stem}.png", f"{root}/{split}/{LABELS}/{stem}.txt"

@@ -46,6 +46,6 @@ def run_identity(
         },
         "splits": {
             name: {"corpus_sha256": text.sha256, "lines": text.lines, "max_lines": text.max_lines}
-            for name, text in texts.items()
+            for name, text in sorted(texts.items(), key=lambda item: layout.SPLITS.index(item[0]))
         },
     }

@@ -10,10 +10,10 @@ import struct
 import zlib
 from functools import lru_cache
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 from isal import isal_zlib
+from khmer_ocr_kernels.jit import compiled
 
 from khmer_ocr.errors import ConfigError
 
@@ -29,7 +29,7 @@ def _header(width_px: int, height_px: int) -> bytes:
     return _SIGNATURE + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled
 def _with_filter_bytes(
     pixels_N: npt.NDArray[np.uint8], offsets_B1: npt.NDArray[np.int64], width_B: npt.NDArray[np.int32], height: int
 ) -> npt.NDArray[np.uint8]:
@@ -69,7 +69,7 @@ def encode_lines(
     """
     if level not in LEVELS:
         raise ConfigError(f"png level is {level}; wanted one of {LEVELS}")
-    rows = memoryview(_with_filter_bytes(pixels_N, offsets_B1, width_B, height_px))
+    rows = memoryview(_with_filter_bytes(pixels_N, offsets_B1, width_B, height_px).data)
     files, begin = [], 0
     for width in width_B.tolist():
         end = begin + (width + 1) * height_px

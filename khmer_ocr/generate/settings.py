@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from khmer_ocr.dataset import layout
-from khmer_ocr.errors import ConfigError, KhmerOcrError, NoFontsError, OutputError
-from khmer_ocr.render.atlas import cache_dir
+from khmer_ocr.errors import ConfigError, NoFontsError
 from khmer_ocr.render.fonts import FontFace, find_faces
 from khmer_ocr.render.metrics import FaceMetrics, measure_all
 
@@ -99,18 +98,9 @@ def usable_faces(
     Raises:
         NoFontsError: none is left.
         FontError: a font named by the user can't be read or does not exist.
-        OutputError: the cache folder can't be written.
     """
-    try:
-        faces = find_faces(fonts, fonts_dir=fonts_dir, system=system)
-        metrics = measure_all(faces)
-    except OSError as error:
-        if isinstance(error, KhmerOcrError):
-            raise
-        raise OutputError(
-            f"Measuring fonts failed ({error}). They are kept in {cache_dir()}: make it writable, "
-            "or name another folder in KHMER_OCR_CACHE."
-        ) from error
+    faces = find_faces(fonts, fonts_dir=fonts_dir, system=system)
+    metrics = measure_all(faces)
     fatal = [face for face in faces if metrics[face.name].fatal]
     for face in fatal:
         log.warning("font %s (%s) is left out: %s", face.name, face.files[0], metrics[face.name].fatal)

@@ -60,7 +60,8 @@ class SplitText:
             if cut:
                 overlong.add(lines)
             lines += 1
-            letters = letters or bool(_decode(path, lines, raw, cut).strip("\ufeff \t\r\n"))
+            line = _decode(path, lines, raw, cut)
+            letters = letters or bool(line.strip("\ufeff \t\r\n"))
         if not letters:
             raise CorpusError(f"{path} is empty: no line of text in it. Run: khmer-ocr corpus --input <text files>")
         normalised = _is_normalised(corpus_dir, path, split)

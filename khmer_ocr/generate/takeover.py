@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from khmer_ocr.dataset import layout
-from khmer_ocr.dataset.index import read_header
+from khmer_ocr.dataset.metadata import read_header
 from khmer_ocr.errors import DatasetError, OutputError, RunConflictError
 from khmer_ocr.generate import source
 from khmer_ocr.generate.finish import complete_splits, read_overall, write_overall

@@ -7,6 +7,7 @@ name.
 
 import hashlib
 import logging
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -161,7 +162,7 @@ def _read_faces(path: Path, catalogue: Catalogue, *, strict: bool) -> Iterator[F
     """Faces of one file; without `strict` a file that is no Khmer font is passed over (a folder may hold anything)."""
     try:
         faces = list(_open_faces(path, catalogue))
-    except (hb.HarfBuzzError, OSError, ValueError) as error:
+    except (hb.HarfBuzzError, OSError, ValueError, struct.error) as error:
         if strict:
             raise FontError(f"{path} can't be read as a font ({error}). Give a .ttf or .otf file.") from error
         log.warning("%s can't be read as a font (%s); it is left out", path, error)
@@ -176,6 +177,7 @@ def _open_faces(path: Path, catalogue: Catalogue) -> Iterator[FontFace]:
     count = hb.Face(blob).count
     if not count or not hb.Face(blob).glyph_count:
         raise ValueError("no font tables were found in it")
+    _refuse_truncated(path, count)
     for number in range(count):
         face = hb.Face(blob, number)
         if not set(face.unicodes) >= REQUIRED:
@@ -200,6 +202,23 @@ def _open_faces(path: Path, catalogue: Catalogue) -> Iterator[FontFace]:
                 faulty=faulty,
                 sha256=hashlib.sha256(identity.encode()).hexdigest(),
             )
+
+
+def _refuse_truncated(path: Path, count: int) -> None:
+    """HarfBuzz passes in silence over tables that the file has lost, and would set Khmer without its rules."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        starts = [0]
+        if file.read(4) == b"ttcf":
+            file.seek(12)
+            starts = list(struct.unpack(f">{count}I", file.read(4 * count)))
+        for start in starts:
+            file.seek(start + 4)
+            (tables,) = struct.unpack(">H6x", file.read(8))
+            for tag, _, offset, length in struct.iter_unpack(">4s3I", file.read(16 * tables)):
+                if offset + length > size:
+                    name = tag.decode("latin-1")
+                    raise ValueError(f"it is cut short: table {name} ends at byte {offset + length} of {size}")
 
 
 def _plain_stem(path: Path) -> str:

@@ -16,6 +16,7 @@ import uharfbuzz as hb
 import xxhash
 from tqdm import tqdm
 
+from khmer_ocr.errors import OutputError
 from khmer_ocr.render.atlas import cache_dir, freetype_version
 from khmer_ocr.render.fonts import FontFace
 from khmer_ocr.render.runs import SYLLABLE
@@ -89,6 +90,9 @@ def measure_all(faces: Sequence[FontFace], *, progress: bool = True) -> dict[str
 
     Returns:
         Metrics by face name; `fatal` says why a face can't be used.
+
+    Raises:
+        OutputError: the cache folder can't be written.
     """
     from khmer_ocr.render.probe import measure_in_children
 
@@ -135,4 +139,8 @@ def _write_cached(file: Path, metrics: FaceMetrics) -> None:
         partial.write_text(json.dumps(asdict(metrics), ensure_ascii=False), encoding="utf-8")
         partial.replace(file)
     except OSError as error:
-        log.warning("measurements can't be kept in %s (%s); they will be made again next time", file, error)
+        # Unlike rasters these must be kept: a quarantined font that is forgotten kills again.
+        raise OutputError(
+            f"Measurements of fonts can't be kept in {file.parent} ({error.strerror}). Make it writable, "
+            "or name another folder in KHMER_OCR_CACHE."
+        ) from error

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from generating import CACHE, LINES, Corpora, misspelt, run, tree_hash
+from generating import CACHE, FEW, LINES, Corpora, misspelt, run, tree_hash
 
 from khmer_ocr.text.corpus import CorpusConfig, process_corpus, sample_lines
 from khmer_ocr.text.synthesize import synthesize_lines
@@ -62,6 +62,20 @@ def webdataset_run(corpora: Corpora, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("webdataset")
     run(corpora.processed, folder, "--format", "webdataset", "--splits", "train")
     return folder / "out"
+
+
+@pytest.fixture(scope="session")
+def few(corpora: Corpora, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two chunks of one split."""
+    folder = tmp_path_factory.mktemp("few")
+    run(corpora.processed, folder, *FEW)
+    return folder / "out"
+
+
+@pytest.fixture
+def copy_of_few(few: Path, tmp_path: Path) -> Path:
+    shutil.copytree(few, tmp_path / "out")
+    return tmp_path / "out"
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = REPOSITORY / ".cache" / "tests"
 FONTS = ("NotoSansKhmer-Bold", "NotoSansKhmer-Regular", "NotoSansKhmer-SemiCondensedLight")
 LINES = 3400
+FEW = ("--max-lines", "1100", "--splits", "train")
 TIMEOUT_S = 240
 
 

@@ -146,6 +146,7 @@ def test_same_tree_with_a_cold_cache(
     assert tree_files(tmp_path / "out" / "val") == tree_files(reference / "val")
 
 
+@pytest.mark.slow
 def test_same_tree_with_the_splits_one_by_one(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for cwd, parts in (("one", [["test"], ["train", "val"]]), ("other", [["val", "test", "train"]])):
         (tmp_path / cwd).mkdir()
@@ -186,7 +187,7 @@ def test_a_processed_corpus_is_recognised(corpora: Corpora, tmp_path: Path) -> N
 def test_val_lines_look_the_same_wherever_they_stand(corpora: Corpora, reference: Path, tmp_path: Path) -> None:
     lines = (corpora.processed / "val.txt").read_text(encoding="utf-8").splitlines()
     shuffled = write_corpus(tmp_path / "corpus", "ក", val="\n".join(reversed(lines[:300])))
-    run(shuffled, tmp_path, "--splits", "val")
+    generator(shuffled, tmp_path / "out").generate(["val"], progress=False)
     by_text = {sample["text"]: sample for sample in samples_of(reference, "val")}
     moved = samples_of(tmp_path / "out", "val")
     assert len(moved) > 290
@@ -196,7 +197,7 @@ def test_val_lines_look_the_same_wherever_they_stand(corpora: Corpora, reference
 
 
 def test_another_seed_draws_training_lines_otherwise(corpus: Path, reference: Path, tmp_path: Path) -> None:
-    run(corpus, tmp_path, "--seed", "7", "--splits", "train", "--max-lines", "500")
+    generator(corpus, tmp_path / "out", random_seed=7).generate(["train"], 500, progress=False)
     pairs = list(zip(samples_of(tmp_path / "out"), samples_of(reference), strict=False))
     assert len(pairs) > 490 and all(a["text"] == b["text"] for a, b in pairs)
     assert 0.2 < sum(a["font"] == b["font"] for a, b in pairs) / len(pairs) < 0.5

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from generating import (
+    FEW,
     FONTS,
     Corpora,
     alive,
@@ -35,22 +36,6 @@ from khmer_ocr.generate import pool
 from khmer_ocr.generate.generator import SyntheticImageGenerator
 from khmer_ocr.generate.pool import Pool
 from khmer_ocr.render.plan import RenderConfig
-
-FEW = ("--max-lines", "1100", "--splits", "train")
-
-
-@pytest.fixture(scope="session")
-def few(corpora: Corpora, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two chunks of one split."""
-    folder = tmp_path_factory.mktemp("few")
-    run(corpora.processed, folder, *FEW)
-    return folder / "out"
-
-
-@pytest.fixture
-def copy_of_few(few: Path, tmp_path: Path) -> Path:
-    shutil.copytree(few, tmp_path / "out")
-    return tmp_path / "out"
 
 
 def gone(pids: list[int], within_s: float = 10.0) -> bool:
@@ -86,7 +71,7 @@ def wait_for(moment: str, process: "subprocess.Popen[str]", root: Path, extra_s:
 
 
 def survive(corpus: Path, cwd: Path, known: Path, kills: int, seed: int, *more: str) -> None:
-    """Kill runs at random moments until so many kills met a run at work; every run that ends must have made the tree."""
+    """Kill runs at random moments until so many kills met one at work; every run that ends has made the tree."""
     dice, met = random.Random(seed), 0
     while met < kills:
         process = start(corpus, cwd, "--workers", "2", *more, stdout=subprocess.DEVNULL)
@@ -200,10 +185,10 @@ made.generate(["train"], 1100, progress=False, workers=1, overwrite=True)
 """
 POINTS = [
     "metadata half written",
-    "journal half gone",
     *(
         pytest.param(point, marks=pytest.mark.slow)
         for point in (
+            "journal half gone",
             "before the overall metadata",
             "overall metadata half written",
             "before fragments go",
@@ -272,7 +257,7 @@ def test_a_worker_dead_right_after_its_commit(
 
 
 def test_a_worker_killed_in_the_middle_is_replaced(
-    corpus: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    corpus: Path, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
     killed: list[int] = []
@@ -285,9 +270,9 @@ def test_a_worker_killed_in_the_middle_is_replaced(
             os.kill(worker.process.pid, signal.SIGKILL)
 
     monkeypatch.setattr(Pool, "_receive", kill_once)
-    generator(corpus, Path("out")).generate(progress=False, workers=2)
+    generator(corpus, Path("out")).generate(["train"], 1100, progress=False, workers=2)
     assert len(killed) == 1 and f"Worker {killed[0]} died (SIGKILL)" in caplog.text
-    assert tree_files(tmp_path / "out") == tree_files(reference)
+    assert tree_files(tmp_path / "out") == tree_files(few)
 
 
 DIE_OF_A_FONT = """
@@ -349,6 +334,7 @@ def test_a_moved_data_set_is_still_complete(corpus: Path, copy_of_few: Path, tmp
     assert states(tmp_path / "elsewhere" / "out") == before
 
 
+@pytest.mark.slow
 def test_a_folder_given_otherwise_keeps_its_first_name(corpus: Path, few: Path, tmp_path: Path) -> None:
     killed_at("before the plan is kept", corpus, tmp_path)
     made = generator(corpus, tmp_path / "out")
@@ -383,6 +369,7 @@ def test_another_configuration_is_refused(corpus: Path, copy_of_few: Path, chang
     assert {path for path in after if after[path] != before[path]} <= {str(copy_of_few)}
 
 
+@pytest.mark.slow
 def test_another_corpus_is_refused(corpora: Corpora, copy_of_few: Path, tmp_path: Path) -> None:
     lines = (corpora.processed / "train.txt").read_text(encoding="utf-8").splitlines()[:1100]
     lines[550] = "ខ្ញុំ"
@@ -393,18 +380,22 @@ def test_another_corpus_is_refused(corpora: Corpora, copy_of_few: Path, tmp_path
     assert "ខ្ញុំ" in {sample["text"] for sample in samples_of(copy_of_few)[540:551]}
 
 
-def test_overwrite_leaves_nothing_of_the_larger_old_run(corpus: Path, few: Path, tmp_path: Path) -> None:
-    run(corpus, tmp_path, "--seed", "9", "--max-lines", "1300")
+@pytest.mark.slow
+def test_overwrite_leaves_nothing_of_the_larger_old_run(
+    corpus: Path, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    generator(corpus, Path("out"), random_seed=9).generate(max_lines=1300, progress=False)
     # What a killed run leaves lies there too.
     (tmp_path / "out" / "train" / "shards").mkdir()
     (tmp_path / "out" / "train" / "shards" / ".train-000009.tar.partial").write_bytes(b"half")
     (tmp_path / "out" / "train" / ".metadata.json.partial").write_bytes(b"half")
-    out = run(corpus, tmp_path, *FEW, "--overwrite")
-    assert "1 drawn" in out or "drawn now" in out
+    generator(corpus, Path("out")).generate(["train"], 1100, progress=False, overwrite=True)
     assert tree_files(tmp_path / "out") == tree_files(few)
     assert names(tmp_path / "out") == names(few), "folders of splits that are gone"
 
 
+@pytest.mark.slow
 def test_overwrite_of_one_split_keeps_the_others(corpora: Corpora, copy_of_reference: Path, tmp_path: Path) -> None:
     other = tmp_path / "corpus"
     shutil.copytree(corpora.processed, other)
@@ -476,21 +467,27 @@ def test_a_cut_split_metadata_is_named(corpus: Path, few: Path, copy_of_few: Pat
     assert tree_files(copy_of_few) == tree_files(few)
 
 
-@pytest.mark.parametrize("cut", [0.5, pytest.param(0.0, marks=pytest.mark.slow)])
-def test_a_cut_overall_metadata_is_named(
-    corpus: Path, few: Path, copy_of_few: Path, monkeypatch: pytest.MonkeyPatch, cut: float
-) -> None:
-    monkeypatch.chdir(copy_of_few.parent)
+@pytest.mark.parametrize("cut", [0.5, 0.0])
+def test_a_cut_overall_metadata_is_named(corpus: Path, copy_of_few: Path, cut: float) -> None:
     file = copy_of_few / "generation_metadata.json"
     data = file.read_bytes()
     file.write_bytes(data[: int(len(data) * cut)])
-    made = generator(corpus, Path("out"))
     with pytest.raises(OutputError, match=r"generation_metadata\.json is damaged .*--overwrite"):
-        made.generate(["train"], 1100, progress=False)
-    assert made.generate(["train"], 1100, progress=False, overwrite=True)["train"].complete
+        generator(corpus, copy_of_few).generate(["train"], 1100, progress=False)
+
+
+@pytest.mark.slow
+def test_a_cut_overall_metadata_is_overwritten(
+    corpus: Path, few: Path, copy_of_few: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copy_of_few.parent)
+    file = copy_of_few / "generation_metadata.json"
+    file.write_bytes(file.read_bytes()[:1000])
+    assert generator(corpus, Path("out")).generate(["train"], 1100, progress=False, overwrite=True)["train"].complete
     assert tree_files(copy_of_few) == tree_files(few)
 
 
+@pytest.mark.slow
 def test_missing_split_metadata_are_made_again(corpus: Path, few: Path, copy_of_few: Path) -> None:
     (copy_of_few / "train" / "metadata.json").unlink()
     assert generator(corpus, copy_of_few).generate(["train"], 1100, progress=False)["train"].drawn
@@ -510,10 +507,12 @@ def test_a_cut_fragment_is_drawn_again(
     assert tree_files(tmp_path / "out") == tree_files(few)
 
 
-def test_a_damaged_journal_is_named(corpus: Path, few: Path, tmp_path: Path) -> None:
-    killed_at("before the plan is kept", corpus, tmp_path)
+def test_a_damaged_journal_is_named(corpus: Path, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out" / layout.JOURNAL).mkdir(parents=True)
     (tmp_path / "out" / layout.JOURNAL / "run.json").write_text('{"seed": 4')
-    out = run(corpus, tmp_path, *FEW, status=2)
-    assert "run.json is damaged" in out and "--overwrite" in out
-    run(corpus, tmp_path, *FEW, "--overwrite")
+    monkeypatch.chdir(tmp_path)
+    made = generator(corpus, Path("out"))
+    with pytest.raises(OutputError, match=r"run\.json is damaged.*--overwrite"):
+        made.generate(["train"], 1100, progress=False)
+    made.generate(["train"], 1100, progress=False, overwrite=True)
     assert tree_files(tmp_path / "out") == tree_files(few)

@@ -196,6 +196,7 @@ print(json.dumps(out))
 """
 
 
+@pytest.mark.slow
 def test_webdataset_package_reads_the_shards(shards: list[Path], reference: Path) -> None:
     pytest.importorskip("webdataset")
     command = [sys.executable, "-W", "ignore", "-c", WEBDATASET, *map(str, shards)]

@@ -76,7 +76,15 @@ def test_ink_outside_is_counted_and_nothing_else_is_touched():
 
     def drawn(x: int, baseline: int):
         quads = np.array([[0, x, 0]], np.int32)
-        arguments = (quads, np.array([0, 1]), np.array([baseline], np.int32), np.array([3], np.int32), pixels, entries, 4)
+        arguments = (
+            quads,
+            np.array([0, 1]),
+            np.array([baseline], np.int32),
+            np.array([3], np.int32),
+            pixels,
+            entries,
+            4,
+        )
         assert_same(arguments)
         lines, _, clipped = fast.compose(*arguments)
         return lines.reshape(4, 3), int(clipped[0])

@@ -1,8 +1,8 @@
 """Writes tests/render/golden/*.json with the `hb-shape` program: glyphs of a few runs in every installed face.
 
-Run by hand when fonts are added or replaced (`python tests/render/make_golden.py`); the tests then hold `Shaper` to what
-an independent build of HarfBuzz says. "Ta" is left out: hb-shape and uharfbuzz read the old kern table of the Khmer OS
-fonts differently there, and in nothing else.
+Run it by hand when fonts are added or replaced (`python tests/render/make_golden.py`); the tests then hold `Shaper` to
+what an independent build of HarfBuzz says. "Ta" is left out: hb-shape and uharfbuzz read the old kern table of the
+Khmer OS fonts differently there, and in nothing else.
 """
 
 import hashlib
@@ -65,7 +65,10 @@ def main() -> None:
             "file_sha256": hashlib.sha256(face.files[0].read_bytes()).hexdigest(),
             "variations": dict(face.variations),
             "program": version,
-            "runs": [[script, language, text, shape(program, face, script, language, text)] for script, language, text in RUNS],
+            "runs": [
+                [script, language, text, shape(program, face, script, language, text)]
+                for script, language, text in RUNS
+            ],
         }
         text = json.dumps(golden, ensure_ascii=False, separators=(",", ":")) + "\n"
         (folder / f"{face.name}.json").write_text(text, encoding="utf-8")

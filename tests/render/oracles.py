@@ -32,7 +32,10 @@ def draw_with_raqm(face: FontFace, text: str, size_px: int) -> npt.NDArray[np.bo
     font = ImageFont.truetype(str(face.files[0]), size_px, layout_engine=ImageFont.Layout.RAQM)
     if face.variations:
         settings = dict(face.variations)
-        named = [axis["name"].decode() if isinstance(axis["name"], bytes) else axis["name"] for axis in font.get_variation_axes()]
+        named = [
+            axis["name"].decode() if isinstance(axis["name"], bytes) else axis["name"]
+            for axis in font.get_variation_axes()
+        ]
         tags = {"Weight": "wght", "Width": "wdth"}
         font.set_variation_by_axes([settings[tags[name]] for name in named])
     image = Image.new("L", (int(font.getlength(text, language="km")) + 4 * size_px, 6 * size_px), 0)

@@ -24,7 +24,10 @@ def pair(embedded: list[FontFace]) -> list[FontFace]:
 def bases(faces: list[FontFace]) -> list[list[int]]:
     counts = [Shaper(face).glyph_count for face in faces]
     ends = np.cumsum([0, *(sum(count) for count in counts)])
-    return [[int(end + sum(count[:chain])) for chain in range(len(count))] for end, count in zip(ends[:-1], counts, strict=True)]
+    return [
+        [int(end + sum(count[:chain])) for chain in range(len(count))]
+        for end, count in zip(ends[:-1], counts, strict=True)
+    ]
 
 
 def wanted_keys(faces: list[FontFace], seed: int = 0, n: int = 400):
@@ -142,7 +145,9 @@ def test_kept_on_disk_between_runs(pair, tmp_path):
     assert sorted(tmp_path.iterdir()) == files
     # Faces under other numbers find their own rasters.
     three = small(pair[::-1], tmp_path)
-    mirrored = np.where(asked >> 24 < bases(pair)[1][0], asked + (bases(pair[::-1])[1][0] << 24), asked - (bases(pair)[1][0] << 24))
+    mirrored = np.where(
+        asked >> 24 < bases(pair)[1][0], asked + (bases(pair[::-1])[1][0] << 24), asked - (bases(pair)[1][0] << 24)
+    )
     assert rasters(three, mirrored, pair) == wanted
     assert three.drawn == 0
 
@@ -173,7 +178,9 @@ def damage_by_flipping(content: bytes) -> list[bytes]:
     return flipped
 
 
-@pytest.mark.parametrize("damage", [damage_by_cutting, damage_by_flipping, lambda _: [b"", b"PK\x03\x04", b"\x00" * 999]])
+@pytest.mark.parametrize(
+    "damage", [damage_by_cutting, damage_by_flipping, lambda _: [b"", b"PK\x03\x04", b"\x00" * 999]]
+)
 def test_a_damaged_file_is_thrown_away_and_drawn_anew(pair, tmp_path, caplog, damage):
     asked = wanted_keys(pair, 0, 60)
     one = small(pair[:1], tmp_path)

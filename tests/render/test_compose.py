@@ -5,7 +5,8 @@ import os
 import numpy as np
 import PIL.features
 import pytest
-from conftest import without
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from oracles import cropped, draw_with_raqm, has_dotted_circle, overlap
 
 from khmer_ocr import chance
@@ -14,6 +15,7 @@ from khmer_ocr.render.fonts import FontFace
 from khmer_ocr.render.metrics import FaceMetrics
 from khmer_ocr.render.plan import LinePlan, RenderConfig
 from khmer_ocr.render.shape import Shaper, script_runs, undrawn
+from khmer_ocr.text.normalize import normalize
 from khmer_ocr.text.synthesize import synthesize_lines
 
 KEY = chance.key(42, "train", "plan")
@@ -78,6 +80,29 @@ def test_the_same_at_other_heights_in_every_face(usable, metrics, real_lines, he
         assert assert_right(renderer, real_lines[:2000], {}, every=50) > 1900
 
 
+anything = st.text(
+    st.one_of(
+        st.sampled_from("កខរវញឡ្្ាិេៅឿុំះ៉៊៌ៗ០១។៛ abAé1-.«»\u200c\u25cc"),
+        st.characters(min_codepoint=0x1780, max_codepoint=0x17FF),
+        st.characters(exclude_categories=("Cs",)),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=150)
+@given(st.lists(anything, min_size=1, max_size=6), st.integers(0, 2**63))
+def test_any_text_is_drawn_whole_or_rejected_with_a_reason(small_renderer, texts, first):
+    # Labels are normalised before they come here; this must hold for what slips through all the same.
+    assert_right(small_renderer, texts, {})
+    assert_right(small_renderer, [normalize(text) for text in texts], {})
+
+
+@pytest.fixture(scope="module")
+def small_renderer(few_faces, metrics) -> LineRenderer:
+    return LineRenderer(few_faces, metrics)
+
+
 @pytest.mark.parametrize("crop", ["line", "tight"])
 def test_a_taller_image_shows_no_more_ink(usable, metrics, real_lines, crop):
     """Independent of the count of clipped pixels: what stands above and below the image is paper."""
@@ -135,7 +160,9 @@ def test_pixels_do_not_depend_on_batch_order_atlas_or_cache(few_faces, metrics, 
     scarce = LineRenderer(few_faces, metrics)
     scarce.atlas = type(scarce.atlas)(few_faces, scarce.runs.glyph_base, None, 1 << 15, 1 << 8)
     scarce.runs._allocate(1 << 8)
-    assert [image for a in range(0, len(lines), 20) for image in pixels(scarce, range(a, min(a + 20, len(lines))))] == wanted
+    assert [
+        image for a in range(0, len(lines), 20) for image in pixels(scarce, range(a, min(a + 20, len(lines))))
+    ] == wanted
     assert scarce.atlas.cleared > 1
 
 
@@ -160,7 +187,9 @@ def test_draw_at_shows_every_line_whole(few_faces, metrics):
         images = renderer.draw_at(texts, face_B, np.full(len(texts), 40 * 64, np.int64), margin_px=3)
         assert [image.ndim for image in images] == [2] * len(texts)
         assert all((image[:, :3] == 255).all() and (image[:, -3:] == 255).all() for image in images)
-        tall = renderer.draw_at(["ស្ត្រី្ត្រុំ្្"] + texts, np.append(face_B, number).astype(np.int32), np.full(7, 40 * 64, np.int64), 3)
+        # A much taller neighbour in the batch changes nothing but the room that is cut away again.
+        beside = ["ស្ត្រ៊ី", *texts]
+        tall = renderer.draw_at(beside, np.full(7, number, np.int32), np.array([90 * 64] + [40 * 64] * 6, np.int64), 3)
         assert all(np.array_equal(cropped_paper(a), cropped_paper(b)) for a, b in zip(images, tall[1:], strict=True))
         assert images[1].shape[0] < images[0].shape[0] and (images[2] == 255).all()
 
@@ -171,31 +200,38 @@ def cropped_paper(image):
 
 def test_sizes_scale_the_ink(few_faces, metrics):
     renderer = LineRenderer(few_faces, metrics)
-    small, large = renderer.draw_at(["ភាសា"] * 2, np.zeros(2, np.int32), np.array([20 * 64, 80 * 64], np.int64), margin_px=0)
+    small, large = renderer.draw_at(
+        ["ភាសា"] * 2, np.zeros(2, np.int32), np.array([20 * 64, 80 * 64], np.int64), margin_px=0
+    )
     assert large.shape[1] == pytest.approx(4 * small.shape[1], abs=6)
 
 
-def test_ink_overlaps_that_of_pillow_with_raqm(usable, metrics, renderer, real_lines):
+def test_ink_overlaps_that_of_pillow_with_raqm(usable, metrics, renderer, real_lines, without):
     if not PIL.features.check("raqm"):
         without("Pillow has no RAQM (install libfribidi0)")
-    plain = [line for line in real_lines if 15 <= len(line) <= 45 and set(map(script_is_khmer, line)) == {True}][:60]
-    lowest = {}
+    plain = [line for line in real_lines if 12 <= len(line) <= 32 and set(map(script_is_khmer, line)) == {True}][:50]
+    lowest: dict[str, float] = {}
+    enlarged: set[str] = set()
     for number, face in enumerate(usable):
         if face.variations and face.style not in ("Regular", "CondensedBold", "ExtraCondensedThin"):
             continue
-        able = [line for line in plain if not _lacks(renderer.runs.shapers[number], line)][:15]
+        able = [line for line in plain if not _lacks(renderer.runs.shapers[number], line)][:11]
         assert len(able) >= 8, face.name
-        sizes = np.full(len(able), IOU_PPEM * 64, np.int64)
+        # Pillow puts glyphs on whole pixels: where a stem is thinner than 4 px that alone costs a tenth of the overlap.
+        ppem = IOU_PPEM if metrics[face.name].stem_em16 * IOU_PPEM >= 4 << 16 else 4 * IOU_PPEM
+        if ppem > IOU_PPEM:
+            enlarged.add(face.name)
+        sizes = np.full(len(able), ppem * 64, np.int64)
         images = renderer.draw_at(able, np.full(len(able), number, np.int32), sizes)
         lowest[face.name] = float(
             np.median(
                 [
-                    overlap(cropped(image < 128), draw_with_raqm(face, line, IOU_PPEM))
+                    overlap(cropped(image < 128), draw_with_raqm(face, line, ppem))
                     for line, image in zip(able, images, strict=True)
                 ]
             )
         )
-    assert len(lowest) > 30
+    assert len(lowest) > 30 and len(enlarged) <= 2, enlarged
     assert {name: iou for name, iou in lowest.items() if iou < 0.9} == {}
 
 

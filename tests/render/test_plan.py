@@ -13,7 +13,6 @@ from khmer_ocr.errors import ConfigError, NoFontsError
 from khmer_ocr.render.compose import LineRenderer
 from khmer_ocr.render.extents import extents
 from khmer_ocr.render.plan import REASONS, RESCUE_STEPS, LinePlan, RenderConfig
-from khmer_ocr.render.runs import MISSING
 
 KEY = chance.key(42, "train", "plan")
 
@@ -111,7 +110,9 @@ def test_a_face_that_lacks_a_character_is_not_chosen(renderer, metrics):
     lacking = {face.name for face in renderer.faces if "L" in metrics[face.name].missing}
     assert lacking and len(chosen) > 10
     assert not chosen & lacking
-    assert not any("0" in renderer.faces[face].faulty for face in renderer.plan(["10"] * n, addresses(n), KEY).face_B.tolist())
+    assert not any(
+        "0" in renderer.faces[face].faulty for face in renderer.plan(["10"] * n, addresses(n), KEY).face_B.tolist()
+    )
 
 
 def test_a_line_few_faces_can_draw_goes_to_one_of_them(few):

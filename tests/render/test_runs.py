@@ -30,7 +30,10 @@ def glyphs_of(cache: RunCache, text: str, face: int = 0):
     out, pen = [], 0
     for run in looked.runs_T.tolist():
         begin, end = cache.glyph_span_R2[run].tolist()
-        out += [(g, pen + x, y) for g, (x, y) in zip(cache.glyph_G[begin:end].tolist(), cache.place_G2[begin:end].tolist(), strict=True)]
+        out += [
+            (g, pen + x, y)
+            for g, (x, y) in zip(cache.glyph_G[begin:end].tolist(), cache.place_G2[begin:end].tolist(), strict=True)
+        ]
         pen += int(cache.advance_R[run])
     return out, pen
 

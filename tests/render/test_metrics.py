@@ -1,0 +1,278 @@
+"""Measuring fonts, hostile ones included: the parent lives, the culprit is named, the others are measured."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fontTools.ttLib import TTFont
+
+from khmer_ocr.errors import KhmerOcrError, OutputError
+from khmer_ocr.render import measure, metrics, probe
+from khmer_ocr.render.compose import LineRenderer
+from khmer_ocr.render.fonts import FontFace, find_faces
+from khmer_ocr.render.metrics import FaceMetrics, from_json, measure_all, quarantine
+from khmer_ocr.render.runs import SCRIPT_RUN, SYLLABLE, WORD
+from khmer_ocr.render.shape import EM16, Shaper
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("KHMER_OCR_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "metrics"
+
+
+@pytest.fixture(scope="module")
+def noto(embedded: list[FontFace]) -> FontFace:
+    return next(face for face in embedded if face.style == "Regular")
+
+
+@pytest.fixture(scope="module")
+def static(embedded: list[FontFace], tmp_path_factory) -> FontFace:
+    """A small static font of a few Khmer letters, quick to measure."""
+    return make_static(embedded[0].files[0], tmp_path_factory.mktemp("static") / "Static.ttf")
+
+
+def make_static(source: Path, path: Path) -> FontFace:
+    font = TTFont(source)
+    for tag in ("fvar", "gvar", "avar", "HVAR", "MVAR", "STAT"):
+        if tag in font:
+            del font[tag]
+    font.save(path)
+    return find_faces([path])[0]
+
+
+def test_what_is_measured_is_plausible(faces, metrics):
+    for face in faces:
+        m = metrics[face.name]
+        assert not m.fatal
+        assert 0.7 * EM16 < m.ascent_em16 < 2 * EM16 and 0.2 * EM16 < m.descent_em16 < 1.6 * EM16, face.name
+        assert 0.3 * EM16 < m.ka_height_em16 < 1.3 * EM16
+        assert 0.01 * EM16 < m.stem_em16 < 0.35 * EM16
+        assert m.slack_em16 == 0
+        assert m.unit == (SYLLABLE if m.inexact[0] == 0 else WORD if m.inexact[1] == 0 else SCRIPT_RUN)
+
+
+def test_bold_is_bolder_and_condensed_no_lower(metrics):
+    weights = [metrics[f"NotoSansKhmer-{style}"].stem_em16 for style in ("Thin", "Light", "Regular", "Bold", "Black")]
+    assert weights == sorted(weights) and weights[0] < weights[-1] / 3
+    assert metrics["KhmerOSfreehand"].unit == metrics["KhmerOSfasthand"].unit == WORD
+    assert (
+        metrics["Busra-R"].unit == metrics["Mondulkiri-R"].unit == metrics["NotoSansKhmer-Regular"].unit == SCRIPT_RUN
+    )
+    assert metrics["KhmerOS"].unit == metrics["Battambang-Regular"].unit == SYLLABLE
+
+
+def test_known_faults_are_found(metrics):
+    assert metrics["OdorMeanChey-Regular"].malformed == "0"
+    assert set("Ax") <= set(metrics["Khmer-Regular"].missing)
+    assert any("ថ្" in fault for fault in metrics["Battambang-Regular"].faults)
+    assert metrics["KhmerOS"].missing == ""
+
+
+def test_measured_once_and_kept(static, cache, monkeypatch):
+    first = measure_all([static], progress=False)
+    assert list(first) == ["Static"] and not first["Static"].fatal
+    (file,) = cache.glob("*.json")
+    monkeypatch.setattr(
+        probe, "measure_in_children", lambda faces: iter(()) if not faces else pytest.fail("measured again")
+    )
+    assert measure_all([static], progress=False) == first
+    assert from_json(json.loads(file.read_text(encoding="utf-8"))) == first["Static"]
+
+
+def test_in_a_child_as_in_this_process(static, cache):
+    assert measure_all([static], progress=False)["Static"] == measure.measure(static)
+
+
+def test_a_damaged_measurement_is_made_anew(static, cache, caplog, monkeypatch):
+    good, made = FaceMetrics(ascent_em16=7), FaceMetrics(ascent_em16=8)
+    metrics._write_cached(metrics._cache_file(static), good)
+    assert measure_all([static], progress=False)["Static"] == good
+    (file,) = cache.glob("*.json")
+    monkeypatch.setattr(probe, "measure_in_children", lambda faces: iter([(face, made) for face in faces]))
+    for content in ("", "{", "[]", "null", '{"no_such_key": 1}', "\x00\xff"):
+        file.write_text(content, encoding="latin-1")
+        caplog.clear()
+        assert measure_all([static], progress=False)["Static"] == made
+        assert "damaged" in caplog.text
+    assert measure_all([static], progress=False)["Static"] == made
+
+
+def test_other_content_is_another_measurement(static, cache):
+    assert metrics._cache_file(static) != metrics._cache_file(replace(static, sha256="0" * 64))
+
+
+def test_quarantined_by_content(static, cache):
+    quarantine(static, "it killed a worker")
+    assert measure_all([static], progress=False)["Static"].fatal == "it killed a worker"
+
+
+def test_a_cache_that_cannot_be_written_is_an_error_that_says_what_to_do(static, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("KHMER_OCR_CACHE", str(tmp_path / "file"))
+    with pytest.raises(OutputError, match=r"can't be kept in .*file.*KHMER_OCR_CACHE"):
+        measure_all([static], progress=False)
+    assert children_of(os.getpid()) == []
+
+
+def children_of(parent: int) -> list[int]:
+    """Probe processes that this test run started."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            ppid = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            command = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue  # it ended meanwhile
+        if ppid == parent and b"khmer_ocr.render.probe" in command:
+            found.append(int(folder.name))
+    return found
+
+
+def test_a_killed_child_is_replaced_and_the_font_named(static, embedded, cache, monkeypatch, caplog):
+    # Three faces for one child; it is killed while the second (slow: a variable font) is being measured.
+    faces = [
+        static,
+        next(face for face in embedded if face.style == "Bold"),
+        replace(static, name="Third", sha256="3" * 64),
+    ]
+    monkeypatch.setattr(probe, "_FACES_PER_CHILD", 3)
+    killed = []
+
+    def kill_during_the_second():
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if list(cache.glob("*.json")):
+                for pid in children_of(os.getpid()):
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+                return
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill_during_the_second)
+    killer.start()
+    found = measure_all(faces, progress=False)
+    killer.join()
+    assert len(killed) == 1
+    assert [bool(found[face.name].fatal) for face in faces] == [False, True, False]
+    assert "exit -9" in found[faces[1].name].fatal
+    assert faces[1].name in caplog.text and "left out" in caplog.text
+    assert measure_all(faces, progress=False) == found
+
+
+def test_a_child_that_hangs_is_stopped(static, cache, monkeypatch, tmp_path):
+    # A named pipe instead of a font: whoever opens it waits for ever.
+    pipe = tmp_path / "Waits.ttf"
+    os.mkfifo(pipe)
+    waits = replace(static, name="Waits", files=(pipe,), sha256="1" * 64)
+    monkeypatch.setattr(probe, "TIMEOUT_S", 6.0)
+    monkeypatch.setattr(probe, "_FACES_PER_CHILD", 2)
+    found = measure_all([waits, static], progress=False)
+    assert "took over 6 s" in found["Waits"].fatal
+    assert not found["Static"].fatal
+
+
+def test_what_a_child_says_last_is_kept(static, cache, tmp_path):
+    gone = replace(static, name="Gone", files=(tmp_path / "Gone.ttf",), sha256="2" * 64)
+    found = measure_all([gone, static], progress=False)
+    assert "Gone.ttf" in found["Gone"].fatal
+    assert not found["Static"].fatal
+
+
+def test_nothing_is_started_where_all_is_known(cache, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **kwargs: pytest.fail("a child was started"))
+    assert measure_all([], progress=False) == {}
+
+
+def test_children_are_stopped_when_the_parent_is_interrupted(embedded, cache, monkeypatch):
+    measuring = probe.measure_in_children(embedded[:4])
+    monkeypatch.setattr(probe, "_FACES_PER_CHILD", 2)
+    next(measuring)
+    measuring.close()
+    assert children_of(os.getpid()) == []
+
+
+def test_the_child_has_a_limit_of_memory():
+    code = (
+        "import resource; from khmer_ocr.render import measure, probe; "
+        "measure.measure = lambda face: print(resource.getrlimit(resource.RLIMIT_AS)); probe.main()"
+    )
+    task = json.dumps([{"name": "x", "family": "x", "style": "x", "files": [], "variations": []}])
+    ran = subprocess.run([sys.executable, "-c", code], input=task, capture_output=True, text=True, check=False)
+    assert str((probe.MEMORY_BYTES, probe.MEMORY_BYTES)) in ran.stdout
+
+
+def flipped(content: bytes, seed: int) -> bytes:
+    """A font with 60 bytes changed, most of them in its tables of contents and shaping."""
+    damaged = bytearray(content)
+    random = np.random.default_rng(seed)
+    for at in random.integers(0, len(content), 60).tolist():
+        damaged[at] ^= int(random.integers(1, 256))
+    return bytes(damaged)
+
+
+def test_flipped_bytes_never_harm_the_parent(embedded, cache, tmp_path, real_lines):
+    # A static copy: one face a file, so that a dozen files take a dozen measurements.
+    good = make_static(embedded[0].files[0], tmp_path / "Good.ttf").files[0].read_bytes()
+    folder = tmp_path / "fonts"
+    folder.mkdir()
+    for seed in range(12):
+        (folder / f"Flipped{seed}.ttf").write_bytes(flipped(good, seed))
+    shutil.copy(tmp_path / "Good.ttf", folder)
+    found = find_faces([folder])
+    measured = measure_all(found, progress=False)
+    assert set(measured) == {face.name for face in found}
+    assert not measured["Good"].fatal
+    usable = [face for face in found if not measured[face.name].fatal]
+    for face in usable:
+        # What passed must draw, or say why not in a project's error: never anything else.
+        renderer = LineRenderer([face], measured)
+        lines = real_lines[:40]
+        lines = [line for line, reason in zip(lines, renderer.planner.rejections(lines), strict=True) if not reason]
+        try:
+            renderer.draw_at(lines, np.zeros(len(lines), np.int32), np.full(len(lines), 1280, np.int64))
+        except KhmerOcrError as error:
+            assert face.name in str(error)
+
+
+def test_letters_without_ink_are_fatal(noto, cache, tmp_path):
+    font = TTFont(noto.files[0])
+    for tag in ("fvar", "gvar", "avar", "HVAR", "MVAR", "STAT"):
+        if tag in font:
+            del font[tag]
+    glyphs = font["glyf"]
+    for name in font.getGlyphOrder():
+        glyphs[name] = type(glyphs[name])()
+    font.save(tmp_path / "Blank.ttf")
+    (face,) = find_faces([tmp_path / "Blank.ttf"])
+    assert "no ink" in measure_all([face], progress=False)["Blank"].fatal
+
+
+def test_every_unit_is_exact_on_the_probe_itself(few_faces, metrics):
+    # `unit` follows from the probe; boundary lines are what tells the smaller units from the larger.
+    _, cut = measure._probe()
+    for face in few_faces:
+        shaper = Shaper(face)
+        for run in list(cut)[::29]:
+            whole = measure.placed(shaper, shaper.shape_with_fallback(run))
+            parts = [run] if metrics[face.name].unit == SCRIPT_RUN else cut[run][metrics[face.name].unit]
+            assert measure.joined(measure.placed(shaper, shaper.shape_with_fallback(part)) for part in parts) == whole
+
+
+def test_the_bar_is_shown_for_many_faces_only(static, cache, capfd, monkeypatch):
+    monkeypatch.setattr(probe, "measure_in_children", lambda faces: iter([(face, FaceMetrics()) for face in faces]))
+    many = [replace(static, name=f"Face{n}", sha256=str(n) * 64) for n in range(9)]
+    measure_all(many[:2])
+    measure_all(many, progress=False)
+    assert "measuring" not in capfd.readouterr().err
+    measure_all([replace(face, sha256="a" + face.sha256) for face in many])
+    assert "measuring fonts" in capfd.readouterr().err

@@ -1,0 +1,104 @@
+"""YAML to the stages' settings: what is given is taken, what is misspelt is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from khmer_ocr import ConfigError, ConfigManager
+from khmer_ocr.generate.generator import GenerateConfig
+from khmer_ocr.render.plan import RenderConfig
+
+
+def from_yaml(folder: Path, text: str) -> ConfigManager:
+    file = folder / "config.yaml"
+    file.write_text(text, encoding="utf-8")
+    return ConfigManager(file)
+
+
+def test_defaults() -> None:
+    config = ConfigManager()
+    assert (config.render, config.generate, config.corpus) == (RenderConfig(), GenerateConfig(), None)
+    assert config.fonts_dir == Path("fonts")
+    assert config.data_config["image_height"] == 32 and config.data_config["format"] == "files"
+    assert len(config.vocab) > 100
+
+
+@pytest.mark.parametrize("text", ["", "# only a comment\n", "render:\n", "render: {}\ngenerate:\n"])
+def test_an_empty_file_is_the_defaults(tmp_path: Path, text: str) -> None:
+    config = from_yaml(tmp_path, text)
+    assert (config.render, config.generate) == (RenderConfig(), GenerateConfig())
+
+
+def test_what_is_given_is_taken(tmp_path: Path) -> None:
+    config = from_yaml(
+        tmp_path,
+        "fonts_dir: other/fonts\n"
+        "render:\n  image_height: 48\n  crop: tight\n  min_size: 0.9\n"
+        "generate:\n  format: webdataset\n  shard: [1, 4]\n  workers: 2\n  progress: false\n"
+        "corpus:\n  sample: true\n  max_chars: 60\n",
+    )
+    assert config.render == RenderConfig(image_height=48, crop="tight", min_size=0.9)
+    assert config.generate == GenerateConfig(format="webdataset", shard=(1, 4), workers=2, progress=False)
+    assert config.corpus is not None and (config.corpus.sample, config.corpus.max_chars) == (True, 60)
+    assert config.fonts_dir == Path("other/fonts")
+    assert config.data_config["image_height"] == 48 and config.data_config["shard"] == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "rendr:\n  image_height: 48\n",
+            r"unknown key 'rendr'. Did you mean 'render'\? Known: corpus, render, generate",
+        ),
+        (
+            "render:\n  image_heigth: 48\n",
+            r"section 'render': unknown key 'image_heigth'. Did you mean 'image_height'\?",
+        ),
+        ("generate:\n  zzz: 1\n", "section 'generate': unknown key 'zzz'. Known: format, "),
+        ("7: 1\n", "unknown key 7"),
+        ("render:\n  1: 2\n", "section 'render': unknown key 1"),
+        ("render: 32\n", "section 'render' is 32; wanted keys with values below it"),
+        ("render:\n  image_height: tall\n", r"render\.image_height: .*integer.*, seen 'tall'"),
+        ("render:\n  image_height: 32.5\n", r"render\.image_height: .*, seen 32\.5"),
+        ("render:\n  image_height: null\n", r"render\.image_height: .*, seen None"),
+        ("render:\n  image_height: 500\n", "image_height is 500; wanted 24 to 96 px"),
+        ("render:\n  crop: loose\n", r"render\.crop: .*'line' or 'tight'.*seen 'loose'"),
+        ("render:\n  min_margin: 9\n  max_margin: 3\n", r"margins 9\.\.3 px; wanted"),
+        ("generate:\n  shard: [4, 4]\n", r"shard is \(4, 4\); wanted i/n"),
+        ("generate:\n  shard: [1]\n", r"generate\.shard"),
+        ("generate:\n  png_level: 7\n", "png_level is 7; wanted 0 to 3"),
+        ("generate:\n  progress: perhaps\n", r"generate\.progress: .*seen 'perhaps'"),
+        ("corpus: {}\n", "No text was named"),
+        ("fonts_dir: 3\n", "fonts_dir is 3; wanted a folder"),
+        ("fonts_dir:\n", "fonts_dir is None; wanted a folder"),
+        ("render:\n  image_height: 32\n  image_height: 48\n", "'image_height' stands there twice"),
+        ("just words\n", "holds a str; wanted sections"),
+        ("a: b: c\n", "can't be read as YAML"),
+        ("a: !!python/object/apply:os.system ['true']\n", "can't be read as YAML"),
+    ],
+)
+def test_slips_are_named(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        from_yaml(tmp_path, text)
+
+
+def test_messages_of_ranges_are_one_short_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_yaml(tmp_path, "render:\n  image_height: 500\n")
+    assert str(caught.value) == "render: image_height is 500; wanted 24 to 96 px"
+
+
+def test_files_that_are_no_config(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Config file not found: .*nothing\.yaml\. Leave --config out"):
+        ConfigManager(tmp_path / "nothing.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00render")
+    with pytest.raises(ConfigError, match="can't be read as YAML"):
+        ConfigManager(tmp_path / "binary.yaml")
+    with pytest.raises(ConfigError, match="can't be read as YAML"):
+        ConfigManager(tmp_path)
+
+
+def test_two_managers_share_nothing(tmp_path: Path) -> None:
+    first, second = ConfigManager(), from_yaml(tmp_path, "render:\n  image_height: 64\n")
+    assert first.render.image_height == 32 and second.render.image_height == 64
