@@ -165,7 +165,7 @@ class Journal:
             with self.exclusive():
                 # Let go first: of several that leave together, the last then finds nobody and tidies up.
                 locks.let_go(own)
-                if (self.finished or not (self.folder / RUN_FILE).exists()) and not self._others():
+                if (self.finished or not (self.folder / RUN_FILE).exists()) and not self._at_work():
                     self._remove()
 
     def leftovers(self) -> list[Path]:
@@ -178,8 +178,12 @@ class Journal:
         for gone in self.root.glob(f"{layout.JOURNAL}-*"):
             shutil.rmtree(gone, ignore_errors=True)
 
-    def _others(self) -> bool:
-        return any(True for _ in locks.held_by_others(self.folder.glob("shard-*.lock")))
+    def is_alone(self) -> bool:
+        """Whether no process but this one, which is within `locked`, is at work here."""
+        return self._at_work() <= 1
+
+    def _at_work(self) -> int:
+        return sum(1 for _ in locks.held_by_others(self.folder.glob("shard-*.lock")))
 
 
 def read_object(file: Path) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def take_over(journal: Journal, identity: dict[str, Any], root_as_given: str, *,
     run, gone = identity, set[str]()
     if known is not None:
         run, different = merged(known, identity)
-        if different and not overwrite:
+        if different and not overwrite and not _is_bare(journal):
             raise RunConflictError(_conflict(journal.root, different))
         if all(line.startswith("  splits.") for line in different):
             gone = {line.split(".")[1] for line in different}
@@ -85,6 +85,12 @@ def take_over(journal: Journal, identity: dict[str, Any], root_as_given: str, *,
     recorded = recorded if recorded and run is not identity else root_as_given
     journal.begin({**run, RECORDED_ROOT: recorded})
     return str(recorded)
+
+
+def _is_bare(journal: Journal) -> bool:
+    """Whether a run was begun and stored nothing: it was stopped early, say, or no line of its text can be drawn."""
+    stored = any(source.stored_anything(journal.root, name) for name in layout.SPLITS)
+    return not stored and not (journal.root / layout.GENERATION_METADATA).exists() and journal.is_alone()
 
 
 def _conflict(root: Path, different: list[str]) -> str:

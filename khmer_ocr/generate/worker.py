@@ -37,7 +37,6 @@ from khmer_ocr.render.metrics import FaceMetrics
 from khmer_ocr.render.plan import RenderConfig
 from khmer_ocr.text.normalize import normalize
 
-log = logging.getLogger(__name__)
 BATCH_LINES = 512
 BATCH_AREA = 1 << 26
 """Characters drawn at once, times height squared: a line's pixels grow with both, and a worker's memory is bounded."""
@@ -156,10 +155,7 @@ class Artist:
 
     def close(self) -> None:
         """Keep the rasters, let go of the folders."""
-        try:
-            self.renderer.atlas.save()
-        except OSError as error:
-            log.warning("rasters can't be kept in %s (%s); the next run draws them anew", self.job.atlas_dir, error)
+        self.renderer.atlas.save()
         for sink in self._sinks.values():
             sink.close()
         self._sinks.clear()

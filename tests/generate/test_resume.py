@@ -31,9 +31,10 @@ from generating import (
 
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.verify import verify
-from khmer_ocr.errors import DatasetError, FontError, OutputError, RunConflictError
+from khmer_ocr.errors import CorpusError, DatasetError, FontError, OutputError, RunConflictError
 from khmer_ocr.generate import pool
 from khmer_ocr.generate.generator import SyntheticImageGenerator
+from khmer_ocr.generate.journal import Journal
 from khmer_ocr.generate.pool import Pool
 from khmer_ocr.render.plan import RenderConfig
 
@@ -282,7 +283,7 @@ from khmer_ocr.generate import worker
 draw = worker.Artist.chunk
 def chunk(self, split, chunk, texts, normalised):
     for n, face in enumerate(self.job.faces):
-        if face.name == "NotoSansKhmer-Regular":
+        if chunk == 1 and face.name == "NotoSansKhmer-Regular":
             self.renderer.atlas.at_face_1[0] = n
             os.kill(os.getpid(), signal.SIGSEGV)
     return draw(self, split, chunk, texts, normalised)
@@ -303,13 +304,13 @@ def test_a_font_that_kills_is_named_and_quarantined(
     with pytest.raises(
         FontError, match=r"SIGSEGV\) while handling font NotoSansKhmer-Regular.*quarantined.*--overwrite"
     ):
-        generator(corpus, Path("out")).generate(["val"], progress=False, workers=1)
+        generator(corpus, Path("out")).generate(["train"], 1100, progress=False, workers=1)
     again = generator(corpus, Path("out"))
     assert [face.name for face in again.faces] == [name for name in FONTS if not name.endswith("-Regular")]
     with pytest.raises(RunConflictError, match=r"fonts\.NotoSansKhmer-Regular: .* -> \(none\)"):
-        again.generate(["val"], progress=False)
-    assert again.generate(["val"], progress=False, overwrite=True)["val"].complete
-    assert all(facts["font"] != "NotoSansKhmer-Regular" for facts in samples_of(Path("out"), "val"))
+        again.generate(["train"], 1100, progress=False)
+    assert again.generate(["train"], 1100, progress=False, overwrite=True)["train"].complete
+    assert all(facts["font"] != "NotoSansKhmer-Regular" for facts in samples_of(Path("out")))
 
 
 def states(root: Path) -> dict[str, tuple[int, int, int]]:
@@ -396,6 +397,23 @@ def test_overwrite_leaves_nothing_of_the_larger_old_run(
 
 
 @pytest.mark.slow
+def test_a_run_that_stored_nothing_is_in_nobodys_way(corpora: Corpora, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="No line of"):
+        generator(write_corpus(tmp_path / "bad", "漢字\n"), tmp_path / "out").generate(["train"], progress=False)
+    assert names(tmp_path / "out") == [layout.JOURNAL]
+    made = generator(corpora.processed, tmp_path / "out", random_seed=5)
+    assert made.generate(["val"], 10, progress=False)["val"].complete
+    assert names(tmp_path / "out") == ["generation_metadata.json", "val"]
+
+
+def test_a_run_that_stored_nothing_yet_is_respected_while_it_is_at_work(corpora: Corpora, tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "out")
+    with journal.locked(0, 2):
+        journal.begin({"seed": 3, "splits": {}})
+        with pytest.raises(RunConflictError, match="seed: 3 -> 42"):
+            generator(corpora.processed, tmp_path / "out").generate(["val"], 10, progress=False, shard=(1, 2))
+
+
 def test_overwrite_of_one_split_keeps_the_others(corpora: Corpora, copy_of_reference: Path, tmp_path: Path) -> None:
     other = tmp_path / "corpus"
     shutil.copytree(corpora.processed, other)
@@ -494,6 +512,7 @@ def test_missing_split_metadata_are_made_again(corpus: Path, few: Path, copy_of_
     assert tree_files(copy_of_few) == tree_files(few)
 
 
+@pytest.mark.slow
 def test_a_cut_fragment_is_drawn_again(
     corpus: Path, few: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
