@@ -23,6 +23,8 @@ from khmer_ocr.render.runs import SYLLABLE
 
 log = logging.getLogger(__name__)
 METRICS_VERSION = 3
+UNMEASURED = "could not be measured"
+"""In `fatal` of a face whose measuring failed for a reason that is not the face's; such a result is not kept."""
 """Grows whenever anything that is measured, or its meaning, changes."""
 FIT_PERCENTILE = 99.5
 UNIT_NAMES = ("syllable", "word", "script run")
@@ -108,7 +110,8 @@ def measure_all(faces: Sequence[FontFace], *, progress: bool = True) -> dict[str
     with tqdm(total=len(unknown), desc="measuring fonts", unit="face", disable=quiet) as bar:
         for face, metrics in measure_in_children(unknown):
             known[face.name] = metrics
-            _write_cached(_cache_file(face), metrics)
+            if UNMEASURED not in metrics.fatal:
+                _write_cached(_cache_file(face), metrics)
             bar.update()
     return known
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from khmer_ocr.errors import FontError
 from khmer_ocr.render.fonts import FontFace
-from khmer_ocr.render.metrics import FaceMetrics, from_json
+from khmer_ocr.render.metrics import UNMEASURED, FaceMetrics, from_json
 
 log = logging.getLogger(__name__)
 TIMEOUT_S = 120.0
@@ -114,8 +114,10 @@ def measure_in_children(faces: Sequence[FontFace]) -> Iterator[tuple[FontFace, F
 
 
 def _killed(face: FontFace, code: int, said: str) -> FaceMetrics:
-    log.warning("font %s killed the process that measured it (exit %d: %s); it is left out", face.name, code, said)
-    return FaceMetrics(fatal=f"it killed the process that measured it (exit {code}: {said})")
+    # A positive exit is Python's own: want of memory, a broken installation. That says nothing lasting of the font.
+    what = "killed the process that measured it" if code < 0 else UNMEASURED
+    log.warning("font %s %s (exit %d: %s); it is left out", face.name, what, code, said)
+    return FaceMetrics(fatal=f"it {what} (exit {code}: {said})")
 
 
 def main() -> None:
