@@ -85,7 +85,7 @@ class PlainPillow:
 def artist_for(
     faces: list[FontFace], metrics: dict[str, Any], root: Path, render: RenderConfig | None = None
 ) -> Artist:
-    return Artist(Job(tuple(faces), metrics, render or RenderConfig(), str(root), "files", 1, 42, None))
+    return Artist(Job(tuple(faces), metrics, render or RenderConfig(), str(root), "files", 42, None))
 
 
 def drawable(artist: Artist, texts: list[str]) -> list[str]:

@@ -33,7 +33,7 @@ def circumstances() -> dict[str, str]:
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.processor(),
     )
-    packages = ("numpy", "numba", "uharfbuzz", "freetype-py", "pillow", "isal")
+    packages = ("numpy", "numba", "uharfbuzz", "freetype-py", "pillow")
     return {
         "commit": commit.stdout.strip() or "unknown",
         "cpu": cpu,

@@ -100,7 +100,6 @@ def generate(
     workers: int | None = None,
     shard: str | None = None,
     format: Literal["files", "webdataset"] | None = None,
-    png_level: int | None = None,
     image_height: int | None = None,
     crop: Literal["line", "tight"] | None = None,
     augment: bool = True,
@@ -123,7 +122,6 @@ def generate(
         workers: Processes; default every core.
         shard: "i/n" draws every n-th chunk beginning with i, for several machines on one folder.
         format: "files" (default) or "webdataset": tar shards indexed for DALI.
-        png_level: ISA-L 0 (fastest, 20 % larger files) to 3; default 1.
         image_height: 24 to 96 px; default 32.
         crop: "line" (default) keeps each face's own sizes; "tight" scales every line to fill the height.
         augment: Wear training lines with the recipe (--no-augment: leave them clean).
@@ -142,7 +140,7 @@ def generate(
     manager.render = replace(manager.render, **_given(image_height=image_height, crop=crop))
     manager.generate = replace(
         manager.generate,
-        **_given(format=format, png_level=png_level, workers=workers, shard=_shard(shard) if shard else None),
+        **_given(format=format, workers=workers, shard=_shard(shard) if shard else None),
         **_given(overwrite=overwrite or None, system_fonts=system_fonts or None, progress=False if quiet else None),
     )
     generator = SyntheticImageGenerator(corpus_dir, output_dir, manager, list(fonts) or None, augment, seed)

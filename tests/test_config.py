@@ -67,7 +67,6 @@ def test_what_is_given_is_taken(tmp_path: Path) -> None:
         ("render:\n  min_margin: 9\n  max_margin: 3\n", r"margins 9\.\.3 px; wanted"),
         ("generate:\n  shard: [4, 4]\n", r"shard is \(4, 4\); wanted i/n"),
         ("generate:\n  shard: [1]\n", r"generate\.shard"),
-        ("generate:\n  png_level: 7\n", "png_level is 7; wanted 0 to 3"),
         ("generate:\n  progress: perhaps\n", r"generate\.progress: .*seen 'perhaps'"),
         ("corpus: {}\n", "No text was named"),
         ("fonts_dir: 3\n", "fonts_dir is 3; wanted a folder"),

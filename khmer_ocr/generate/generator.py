@@ -100,7 +100,7 @@ class SyntheticImageGenerator:
             raise ConfigError(f"max_lines is {max_lines}; wanted 1 or more")
         self._refuse_overlap()
         texts = {name: source.SplitText.open(self.corpus_dir, name, max_lines) for name in wanted}
-        identity = run_identity(self.faces, self.render, config.format, config.png_level, self.seed, texts)
+        identity = run_identity(self.faces, self.render, config.format, self.seed, texts)
         journal = Journal(self.output_dir)
         try:
             if is_complete(journal, identity):
@@ -139,7 +139,6 @@ class SyntheticImageGenerator:
             render=self.render,
             root=self.output_dir.as_posix(),
             format=config.format,
-            png_level=config.png_level,
             seed=self.seed,
             atlas_dir=cache_dir() / "atlas",
             recorded_root=recorded_root,

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any
 
 import uharfbuzz as hb
+from khmer_ocr_kernels.png import ENCODING_VERSION
 
 import khmer_ocr
 from khmer_ocr.dataset import layout
@@ -23,7 +23,6 @@ def run_identity(
     faces: Sequence[FontFace],
     render: RenderConfig,
     format_name: str,
-    png_level: int,
     seed: int,
     texts: Mapping[str, SplitText],
 ) -> dict[str, Any]:
@@ -31,7 +30,6 @@ def run_identity(
     return {
         "seed": seed,
         "format": format_name,
-        "png_level": png_level,
         "chunk": layout.CHUNK,
         "render": asdict(render),
         "recipe": "none",
@@ -42,7 +40,7 @@ def run_identity(
             "normalizer": NORMALIZER_VERSION,
             "harfbuzz": hb.version_string(),
             "freetype": freetype_version(),
-            "isal": version("isal"),
+            "png": ENCODING_VERSION,
         },
         "splits": {
             name: {"corpus_sha256": text.sha256, "lines": text.lines, "max_lines": text.max_lines}

@@ -46,7 +46,7 @@ def repair(root: Path, report: VerifyReport, *, progress: bool = True) -> None:
     for split in lost:
         (root / split / layout.SPLIT_METADATA).unlink(missing_ok=True)
         max_lines = run["splits"][split]["max_lines"]
-        generator.generate([split], max_lines, format=run["format"], png_level=run["png_level"], progress=progress)
+        generator.generate([split], max_lines, format=run["format"], progress=progress)
     todo = {split: chunks for split, chunks in report.damaged_chunks().items() if split not in lost}
     with Journal(root).locked(0, 1):
         for leftover in report.leftovers():
@@ -71,7 +71,7 @@ def _generator_of(root: Path, settings: dict[str, Any], run: dict[str, Any]) -> 
             raise FontError(f"Font {name} is another version than the one this data set was drawn with.")
     generator.faces = [by_name[name] for name in run["fonts"]]
     generator.render = RenderConfig(**run["render"])
-    now = run_identity(generator.faces, generator.render, run["format"], run["png_level"], run["seed"], {})
+    now = run_identity(generator.faces, generator.render, run["format"], run["seed"], {})
     if now["versions"] != run["versions"]:
         raise ConfigError(
             f"The data set was made with {run['versions']}, here is {now['versions']}: its bytes can't be made again. "
@@ -96,7 +96,6 @@ def _draw_chunks(
             render=generator.render,
             root=root.as_posix(),
             format=run["format"],
-            png_level=run["png_level"],
             seed=run["seed"],
             atlas_dir=cache_dir() / "atlas",
             recorded_root=overall["generation_config"]["output_dir"],

@@ -21,7 +21,6 @@ class GenerateConfig:
 
     Attributes:
         format: "files" (the known tree) or "webdataset" (tar shards of one chunk each, indexed for DALI).
-        png_level: ISA-L level 0 (fastest, about 20 % larger files) to 3; 1 and 2 give the same bytes on text lines.
         workers: processes; 0 takes every core.
         shard: (i, n) draws every n-th chunk beginning with i; the last shard to finish completes the metadata.
         system_fonts: use the system's Khmer fonts too.
@@ -30,7 +29,6 @@ class GenerateConfig:
     """
 
     format: Literal["files", "webdataset"] = "files"
-    png_level: int = 1
     workers: int = 0
     shard: tuple[int, int] = (0, 1)
     system_fonts: bool = False
@@ -41,8 +39,6 @@ class GenerateConfig:
         """Refuse what can't be done."""
         if self.format not in layout.FORMATS:
             raise ConfigError(f"format is {self.format!r}; wanted one of {', '.join(layout.FORMATS)}")
-        if type(self.png_level) is not int or not 0 <= self.png_level <= 3:
-            raise ConfigError(f"png_level is {self.png_level!r}; wanted 0 to 3")
         if type(self.workers) is not int or self.workers < 0:
             raise ConfigError(f"workers is {self.workers!r}; wanted 1 or more, or 0 for every core")
         shard = self.shard

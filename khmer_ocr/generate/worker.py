@@ -53,7 +53,6 @@ class Job:
         render: how to draw.
         root: output folder.
         format: one of `layout.FORMATS`.
-        png_level: ISA-L level.
         seed: the run's seed.
         atlas_dir: raster cache, None for none.
         recorded_root: output folder as the metadata carry it, empty where it is `root`.
@@ -64,7 +63,6 @@ class Job:
     render: RenderConfig
     root: str
     format: str
-    png_level: int
     seed: int
     atlas_dir: Path | None
     recorded_root: str = ""
@@ -110,7 +108,7 @@ class Artist:
         else:
             address_B = np.array([chance.text_address(text) for text in texts], np.uint64)
         batch = self.renderer.draw(texts, self.renderer.plan(texts, address_B, key_2))
-        images = encode_lines(batch.pixels_N, batch.offsets_B1, batch.width_B, batch.height_px, job.png_level)
+        images = encode_lines(batch.pixels_N, batch.offsets_B1, batch.width_B, batch.height_px)
         offsets = batch.offsets_B1.tolist()
         pixels = memoryview(batch.pixels_N.data)
         shard = layout.shard_name(split, first // layout.CHUNK) if job.format == "webdataset" else None

@@ -178,8 +178,6 @@ def test_output_and_corpus_one_inside_the_other(tmp_path: Path) -> None:
         ({"max_lines": 0}, "max_lines is 0"),
         ({"worker": 2}, "no setting 'worker'. Did you mean 'workers'"),
         ({"format": "zip"}, "format is 'zip'; wanted one of files, webdataset"),
-        ({"png_level": 9}, "png_level is 9; wanted 0 to 3"),
-        ({"png_level": "2"}, "png_level is '2'; wanted 0 to 3"),
         ({"workers": -1}, "workers is -1"),
         ({"workers": 1.5}, "workers is 1.5"),
         ({"shard": (2, 2)}, "wanted i/n with 0 <= i < n"),

@@ -34,7 +34,7 @@ SPLIT_KEYS |= {"image_height": int, "samples": list}
 def artist(tmp_path_factory: pytest.TempPathFactory) -> Artist:
     faces, metrics = usable_faces(list(FONTS), fonts_dir=Path("none"), system=False)
     root = tmp_path_factory.mktemp("artist")
-    return Artist(Job(tuple(faces), metrics, RenderConfig(), str(root), "files", 2, 42, None))
+    return Artist(Job(tuple(faces), metrics, RenderConfig(), str(root), "files", 42, None))
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_overall_metadata(reference: Path, corpora: Corpora) -> None:
         stored = [*(reference / split / "images").iterdir(), *(reference / split / "labels").iterdir()]
         assert facts["bytes"] == sum(file.stat().st_size for file in stored)
     assert overall["run"]["seed"] == 42 and set(overall["run"]["fonts"]) == set(FONTS)
-    assert {"khmer_ocr", "harfbuzz", "freetype", "isal"} <= set(overall["run"]["versions"])
+    assert {"khmer_ocr", "harfbuzz", "freetype", "png"} <= set(overall["run"]["versions"])
     assert "output_dir" not in overall["run"]
 
 
@@ -293,7 +293,7 @@ from khmer_ocr.text.synthesize import synthesize_lines
 def status(key):
     return int(next(line for line in open("/proc/self/status") if line.startswith(key)).split()[1]) / 1024
 faces, metrics = usable_faces(json.loads(sys.argv[2]), fonts_dir=Path("none"), system=False)
-artist = Artist(Job(tuple(faces), metrics, RenderConfig(), sys.argv[1], "files", 2, 42, None))
+artist = Artist(Job(tuple(faces), metrics, RenderConfig(), sys.argv[1], "files", 42, None))
 texts = list(synthesize_lines(30000, seed=5))
 texts = [t for t, r in zip(texts, artist.renderer.planner.rejections(texts[:2000]).tolist() + [0] * 28000) if not r]
 artist.journal.fragment("train", 0).parent.mkdir(parents=True)
@@ -319,7 +319,7 @@ from khmer_ocr.generate.settings import usable_faces
 from khmer_ocr.generate.worker import Artist, Job
 from khmer_ocr.render.plan import RenderConfig
 faces, metrics = usable_faces(json.loads(sys.argv[2]), fonts_dir=Path("none"), system=False)
-artist = Artist(Job(tuple(faces), metrics, RenderConfig(image_height=96), sys.argv[1], "files", 2, 42, None))
+artist = Artist(Job(tuple(faces), metrics, RenderConfig(image_height=96), sys.argv[1], "files", 42, None))
 fragment = artist.journal.fragment("train", 0)
 fragment.parent.mkdir(parents=True)
 print(artist.chunk("train", 0, [sys.argv[3]] * CHUNK, True)[0])

@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from khmer_ocr.errors import ConfigError
-from khmer_ocr.generate.png import LEVELS, encode_lines
+from khmer_ocr.generate.png import encode_lines
 
 WIDTHS = (1, 2, 3, 7, 8, 9, 31, 64, 255, 256, 257, 1023, 2048)
 HEIGHTS = (24, 31, 32, 48, 96)
@@ -33,20 +32,19 @@ def line_like(height: int, width: int, seed: int) -> np.ndarray:
     return pixels
 
 
-def encode(images: list[np.ndarray], level: int = 2) -> list[bytes]:
+def encode(images: list[np.ndarray]) -> list[bytes]:
     offsets = np.cumsum([0, *(image.size for image in images)])
     pixels = np.concatenate([image.ravel() for image in images])
     widths = np.array([image.shape[1] for image in images], np.int32)
-    return encode_lines(pixels, offsets.astype(np.int64), widths, images[0].shape[0], level)
+    return encode_lines(pixels, offsets.astype(np.int64), widths, images[0].shape[0])
 
 
 @pytest.fixture(scope="module")
 def cases() -> list[tuple[np.ndarray, bytes]]:
     out = []
     for height in HEIGHTS:
-        for level in LEVELS:
-            images = [line_like(height, width, seed) for seed, width in enumerate(WIDTHS)]
-            out += zip(images, encode(images, level), strict=True)
+        images = [line_like(height, width, seed) for seed, width in enumerate(WIDTHS)]
+        out += zip(images, encode(images), strict=True)
     return out
 
 
@@ -120,15 +118,14 @@ def test_pngcheck_finds_no_fault(cases: list[tuple[np.ndarray, bytes]], tmp_path
 @given(
     height=st.integers(24, 96),
     widths=st.lists(st.integers(1, 2048), min_size=1, max_size=4),
-    level=st.sampled_from(LEVELS),
     seed=st.integers(0, 1 << 16),
 )
-def test_any_size_in_any_company(height: int, widths: list[int], level: int, seed: int) -> None:
+def test_any_size_in_any_company(height: int, widths: list[int], seed: int) -> None:
     images = [line_like(height, width, seed + n) for n, width in enumerate(widths)]
-    together = encode(images, level)
+    together = encode(images)
     for pixels, data in zip(images, together, strict=True):
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), pixels)
-        assert encode([pixels], level) == [data], "a line's bytes depend on its neighbours"
+        assert encode([pixels]) == [data], "a line's bytes depend on its neighbours"
 
 
 def test_container_is_as_small_as_can_be() -> None:
@@ -145,9 +142,3 @@ def test_container_is_as_small_as_can_be() -> None:
 
 def test_no_lines_give_no_files() -> None:
     assert encode_lines(np.zeros(0, np.uint8), np.zeros(1, np.int64), np.zeros(0, np.int32), 32) == []
-
-
-@pytest.mark.parametrize("level", [-1, 4, 9])
-def test_level_out_of_range(level: int) -> None:
-    with pytest.raises(ConfigError, match=f"png level is {level}; wanted one of"):
-        encode([line_like(32, 10, 1)], level)
