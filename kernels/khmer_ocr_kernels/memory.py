@@ -1,7 +1,6 @@
-"""Eight bytes at a time from any address, for compiled kernels.
+"""What numba leaves out, as intrinsics: eight bytes at a time from any address, memory of others, C functions.
 
-Numba indexes bytes one by one; these three intrinsics are a C `memcpy` of a word, without bounds checks: whoever calls
-them has made room for eight bytes.
+Nothing here checks bounds or addresses: whoever calls has made sure of them.
 """
 
 from typing import Any
@@ -51,3 +50,25 @@ def trailing_zeros(typing_context: Any, word: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
 
     return types.int64(types.uint64), generate
+
+
+@intrinsic
+def bytes_at(typing_context: Any, address: Any) -> Any:
+    """Pointer to the bytes at an address, for `numba.carray`."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+
+    return types.CPointer(types.uint8)(types.int64), generate
+
+
+@intrinsic
+def call(typing_context: Any, address: Any, arguments: Any) -> Any:
+    """Call the C function at an address with a tuple of 64-bit integers or pointers; returns its 32-bit integer."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        words = cgutils.unpack_tuple(builder, values[1])
+        function = ir.FunctionType(ir.IntType(32), [_WORD] * len(words))
+        return builder.call(builder.inttoptr(values[0], function.as_pointer()), words)
+
+    return types.int32(types.int64, types.UniTuple(types.int64, len(arguments))), generate

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from khmer_ocr_kernels.jit import compiled
 
 from khmer_ocr.render.fonts import FontFace
-from khmer_ocr.render.raster import Rasteriser, Staged, pack
+from khmer_ocr.render.raster import NO_ROOM, Rasteriser, drawing_error, functions, render
 from khmer_ocr.render.store import read_rasters, write_rasters
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,6 @@ _SIZE_BITS, _PHASE_BITS = 20, 4
 _GLYPH_SHIFT = _SIZE_BITS + _PHASE_BITS
 _CACHE_VERSION = 2
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-_STAGE_BYTES = 1 << 20
 # Measured in 92 faces: 100 bytes a raster at 32 px, 850 at 96 px; 200,000 lines ask for 300,000 rasters.
 LIMIT_BYTES, LIMIT_ENTRIES = 64 << 20, 1 << 19
 
@@ -110,11 +109,12 @@ class Atlas:
         self._faces, self._folder = faces, folder
         self._limit_bytes, self._limit_entries = limit_bytes, limit_entries
         self._rasterisers: dict[int, Rasteriser] = {}
-        self._owners = [(face, chain) for face, bases in enumerate(glyph_base) for chain in range(len(bases))]
+        self._face_O = np.array([face for face, bases in enumerate(glyph_base) for _ in bases], np.int64)
+        self._fonts_O3 = np.zeros((len(self._face_O), 3), np.int64)
+        self._functions_4 = functions()
         self._first_glyph = np.array([base for bases in glyph_base for base in bases], np.int64)
         self._loaded: set[int] = set()
         self._changed: set[int] = set()
-        self._stage = Staged.with_room(_STAGE_BYTES)
         # The face in FreeType's hands, for whoever must name the font that killed this process.
         self.at_face_1 = np.zeros(1, np.int32)
         self.drawn = self.cleared = 0
@@ -175,36 +175,39 @@ class Atlas:
         owner_K = np.searchsorted(self._first_glyph, missing_K >> _GLYPH_SHIFT, side="right") - 1
         size64_K = (missing_K >> _PHASE_BITS) & ((1 << _SIZE_BITS) - 1)
         order = np.lexsort((missing_K, size64_K, owner_K))
-        sorted_K, outline_K = missing_K[order], missing_K[order] >> _PHASE_BITS
-        begins = np.flatnonzero(np.r_[True, outline_K[1:] != outline_K[:-1]])
-        phases_K = (sorted_K & ((1 << _PHASE_BITS) - 1)).tolist()
-        gid_K = ((sorted_K >> _GLYPH_SHIFT) - self._first_glyph[owner_K[order]])[begins].tolist()
-        owners, sizes64 = owner_K[order][begins].tolist(), size64_K[order][begins].tolist()
-        self._stage.clear()
-        packed, ends = 0, [*begins[1:].tolist(), len(sorted_K)]
-        for begin, end, owner, gid, size64 in zip(begins.tolist(), ends, owners, gid_K, sizes64, strict=True):
-            face, chain = self._owners[owner]
-            self.at_face_1[0] = face
-            if face not in self._rasterisers:
-                self._rasterisers[face] = Rasteriser(self._faces[face])
-            self._changed.add(face)
-            self._rasterisers[face].draw(chain, gid, size64, phases_K[begin:end], self._stage)
-            if self._stage.used > _STAGE_BYTES // 2:
-                self._unstage(sorted_K[packed:end])
-                packed = end
-        self._unstage(sorted_K[packed:])
+        keys_K, owner_K, size64_K = missing_K[order], owner_K[order], size64_K[order]
+        gid_K = (keys_K >> _GLYPH_SHIFT) - self._first_glyph[owner_K]
+        glyphs_K4 = np.stack([owner_K, gid_K, size64_K, keys_K & ((1 << _PHASE_BITS) - 1)], axis=1)
+        for face in np.unique(self._face_O[owner_K]).tolist():
+            self._open(face)
+        done = 0
+        while done < len(keys_K):
+            self._reserve(0, len(keys_K) - done)
+            entries_K5 = self._entries_E5[self._count : self._count + len(keys_K) - done]
+            drawn, self._used_bytes, status = render(
+                self._functions_4,
+                self._fonts_O3,
+                glyphs_K4[done:],
+                self._pixels_N,
+                self._used_bytes,
+                entries_K5,
+                self.at_face_1,
+            )
+            self._register(keys_K[done : done + drawn])
+            done += drawn
+            if status == NO_ROOM:
+                self._reserve(len(self._pixels_N) - self._used_bytes + 1, 0)
+            elif status:
+                owner, gid, size64, _ = glyphs_K4[done].tolist()
+                raise drawing_error(self._faces[self._face_O[owner]].name, gid, size64, status)
         self.drawn += len(missing_K)
 
-    def _unstage(self, keys_K: npt.NDArray[np.int64]) -> None:
-        """Pack what has been drawn under these keys."""
-        if not len(keys_K):
-            return
-        self._reserve(self._stage.used, len(keys_K))
-        entries_K5 = self._entries_E5[self._count : self._count + len(keys_K)]
-        rows_K6 = np.array(self._stage.rows_K6, np.int64)
-        self._used_bytes = pack(self._stage.bytes_N, rows_K6, self._pixels_N, self._used_bytes, entries_K5)
-        self._register(keys_K)
-        self._stage.clear()
+    def _open(self, face: int) -> None:
+        self._changed.add(face)
+        if face not in self._rasterisers:
+            self.at_face_1[0] = face
+            self._rasterisers[face] = Rasteriser(self._faces[face], face)
+            self._fonts_O3[self._face_O == face] = self._rasterisers[face].fonts_C3
 
     def _register(self, keys_K: npt.NDArray[np.int64]) -> None:
         self._keys[self._count : self._count + len(keys_K)] = keys_K
@@ -230,10 +233,9 @@ class Atlas:
         return self._folder / name
 
     def _span(self, face: int) -> tuple[int, int]:
-        owners = [n for n, (owner, _) in enumerate(self._owners) if owner == face]
-        after = owners[-1] + 1
+        first, after = np.searchsorted(self._face_O, [face, face + 1])
         end = self._first_glyph[after] if after < len(self._first_glyph) else np.iinfo(np.int64).max >> _GLYPH_SHIFT
-        return int(self._first_glyph[owners[0]]), int(end)
+        return int(self._first_glyph[first]), int(end)
 
     def _read(self, face: int) -> None:
         """Take over a face's rasters from disk, unless they are damaged or there is no room for them."""

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from khmer_ocr_kernels.jit import compiled
 
-from khmer_ocr.render.runs import NO_INK, RunCache
+from khmer_ocr.render.glyphs import NO_INK
+from khmer_ocr.render.runs import RunCache
 
 
 @dataclass(frozen=True, slots=True)

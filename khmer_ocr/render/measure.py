@@ -11,8 +11,8 @@ import numpy as np
 
 from khmer_ocr.render.fonts import FontFace
 from khmer_ocr.render.metrics import FIT_PERCENTILE, FaceMetrics, probe_lines
-from khmer_ocr.render.raster import Rasteriser, Staged
-from khmer_ocr.render.runs import SCRIPT_RUN, SYLLABLE, WORD, begins
+from khmer_ocr.render.pieces import SCRIPT_RUN, SYLLABLE, WORD, begins
+from khmer_ocr.render.raster import Rasteriser
 from khmer_ocr.render.shape import EM16, Glyph, Shaper, script_runs, to_em16, undrawn
 
 _LARGE_PX = 256
@@ -141,14 +141,13 @@ def _ink(shaper: Shaper, glyphs: Iterable[Glyph]) -> tuple[int, int] | None:
 
 def _render_all(rasteriser: Rasteriser, shaper: Shaper) -> tuple[int, list[str]]:
     """Render every glyph once and compare FreeType's ink with HarfBuzz's boxes: (slack in 1/65536 em, faults)."""
-    slack_em16, faults, stage = 0, [], Staged.with_room(1 << 18)
+    slack_em16, faults = 0, []
     for chain, count in enumerate(shaper.glyph_count):
         scale = _LARGE_PX / shaper.upem[chain]
         for gid in range(count):
-            stage.clear()
-            rasteriser.draw(chain, gid, _LARGE_PX * 64, (0,), stage)
-            _, rows, columns, _, _, top = stage.rows_K6[0]
-            if not rows or not columns or not stage.bytes_N[: stage.used].any():
+            ink_HW, _, top = rasteriser.bitmap(chain, gid, _LARGE_PX * 64)
+            rows = len(ink_HW)
+            if not rows:
                 continue
             box = shaper.extents(Glyph(chain, gid, 0, 0, 0, 0))
             if box is None:

@@ -19,13 +19,13 @@ from tqdm import tqdm
 from khmer_ocr.errors import OutputError
 from khmer_ocr.render.atlas import cache_dir, freetype_version
 from khmer_ocr.render.fonts import FontFace
-from khmer_ocr.render.runs import SYLLABLE
+from khmer_ocr.render.pieces import SYLLABLE
 
 log = logging.getLogger(__name__)
 METRICS_VERSION = 3
+"""Grows whenever anything that is measured, or its meaning, changes."""
 UNMEASURED = "could not be measured"
 """In `fatal` of a face whose measuring failed for a reason that is not the face's; such a result is not kept."""
-"""Grows whenever anything that is measured, or its meaning, changes."""
 FIT_PERCENTILE = 99.5
 UNIT_NAMES = ("syllable", "word", "script run")
 _QUIET_BELOW = 5

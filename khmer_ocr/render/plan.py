@@ -20,8 +20,9 @@ from khmer_ocr import chance
 from khmer_ocr.errors import ConfigError
 from khmer_ocr.render.extents import Extents, extents
 from khmer_ocr.render.fonts import FontFace
+from khmer_ocr.render.glyphs import NO_INK
 from khmer_ocr.render.metrics import FaceMetrics
-from khmer_ocr.render.runs import BROKEN, MISSING, NO_INK, RunCache
+from khmer_ocr.render.runs import BROKEN, MISSING, RunCache
 from khmer_ocr.render.shape import EM16
 
 # Steps below the chosen ones, for lines too tall for 0.8: a small line is better than a lost one.

@@ -5,7 +5,7 @@ A piece is an orthographic syllable, a word or a whole script run, whichever the
 seen before reach HarfBuzz. Everything is allocated once, so memory does not grow with the corpus; a full cache is
 emptied.
 
-Letters: L lines, C code points, T pieces (tokens), R cached runs, G glyphs.
+Letters: L lines, C code points, T pieces (tokens), P pieces never seen before, R cached runs, G glyphs.
 """
 
 from collections.abc import Sequence
@@ -16,16 +16,13 @@ import numpy.typing as npt
 from khmer_ocr_kernels.jit import compiled
 
 from khmer_ocr.render.fonts import FontFace
-from khmer_ocr.render.shape import Glyph, Shaper, to_em16, undrawn
+from khmer_ocr.render.glyphs import GlyphTable, set_pieces
+from khmer_ocr.render.pieces import begins
+from khmer_ocr.render.shape import Shaper
 from khmer_ocr.text.syllables import is_well_formed
 
-SYLLABLE, WORD, SCRIPT_RUN = 0, 1, 2
 BROKEN, MISSING = 1, 2
 """Flags of a run: it shapes to a dotted circle; it has a character that no font of the chain draws."""
-NO_INK = -(1 << 29)
-
-_COENG = 0x17D2
-_ZWNJ = 0x200C
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,38 +31,6 @@ class Looked:
 
     runs_T: npt.NDArray[np.int32]
     offsets_L1: npt.NDArray[np.int64]
-
-
-@compiled
-def _class_of(code: int) -> int:
-    """0 space, 1 Khmer base, 2 Khmer mark, 3 other Khmer (digits, punctuation), 4 everything else."""
-    if code == 0x20:
-        return 0
-    if 0x1780 <= code <= 0x17B3:
-        return 1
-    if 0x17B4 <= code <= 0x17D3 or code in (0x17DD, _ZWNJ):
-        return 2
-    if 0x17D4 <= code <= 0x17FF or 0x19E0 <= code <= 0x19FF:
-        return 3
-    return 4
-
-
-@compiled
-def begins(first: int, previous: int, code: int, unit: int) -> bool:
-    """Whether a new piece begins at `code` after `previous`, in a piece that began with `first`."""
-    before, now = _class_of(previous), _class_of(code)
-    if unit == SCRIPT_RUN:
-        return bool(now != 0 and (now == 4) != (_class_of(first) == 4))
-    if now == 0 or before == 0:
-        return True
-    if now == 4 or before == 4:
-        return now != before
-    if unit == WORD:
-        return False
-    if now == 2:
-        # Digits carry marks as letters do (`text.syllables`), punctuation does not.
-        return before == 3 and not 0x17E0 <= previous <= 0x17E9
-    return not (now == 1 and previous == _COENG)
 
 
 @compiled
@@ -126,12 +91,28 @@ def _look_up(
 
 
 @compiled
-def _insert(slots_S: npt.NDArray[np.int32], hashed: np.uint64, run: int) -> None:
+def _keep(
+    codes_C: npt.NDArray[np.uint32],
+    piece_P4: npt.NDArray[np.int64],
+    hash_P: npt.NDArray[np.uint64],
+    first: int,
+    kept_codes: npt.NDArray[np.uint32],
+    n_codes: int,
+    span_R3: npt.NDArray[np.int32],
+    slots_S: npt.NDArray[np.int32],
+) -> int:
+    """Copy the code points of new pieces and enter them in the hash table; returns how many are kept then."""
     mask = np.uint64(len(slots_S) - 1)
-    slot = hashed & mask
-    while slots_S[slot] >= 0:
-        slot = (slot + np.uint64(1)) & mask
-    slots_S[slot] = run
+    for p in range(len(piece_P4)):
+        begin, end = piece_P4[p, 2], piece_P4[p, 3]
+        span_R3[first + p, 0], span_R3[first + p, 1] = n_codes, end - begin
+        kept_codes[n_codes : n_codes + end - begin] = codes_C[begin:end]
+        n_codes += end - begin
+        slot = hash_P[p] & mask
+        while slots_S[slot] >= 0:
+            slot = (slot + np.uint64(1)) & mask
+        slots_S[slot] = first + p
+    return n_codes
 
 
 class RunCache:
@@ -152,13 +133,8 @@ class RunCache:
         self.at_face_1 = np.zeros(1, np.int32)
         self._malformed = [frozenset(characters) for characters in malformed]
         self.unit_F = np.array(units, np.int32)
-        counts = [count for shaper in self.shapers for count in shaper.glyph_count]
-        ends = np.cumsum([0, *counts])
-        firsts = np.cumsum([0, *(len(shaper.glyph_count) for shaper in self.shapers)])
-        self.glyph_base = [
-            [int(ends[first + chain]) for chain in range(len(shaper.fonts))]
-            for first, shaper in zip(firsts, self.shapers, strict=False)
-        ]
+        self._glyphs = GlyphTable(self.shapers)
+        self.glyph_base = self._glyphs.base
         self._allocate(capacity_runs)
 
     def _allocate(self, capacity_runs: int) -> None:
@@ -231,54 +207,70 @@ class RunCache:
     ) -> bool:
         """Shape the unknown pieces; False when there is no room for them."""
         new: dict[tuple[int, bytes], int] = {}
-        for (token, face, start, stop), hashed in zip(where_T4.tolist(), hash_T, strict=True):
-            piece_codes = codes_C[start:stop]
-            identity = (face, piece_codes.tobytes())
-            run = new.get(identity)
-            if run is None:
+        number_T, flat, ends, flags = list[int](), list[int](), [0], list[int]()
+        at_T = list[int]()
+        codes = codes_C.tobytes()
+        for at, (_, face, start, stop) in enumerate(where_T4.tolist()):
+            identity = (face, codes[4 * start : 4 * stop])
+            number = new.get(identity)
+            if number is None:
+                number = new[identity] = len(new)
                 piece = identity[1].decode("utf-32-le")
                 self.at_face_1[0] = face
-                glyphs = self.shapers[face].shape_with_fallback(piece)
-                full = (
-                    self.runs >= self.capacity_runs
-                    or self.n_codes + len(piece) > len(self.codes)
-                    or self.n_glyphs + len(glyphs) > len(self.glyph_G)
-                )
-                if full:
-                    return False
-                run = new[identity] = self._add(face, piece, piece_codes, hashed, glyphs)
-            runs_T[token] = run
+                for glyph in self.shapers[face].shape_with_fallback(piece):
+                    flat += glyph
+                ends.append(len(flat) // 6)
+                lacks = not self._malformed[face].isdisjoint(piece)
+                flags.append((0 if is_well_formed(piece) else BROKEN) | (MISSING if lacks else 0))
+                at_T.append(at)
+            number_T.append(number)
+        piece_P4 = where_T4[at_T]
+        length_P = piece_P4[:, 3] - piece_P4[:, 2]
+        full = (
+            self.runs + len(new) > self.capacity_runs
+            or self.n_codes + int(length_P.sum()) > len(self.codes)
+            or self.n_glyphs + ends[-1] > len(self.glyph_G)
+        )
+        if full:
+            return False
+        runs_T[where_T4[:, 0]] = self.runs + np.array(number_T, np.int32)
+        shaped_G6 = np.array(flat, np.int64).reshape(-1, 6)
+        self._enter(codes_C, piece_P4, hash_T[at_T], shaped_G6, np.array(ends), np.array(flags, np.uint8))
         return True
 
-    def _add(
-        self, face: int, piece: str, piece_codes: npt.NDArray[np.uint32], hashed: np.uint64, glyphs: list[Glyph]
-    ) -> int:
-        run, shaper = self.runs, self.shapers[face]
-        flags = 0 if is_well_formed(piece) else BROKEN
-        if undrawn(shaper, piece, glyphs) or not self._malformed[face].isdisjoint(piece):
-            flags |= MISSING
-        pen, ascent, descent, first = 0, NO_INK, NO_INK, self.n_glyphs
-        numbers, places = [], []
-        base, boxes = self.glyph_base[face], shaper.boxes_em16
-        for font, gid, _, x_offset, y_offset, advance in glyphs:
-            upem = shaper.upem[font]
-            box = boxes(font, gid)
-            if box is not None:
-                y = to_em16(y_offset, upem) if y_offset else 0
-                ascent, descent = max(ascent, y + box[1]), max(descent, -y - box[0])
-                numbers.append(base[font] + gid)
-                places.append((pen + to_em16(x_offset, upem) if x_offset else pen, y))
-            pen += to_em16(advance, upem)
-        if numbers:
-            end = self.n_glyphs = first + len(numbers)
-            self.glyph_G[first:end] = numbers
-            self.place_G2[first:end] = places
-        self.codes[self.n_codes : self.n_codes + len(piece)] = piece_codes
-        self.span_R3[run] = self.n_codes, len(piece), face
-        self.n_codes += len(piece)
-        self.hash_R[run] = hashed
-        self.glyph_span_R2[run] = first, self.n_glyphs
-        self.advance_R[run], self.ascent_R[run], self.descent_R[run], self.flags_R[run] = pen, ascent, descent, flags
-        self.runs += 1
-        _insert(self.slots_S, hashed, run)
-        return run
+    def _enter(
+        self,
+        codes_C: npt.NDArray[np.uint32],
+        piece_P4: npt.NDArray[np.int64],
+        hash_P: npt.NDArray[np.uint64],
+        shaped_G6: npt.NDArray[np.int64],
+        glyph_offsets_P1: npt.NDArray[np.int64],
+        flags_P: npt.NDArray[np.uint8],
+    ) -> None:
+        """Lay out shaped pieces, (token, face, begin, end) each, and enter them as runs."""
+        table, first, end = self._glyphs, self.runs, self.runs + len(piece_P4)
+        font_G = np.repeat(table.first_font_F[piece_P4[:, 1]], np.diff(glyph_offsets_P1)) + shaped_G6[:, 0]
+        table.know(table.base_O[font_G] + shaped_G6[:, 1])
+        measures_P5 = np.empty((len(piece_P4), 5), np.int32)
+        inked = set_pieces(
+            shaped_G6,
+            font_G,
+            glyph_offsets_P1,
+            codes_C,
+            piece_P4[:, 2:],
+            table.base_O,
+            table.upem_O,
+            table.box_N3,
+            self.glyph_G[self.n_glyphs :],
+            self.place_G2[self.n_glyphs :],
+            measures_P5,
+        )
+        glyph_ends_P = self.n_glyphs + np.cumsum(measures_P5[:, 0])
+        self.glyph_span_R2[first:end, 0] = glyph_ends_P - measures_P5[:, 0]
+        self.glyph_span_R2[first:end, 1] = glyph_ends_P
+        self.n_glyphs += inked
+        self.advance_R[first:end], self.ascent_R[first:end], self.descent_R[first:end] = measures_P5[:, 1:4].T
+        self.flags_R[first:end] = flags_P | measures_P5[:, 4].astype(np.uint8) * MISSING
+        self.hash_R[first:end], self.span_R3[first:end, 2] = hash_P, piece_P4[:, 1]
+        self.n_codes = _keep(codes_C, piece_P4, hash_P, first, self.codes, self.n_codes, self.span_R3, self.slots_S)
+        self.runs = end

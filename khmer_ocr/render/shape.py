@@ -95,8 +95,9 @@ class Shaper:
         buffer.direction = "ltr"
         buffer.script, buffer.language = script_of(run)
         hb.shape(self.fonts[font], buffer)
+        make = tuple.__new__  # a third of the time of Glyph(...), and there are ten to a syllable
         return [
-            Glyph(font, info.codepoint, info.cluster, place.x_offset, place.y_offset, place.x_advance)
+            make(Glyph, (font, info.codepoint, info.cluster, place.x_offset, place.y_offset, place.x_advance))
             for info, place in zip(buffer.glyph_infos, buffer.glyph_positions, strict=True)
         ]
 
@@ -150,9 +151,10 @@ class Shaper:
     def boxes_em16(self, font: int, gid: int) -> tuple[int, int] | None:
         """Bottom and top of a glyph's ink in 1/65536 em, None without ink; kept, for every run asks."""
         known = self._boxes[font]
-        if gid not in known:
-            box, upem = self.extents(Glyph(font, gid, 0, 0, 0, 0)), self.upem[font]
-            known[gid] = None if box is None else (to_em16(box[1], upem), to_em16(box[3], upem))
+        if gid in known:
+            return known[gid]
+        box, upem = self.extents(Glyph(font, gid, 0, 0, 0, 0)), self.upem[font]
+        known[gid] = None if box is None else (to_em16(box[1], upem), to_em16(box[3], upem))
         return known[gid]
 
     def is_visible_coeng(self, font: int, gid: int) -> bool:
@@ -178,13 +180,13 @@ def undrawn(shaper: Shaper, piece: str, glyphs: Sequence[Glyph]) -> list[str]:
     Returns:
         The clusters in order, none where all is well.
     """
-    inked, failed = set(), set()
-    for font, gid, cluster, *_ in glyphs:
+    starts, inked, failed = set[int](), set[int](), set[int]()
+    for font, gid, cluster, _, _, _ in glyphs:
+        starts.add(cluster)
         if gid == 0 or shaper.is_visible_coeng(font, gid):
             failed.add(cluster)
         elif shaper.boxes_em16(font, gid) is not None:
             inked.add(cluster)
-    starts = {glyph.cluster for glyph in glyphs}
     if not failed and len(starts) == len(inked):
         return []
     ordered = sorted(starts)

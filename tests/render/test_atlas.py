@@ -10,7 +10,7 @@ from khmer_ocr.render import atlas as atlas_module
 from khmer_ocr.render import raster
 from khmer_ocr.render.atlas import Atlas, cache_dir, freetype_version, keys
 from khmer_ocr.render.fonts import FontFace
-from khmer_ocr.render.raster import Rasteriser, Staged
+from khmer_ocr.render.raster import Rasteriser
 from khmer_ocr.render.shape import Shaper
 
 SIZES64 = (20 * 64, 21 * 64 + 13)
@@ -72,9 +72,10 @@ def by_freetype_py(face: FontFace, gid: int, size64: int, phase: int):
 
 def test_the_slot_is_read_where_freetype_put_it():
     slot = ft.FT_GlyphSlotRec
-    assert raster._BITMAP.size == slot.bitmap_top.offset + slot.bitmap_top.size - slot.bitmap.offset
     names = [name for name, _ in ft.FT_Bitmap._fields_]
     assert names == ["rows", "width", "pitch", "buffer", "num_grays", "pixel_mode", "palette_mode", "palette"]
+    assert ft.FT_Bitmap.width.offset == 4, "rows and width are read as one word"
+    assert slot.bitmap_left.offset == raster._LEFT_AT and slot.bitmap_top.offset == raster._TOP_AT
     assert slot.bitmap_left.offset == slot.bitmap.offset + ctypes.sizeof(ft.FT_Bitmap)
 
 
@@ -247,15 +248,18 @@ def test_a_glyph_that_does_not_load_is_an_error_that_names_the_face(pair):
     assert rasters(atlas, asked, pair[:1]) == rasters(small(pair[:1]), asked, pair[:1])
 
 
-def test_a_stage_grows(pair):
-    stage = Staged.with_room(16)
-    rasteriser = Rasteriser(pair[0])
+def test_an_atlas_without_room_grows_amid_a_batch(pair):
+    asked = wanted_keys(pair)
+    roomy, tight = small(pair), Atlas(pair, bases(pair), None, limit_bytes=64, limit_entries=4)
+    assert rasters(tight, asked, pair) == rasters(roomy, asked, pair)
+
+
+def test_a_glyph_larger_than_the_first_guess(pair):
     gid = Shaper(pair[0]).shape("ក")[0].gid
-    rasteriser.draw(0, gid, 64 * 200, (0, 5), stage)
-    assert stage.used > 16 and len(stage.rows_K6) == 2
-    roomy = Staged.with_room(1 << 20)
-    rasteriser.draw(0, gid, 64 * 200, (0, 5), roomy)
-    assert np.array_equal(stage.bytes_N[: stage.used], roomy.bytes_N[: roomy.used])
+    large, left, top = Rasteriser(pair[0]).bitmap(0, gid, 64 * 400)
+    assert large.size > 1 << 14 and all(edge.any() for edge in (large[0], large[-1], large[:, 0], large[:, -1]))
+    half, half_left, half_top = Rasteriser(pair[0]).bitmap(0, gid, 64 * 200)
+    assert abs(len(large) - 2 * len(half)) <= 2 and abs(left - 2 * half_left) <= 2 and abs(top - 2 * half_top) <= 2
 
 
 def test_the_face_at_work_is_told(pair):

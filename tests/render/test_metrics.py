@@ -20,7 +20,7 @@ from khmer_ocr.render import measure, metrics, probe
 from khmer_ocr.render.compose import LineRenderer
 from khmer_ocr.render.fonts import FontFace, find_faces
 from khmer_ocr.render.metrics import FaceMetrics, from_json, measure_all, quarantine
-from khmer_ocr.render.runs import SCRIPT_RUN, SYLLABLE, WORD
+from khmer_ocr.render.pieces import SCRIPT_RUN, SYLLABLE, WORD
 from khmer_ocr.render.shape import EM16, Shaper
 
 
