@@ -103,6 +103,9 @@ def generate(
     image_height: int | None = None,
     crop: Literal["line", "tight"] | None = None,
     augment: bool = True,
+    recipe: str | None = None,
+    strength: Literal["mild", "medium", "heavy", "mixed"] | None = None,
+    device: Literal["auto", "cpu", "cuda"] | None = None,
     overwrite: bool = False,
     system_fonts: bool = False,
     config: Path | None = None,
@@ -125,6 +128,9 @@ def generate(
         image_height: 24 to 96 px; default 32.
         crop: "line" (default) keeps each face's own sizes; "tight" scales every line to fill the height.
         augment: Wear training lines with the recipe (--no-augment: leave them clean).
+        recipe: "basic" (default), "scan", "none", or a YAML file of your own.
+        strength: How badly: mild, medium (default), heavy, or mixed (each line draws its own).
+        device: Where lines are worn: auto (default) takes a GPU if there is one.
         overwrite: Replace a run of another configuration.
         system_fonts: Use the system's Khmer fonts too.
         config: YAML file with sections render, generate.
@@ -140,7 +146,14 @@ def generate(
     manager.render = replace(manager.render, **_given(image_height=image_height, crop=crop))
     manager.generate = replace(
         manager.generate,
-        **_given(format=format, workers=workers, shard=_shard(shard) if shard else None),
+        **_given(
+            format=format,
+            recipe=recipe,
+            strength=strength,
+            device=device,
+            workers=workers,
+            shard=_shard(shard) if shard else None,
+        ),
         **_given(overwrite=overwrite or None, system_fonts=system_fonts or None, progress=False if quiet else None),
     )
     generator = SyntheticImageGenerator(corpus_dir, output_dir, manager, list(fonts) or None, augment, seed)

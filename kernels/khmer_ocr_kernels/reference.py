@@ -5,6 +5,8 @@ Written to be read, not to be fast.
 Letters: B lines, Q quads (glyphs placed), E atlas entries, N pixels.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -65,3 +67,31 @@ def compose(
                     clipped_B[line] += 1
         lines_N[offsets_B1[line] : offsets_B1[line + 1]] = (PAPER - ink_HW).astype(np.uint8).ravel()
     return lines_N, offsets_B1, clipped_B
+
+
+def pad_normalize(
+    pixels_N: npt.NDArray[np.uint8],
+    offsets_B1: npt.NDArray[np.int64],
+    width_B: npt.NDArray[np.int32],
+    height: int,
+    columns: int,
+    table_256: npt.NDArray[Any],
+) -> npt.NDArray[Any]:
+    """Pad lines with paper to one width and look their pixels up in a table.
+
+    Args:
+        pixels_N: uint8 pixels of all lines.
+        offsets_B1: int64, line b is pixels_N[offsets_B1[b] : offsets_B1[b + 1]], height rows of width_B[b].
+        width_B: int32 widths in px.
+        height: of every line, px.
+        columns: width of the batch in px, at least the widest line's.
+        table_256: what each pixel value becomes.
+
+    Returns:
+        Array (B, 1, height, columns) of the table's dtype; right of a line all is table_256[PAPER].
+    """
+    padded_B1HX = np.full((len(width_B), 1, height, columns), PAPER, np.uint8)
+    for line, width in enumerate(width_B):
+        pixels = pixels_N[offsets_B1[line] : offsets_B1[line + 1]]
+        padded_B1HX[line, 0, :, :width] = pixels.reshape(height, width)
+    return table_256[padded_B1HX]

@@ -19,6 +19,8 @@ SPLITS = ("train", "val", "test")
 CHUNK = 1024
 """Consecutive samples per chunk: the unit of work, of commit, of resume, of a shard."""
 FORMATS = ("files", "webdataset")
+WORN_SPLIT = "train"
+"""The only split that recipes touch: what a reader is measured on stays clean."""
 
 GENERATION_METADATA = "generation_metadata.json"
 SPLIT_METADATA = "metadata.json"
@@ -39,6 +41,7 @@ class Sample(TypedDict, total=False):
     shard: str
     pixel_hash: str
     size_ppem: float
+    augmentation: dict[str, Any]
 
 
 REQUIRED_KEYS = ("filename", "text", "font", "image_path", "label_path", "image_width", "image_height")

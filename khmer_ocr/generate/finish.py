@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from khmer_ocr.augment.recipe import NONE
 from khmer_ocr.dataset import layout
 from khmer_ocr.errors import OutputError
 from khmer_ocr.generate.journal import Journal, read_object
@@ -75,10 +76,11 @@ def finish_split(
         fonts.update(summary["fonts"])
         samples += summary["samples"]
         stored_bytes += summary["bytes"]
+    worn = split == layout.WORN_SPLIT and identity["recipe"] != NONE
     header = {
         "split": split,
         "total_samples": samples,
-        "augmentation_applied": False,
+        "augmentation_applied": worn,
         "fonts_used": sorted(fonts),
         "image_height": settings["image_height"],
         "schema_version": layout.SCHEMA_VERSION,
@@ -96,7 +98,7 @@ def finish_split(
         raise
     facts = {
         "total_samples": samples,
-        "augmentation_applied": False,
+        "augmentation_applied": worn,
         "fonts_used": sorted(fonts),
         "fonts": dict(sorted(fonts.items())),
         "rejected": rejected,

@@ -15,6 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from khmer_ocr.augment.device import pick_device
+from khmer_ocr.augment.recipe import Recipe, load_recipe
+from khmer_ocr.augment.wear import Wearer
 from khmer_ocr.dataset import layout
 from khmer_ocr.errors import ConfigError, CorpusError, FontError, KhmerOcrError, OutputError
 from khmer_ocr.generate import source
@@ -47,7 +50,7 @@ class SyntheticImageGenerator:
         output_dir: the data set's folder.
         config_manager: settings of the stages `render` and `generate`; None takes the defaults.
         fonts: files, folders, families or faces; None takes `fonts/` and installed font packages.
-        augment_train: wear training lines. Stored lines are clean until a recipe is named.
+        augment_train: wear training lines with the recipe of the settings (default `basic`).
         random_seed: the run's seed; equal seeds give equal bytes.
 
     Raises:
@@ -67,6 +70,8 @@ class SyntheticImageGenerator:
         self.render = config_manager.render if config_manager else RenderConfig()
         self.config = config_manager.generate if config_manager else GenerateConfig()
         self.augment_train, self.seed = augment_train, random_seed
+        # Of a run that is repaired: its metadata hold the recipe, a file of the same name may hold another by now.
+        self.known_recipe: Recipe | None = None
         fonts_dir = config_manager.fonts_dir if config_manager else Path("fonts")
         self._font_sources = [str(name) for name in fonts or ()]
         self.faces, self.metrics = usable_faces(fonts, fonts_dir=fonts_dir, system=self.config.system_fonts)
@@ -100,14 +105,15 @@ class SyntheticImageGenerator:
             raise ConfigError(f"max_lines is {max_lines}; wanted 1 or more")
         self._refuse_overlap()
         texts = {name: source.SplitText.open(self.corpus_dir, name, max_lines) for name in wanted}
-        identity = run_identity(self.faces, self.render, config.format, self.seed, texts)
+        recipe, device = self._recipe(config)
+        identity = run_identity(self.faces, self.render, config.format, self.seed, texts, recipe, device)
         journal = Journal(self.output_dir)
         try:
             if is_complete(journal, identity):
                 log.info("%s is complete: nothing to do", self.output_dir)
                 return {name: self._complete(name) for name in wanted}
             with journal.locked(*config.shard):
-                return self._run(config, texts, journal, identity)
+                return self._run(config, texts, journal, identity, recipe, device)
         except FontCrashError as crash:
             face = self.faces[crash.face]
             quarantine(face, str(crash))
@@ -120,6 +126,16 @@ class SyntheticImageGenerator:
                 raise
             raise translate_os_error(error, str(self.output_dir)) from error
 
+    def _recipe(self, config: GenerateConfig) -> tuple[Recipe | None, str]:
+        """The recipe for training lines and where it is applied; what they need is made sure of first."""
+        recipe = self.known_recipe
+        if recipe is None and self.augment_train:
+            recipe = load_recipe(config.recipe, config.strength)
+        device = pick_device(config.device)
+        if recipe:
+            Wearer(recipe, self.seed, device)
+        return recipe, device
+
     def _refuse_overlap(self) -> None:
         output, corpus = self.output_dir.resolve(), self.corpus_dir.resolve()
         if output == corpus or corpus in output.parents or output in corpus.parents:
@@ -129,7 +145,13 @@ class SyntheticImageGenerator:
             )
 
     def _run(
-        self, config: GenerateConfig, texts: dict[str, source.SplitText], journal: Journal, identity: dict[str, Any]
+        self,
+        config: GenerateConfig,
+        texts: dict[str, source.SplitText],
+        journal: Journal,
+        identity: dict[str, Any],
+        recipe: Recipe | None,
+        device: str,
     ) -> dict[str, SplitResult]:
         with journal.exclusive():
             recorded_root = take_over(journal, identity, self.output_dir.as_posix(), overwrite=config.overwrite)
@@ -142,6 +164,8 @@ class SyntheticImageGenerator:
             seed=self.seed,
             atlas_dir=cache_dir() / "atlas",
             recorded_root=recorded_root,
+            recipe=recipe,
+            device=device,
         )
         most_tasks = max(-(-text.lines // layout.CHUNK) for text in texts.values())
         workers = min(config.workers or len(os.sched_getaffinity(0)), most_tasks)

@@ -5,6 +5,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from khmer_ocr.augment.recipe import NONE, Recipe, parse_recipe
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.index import load_index
 from khmer_ocr.dataset.verify import VerifyReport
@@ -46,7 +47,8 @@ def repair(root: Path, report: VerifyReport, *, progress: bool = True) -> None:
     for split in lost:
         (root / split / layout.SPLIT_METADATA).unlink(missing_ok=True)
         max_lines = run["splits"][split]["max_lines"]
-        generator.generate([split], max_lines, format=run["format"], progress=progress)
+        settings = {"format": run["format"], "recipe": NONE, "device": _device_of(run)}
+        generator.generate([split], max_lines, progress=progress, **settings)
     todo = {split: chunks for split, chunks in report.damaged_chunks().items() if split not in lost}
     with Journal(root).locked(0, 1):
         for leftover in report.leftovers():
@@ -71,13 +73,28 @@ def _generator_of(root: Path, settings: dict[str, Any], run: dict[str, Any]) -> 
             raise FontError(f"Font {name} is another version than the one this data set was drawn with.")
     generator.faces = [by_name[name] for name in run["fonts"]]
     generator.render = RenderConfig(**run["render"])
-    now = run_identity(generator.faces, generator.render, run["format"], run["seed"], {})
+    recipe = generator.known_recipe = _recipe_of(run)
+    now = run_identity(generator.faces, generator.render, run["format"], run["seed"], {}, recipe, _device_of(run))
     if now["versions"] != run["versions"]:
         raise ConfigError(
             f"The data set was made with {run['versions']}, here is {now['versions']}: its bytes can't be made again. "
             "Install those versions, or generate anew with --overwrite."
         )
     return generator
+
+
+def _recipe_of(run: dict[str, Any]) -> Recipe | None:
+    """The recipe that a run records."""
+    known = run["recipe"]
+    if known == NONE:
+        return None
+    content = {key: value for key, value in known.items() if key != "strength"}
+    return parse_recipe(content, known["strength"], layout.GENERATION_METADATA)
+
+
+def _device_of(run: dict[str, Any]) -> str:
+    """The device whose bytes a run holds; fused kernels give the same on all."""
+    return str(run["versions"].get("device", "cpu"))
 
 
 def _draw_chunks(
@@ -99,6 +116,8 @@ def _draw_chunks(
             seed=run["seed"],
             atlas_dir=cache_dir() / "atlas",
             recorded_root=overall["generation_config"]["output_dir"],
+            recipe=generator.known_recipe,
+            device=_device_of(run),
         )
     )
     pairs = [(split, chunk) for split, chunks in todo.items() for chunk in chunks]
@@ -106,7 +125,7 @@ def _draw_chunks(
     for split, chunk in tqdm(pairs, desc="repair", unit="chunk", disable=not progress):
         index, first = indexes[split], chunk * layout.CHUNK
         texts = [index.text(i) for i in range(first, min(first + layout.CHUNK, len(index)))]
-        samples, images = artist.lines(split, first, texts)
+        samples, images = artist.drawn(split, chunk, texts)
         sink = open_sink(run["format"], root, split)
         sink.write(chunk, samples, images)
         sink.close()

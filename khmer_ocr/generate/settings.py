@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from khmer_ocr.augment.device import DEVICES, Device
+from khmer_ocr.augment.recipe import load_recipe
 from khmer_ocr.dataset import layout
 from khmer_ocr.errors import ConfigError, NoFontsError
 from khmer_ocr.render.fonts import FontFace, find_faces
@@ -21,6 +23,9 @@ class GenerateConfig:
 
     Attributes:
         format: "files" (the known tree) or "webdataset" (tar shards of one chunk each, indexed for DALI).
+        recipe: how training lines are worn: "none", a recipe that comes with the package, or a YAML file.
+        strength: "mild", "medium", "heavy", or "mixed" (each line draws its own).
+        device: where lines are worn: "auto", "cpu" or "cuda".
         workers: processes; 0 takes every core.
         shard: (i, n) draws every n-th chunk beginning with i; the last shard to finish completes the metadata.
         system_fonts: use the system's Khmer fonts too.
@@ -29,6 +34,9 @@ class GenerateConfig:
     """
 
     format: Literal["files", "webdataset"] = "files"
+    recipe: str = "basic"
+    strength: Literal["mild", "medium", "heavy", "mixed"] = "medium"
+    device: Device = "auto"
     workers: int = 0
     shard: tuple[int, int] = (0, 1)
     system_fonts: bool = False
@@ -39,6 +47,9 @@ class GenerateConfig:
         """Refuse what can't be done."""
         if self.format not in layout.FORMATS:
             raise ConfigError(f"format is {self.format!r}; wanted one of {', '.join(layout.FORMATS)}")
+        if self.device not in DEVICES:
+            raise ConfigError(f"device is {self.device!r}; wanted one of {', '.join(DEVICES)}")
+        load_recipe(self.recipe, self.strength)
         if type(self.workers) is not int or self.workers < 0:
             raise ConfigError(f"workers is {self.workers!r}; wanted 1 or more, or 0 for every core")
         shard = self.shard

@@ -24,6 +24,8 @@ import numpy.typing as npt
 import xxhash
 
 from khmer_ocr import chance
+from khmer_ocr.augment.recipe import Recipe
+from khmer_ocr.augment.wear import Wearer
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.layout import Sample
 from khmer_ocr.errors import KhmerOcrError
@@ -35,6 +37,7 @@ from khmer_ocr.render.compose import LineRenderer
 from khmer_ocr.render.fonts import FontFace
 from khmer_ocr.render.metrics import FaceMetrics
 from khmer_ocr.render.plan import RenderConfig
+from khmer_ocr.render.shape import EM16
 from khmer_ocr.text.normalize import normalize
 
 BATCH_LINES = 512
@@ -56,6 +59,8 @@ class Job:
         seed: the run's seed.
         atlas_dir: raster cache, None for none.
         recorded_root: output folder as the metadata carry it, empty where it is `root`.
+        recipe: how training lines are worn, None to leave them clean.
+        device: where they are worn.
     """
 
     faces: tuple[FontFace, ...]
@@ -66,6 +71,8 @@ class Job:
     seed: int
     atlas_dir: Path | None
     recorded_root: str = ""
+    recipe: Recipe | None = None
+    device: str = "cpu"
 
 
 class Artist:
@@ -84,6 +91,8 @@ class Artist:
         self.journal = Journal(Path(job.root))
         self._keys: dict[str, npt.NDArray[np.uint32]] = {}
         self._sinks: dict[str, Any] = {}
+        self._wearer = Wearer(job.recipe, job.seed, job.device) if job.recipe else None
+        self._stem_em_F = np.array([job.metrics[face.name].stem_em16 for face in job.faces]) / EM16
 
     def plan(self, split: str, first: int, texts: list[str], normalised: bool) -> bytes:
         """Say for each line why it is rejected, a byte a line; `split` and `first` only name the task."""
@@ -91,7 +100,7 @@ class Artist:
         return self.renderer.planner.rejections(lines).tobytes()
 
     def lines(self, split: str, first: int, texts: list[str]) -> tuple[list[Sample], list[bytes]]:
-        """Draw and encode consecutive samples.
+        """Draw, wear and encode consecutive samples; lines worn together are those of one call.
 
         Args:
             split: name of the split; "train" samples are addressed by number, others by the hash of their text.
@@ -108,13 +117,19 @@ class Artist:
         else:
             address_B = np.array([chance.text_address(text) for text in texts], np.uint64)
         batch = self.renderer.draw(texts, self.renderer.plan(texts, address_B, key_2))
-        images = encode_lines(batch.pixels_N, batch.offsets_B1, batch.width_B, batch.height_px)
-        offsets = batch.offsets_B1.tolist()
-        pixels = memoryview(batch.pixels_N.data)
+        pixels_N, offsets_B1, width_B, worn = batch.pixels_N, batch.offsets_B1, batch.width_B, list[dict[str, Any]]()
+        if self._wearer is not None and split == layout.WORN_SPLIT:
+            stem_px_B = self._stem_em_F[batch.plan.face_B] * batch.plan.size64_B / 64
+            pixels_N, offsets_B1, width_B, worn = self._wearer.wear(
+                pixels_N, offsets_B1, width_B, batch.height_px, split, address_B, stem_px_B
+            )
+        images = encode_lines(pixels_N, offsets_B1, width_B, batch.height_px)
+        offsets = offsets_B1.tolist()
+        pixels = memoryview(pixels_N.data)
         shard = layout.shard_name(split, first // layout.CHUNK) if job.format == "webdataset" else None
         samples: list[Sample] = []
         for n, (text, face, size64, width) in enumerate(
-            zip(texts, batch.plan.face_B.tolist(), batch.plan.size64_B.tolist(), batch.width_B.tolist(), strict=True)
+            zip(texts, batch.plan.face_B.tolist(), batch.plan.size64_B.tolist(), width_B.tolist(), strict=True)
         ):
             stem = layout.stem(split, first + n)
             image_path, label_path = layout.recorded_paths(job.recorded_root or job.root, split, stem, shard)
@@ -131,18 +146,25 @@ class Artist:
             }
             if shard is not None:
                 sample["shard"] = shard
+            if worn:
+                sample["augmentation"] = worn[n]
             samples.append(sample)
+        return samples, images
+
+    def drawn(self, split: str, chunk: int, lines: list[str]) -> tuple[list[Sample], list[bytes]]:
+        """Draw one chunk's normalised lines, in blocks that depend on nothing but these lines."""
+        samples, images = list[Sample](), list[bytes]()
+        height_px = self.job.render.image_height
+        for begin, block in blocks(lines, BATCH_LINES, BATCH_AREA // height_px**2):
+            block_samples, block_images = self.lines(split, chunk * layout.CHUNK + begin, block)
+            samples += block_samples
+            images += block_images
         return samples, images
 
     def chunk(self, split: str, chunk: int, texts: list[str], normalised: bool) -> tuple[int, int]:
         """Draw, store and commit one chunk; returns (samples, bytes written)."""
         lines = texts if normalised else [normalize(text) for text in texts]
-        samples, images = list[Sample](), list[bytes]()
-        height_px = self.job.render.image_height
-        for begin, batch in blocks(lines, BATCH_LINES, BATCH_AREA // height_px**2):
-            batch_samples, batch_images = self.lines(split, chunk * layout.CHUNK + begin, batch)
-            samples += batch_samples
-            images += batch_images
+        samples, images = self.drawn(split, chunk, lines)
         if split not in self._sinks:
             self._sinks[split] = open_sink(self.job.format, Path(self.job.root), split)
         written = self._sinks[split].write(chunk, samples, images)

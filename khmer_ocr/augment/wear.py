@@ -1,0 +1,107 @@
+"""Drawn lines in, worn lines out: the one door to recipes for whoever stores or trains.
+
+Letters: B lines, N pixels, S steps.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from khmer_ocr import chance
+from khmer_ocr.augment import fused
+from khmer_ocr.augment.recipe import FUSED_OPS, Recipe, Wear
+from khmer_ocr.errors import ConfigError
+
+_SPREAD_PER_STEM, _LOSS_PER_STEM = 0.45, 0.3
+"""Weights of a 3x3 step that a stem of 1 px bears: it may grow by nine tenths of its width or lose six tenths."""
+_MORPHOLOGY = ("morphology", "patchy_ink")
+
+
+class Wearer:
+    """Applies one recipe.
+
+    Args:
+        recipe: what may happen.
+        seed: the run's seed.
+        device: "cpu" or a torch device, for recipes of kornia ops.
+
+    Raises:
+        ConfigError: the recipe needs torch, and it is not installed.
+    """
+
+    def __init__(self, recipe: Recipe, seed: int, device: str = "cpu") -> None:
+        self.recipe, self.seed, self.device = recipe, seed, device
+        self._keys: dict[str, npt.NDArray[np.uint32]] = {}
+        if recipe.engine == "kornia":
+            try:
+                from khmer_ocr.augment import batches  # noqa: F401
+            except ImportError as error:
+                raise ConfigError(
+                    f"The recipe {recipe.name} needs torch and kornia ({error}). Run: pip install 'khmer_ocr[torch]', "
+                    "or use the recipe basic, which does without."
+                ) from error
+
+    def wear(
+        self,
+        pixels_N: npt.NDArray[np.uint8],
+        offsets_B1: npt.NDArray[np.int64],
+        width_B: npt.NDArray[np.int32],
+        height_px: int,
+        split: str,
+        address_B: npt.NDArray[np.uint64],
+        stem_px_B: npt.NDArray[np.float64],
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int32], list[dict[str, Any]]]:
+        """Wear ragged lines.
+
+        Args:
+            pixels_N: uint8 pixels of all lines, paper 255.
+            offsets_B1: int64 beginning of each line, and the end.
+            width_B: int32 widths in px.
+            height_px: height of every line.
+            split: its name is part of the address of chance.
+            address_B: uint64 sample numbers.
+            stem_px_B: thickness of the face's stems at the line's size; ink spreads and thins in proportion.
+
+        Returns:
+            Pixels, offsets and widths of the worn lines, and for each what happened to it.
+        """
+        key_2 = self._keys.setdefault(split, chance.key(self.seed, split, "augment"))
+        wear = self._bounded(self.recipe.draw(key_2, address_B), stem_px_B)
+        records = [self.recipe.record(wear, n) for n in range(len(width_B))]
+        if self.recipe.engine == "fused":
+            return self._fused(pixels_N, offsets_B1, width_B, height_px, wear), offsets_B1, width_B, records
+        from khmer_ocr.augment.batches import wear_lines
+
+        worn_N, widths_B = wear_lines(pixels_N, width_B, height_px, self.recipe, wear, self.device)
+        ends_B = np.cumsum(widths_B.astype(np.int64) * height_px)
+        return worn_N, np.concatenate([np.zeros(1, np.int64), ends_B]), widths_B, records
+
+    def _bounded(self, wear: Wear, stem_px_B: npt.NDArray[np.float64]) -> Wear:
+        """Morphology's weights as shares of what stems bear, so that neither counters close nor strokes vanish."""
+        values_S = list(wear.values_S)
+        for number, step in enumerate(self.recipe.steps):
+            if step.op in _MORPHOLOGY:
+                share_B = values_S[number]["weight"]
+                bound_B = np.minimum(stem_px_B * np.where(share_B > 0, _SPREAD_PER_STEM, _LOSS_PER_STEM), 1)
+                values_S[number] = {**values_S[number], "weight": np.round(share_B * bound_B, 4)}
+        return replace(wear, values_S=tuple(values_S))
+
+    def _fused(
+        self,
+        pixels_N: npt.NDArray[np.uint8],
+        offsets_B1: npt.NDArray[np.int64],
+        width_B: npt.NDArray[np.int32],
+        height_px: int,
+        wear: Wear,
+    ) -> npt.NDArray[np.uint8]:
+        amount = {op: np.zeros(len(width_B)) for op in FUSED_OPS}
+        for step, values, active_B in zip(self.recipe.steps, wear.values_S, wear.active_SB, strict=True):
+            (value_B,) = values.values()
+            amount[step.op] = np.where(active_B, value_B, 0.0)
+        weight_B, sigma_px_B, sd_grey_B = (amount[op] for op in FUSED_OPS)
+        worn_N: npt.NDArray[np.uint8] = fused.wear(
+            pixels_N, offsets_B1, width_B, height_px, weight_B, sigma_px_B, sd_grey_B, wear.key_B2
+        )
+        return worn_N

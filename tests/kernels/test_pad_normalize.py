@@ -1,0 +1,256 @@
+"""Padding and normalising: tables rounded rightly, numba and Triton the bytes of the reference, bad input named."""
+
+import subprocess
+import sys
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from gpu import POISON, require_cuda, run_on_tensors
+from hypothesis import given
+from hypothesis import strategies as st
+from khmer_ocr_kernels import pad_normalize as fast
+from khmer_ocr_kernels import reference
+from khmer_ocr_kernels.pad_normalize import as_tensor, normalisation_table, pad_normalize
+
+DTYPES = ("float32", "float16", "bfloat16")
+HEIGHTS = (1, 24, 32, 33, 48, 96)
+
+
+def ragged(seed, widths, height, spare=0):
+    random = np.random.default_rng(seed)
+    width_B = np.array(widths, np.int32)
+    offsets_B1 = reference.line_offsets(width_B, height)
+    pixels_N = random.integers(0, 256, offsets_B1[-1] + spare).astype(np.uint8)
+    return pixels_N, offsets_B1, width_B, height
+
+
+def batch(seed, widths, height, extra=0, dtype="float32"):
+    columns = max(widths, default=0) + extra
+    return *ragged(seed, widths, height), columns, normalisation_table(dtype, 0.5, 0.25)
+
+
+# Tables
+
+
+def finite(dtype_name):
+    """All finite non-negative values of a dtype, each at the index that is its bit pattern."""
+    bits = np.arange(0x7C00 if dtype_name == "float16" else 0x7F80)
+    if dtype_name == "float16":
+        return bits.astype(np.uint16).view(np.float16).astype(np.float64)
+    return (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+
+
+def nearest_bits(value, values):
+    """The pattern nearest to a value, ties to even, by exact fractions."""
+    exact = abs(Fraction(float(value)))
+    above = int(np.searchsorted(values, float(exact)))
+    if above == 0:
+        bits = 0
+    elif above == len(values):
+        bits = above - 1
+    else:
+        down, up = exact - Fraction(values[above - 1]), Fraction(values[above]) - exact
+        bits = above if up < down or (up == down and above % 2 == 0) else above - 1
+    return bits | (0x8000 if np.signbit(value) else 0)
+
+
+@pytest.mark.parametrize("dtype_name", ["float16", "bfloat16"])
+@pytest.mark.parametrize(("mean", "std"), [(0.5, 0.5), (0.0, 1.0), (0.485, 0.229), (1.0, 3e38), (0.9, 1.7e-4)])
+def test_tables_are_rounded_once_to_the_nearest(dtype_name, mean, std):
+    if dtype_name == "float16" and std > 1e30:
+        std = 1e7  # subnormal there
+    values = finite(dtype_name)
+    exact = (np.arange(256) / 255 - mean) / std
+    table = normalisation_table(dtype_name, mean, std)
+    assert table.dtype == np.uint16
+    assert table.tolist() == [nearest_bits(value, values) for value in exact]
+
+
+# Halfway between 1 and the next bfloat16, a trifle more, a trifle less, and the tie above; to float32 all are ties.
+@pytest.mark.parametrize(
+    ("value", "bits"),
+    [(1 + 2**-8, 0x3F80), (1 + 2**-8 + 2**-40, 0x3F81), (1 + 2**-8 - 2**-40, 0x3F80), (1 + 3 * 2**-8, 0x3F82)],
+)
+def test_bfloat16_is_not_rounded_twice(value, bits):
+    assert nearest_bits(value, finite("bfloat16")) == bits
+    assert fast._bfloat16_bits(np.array([value, -value])).tolist() == [bits, bits | 0x8000]
+
+
+@given(st.lists(st.floats(-3.38e38, 3.38e38), min_size=1, max_size=20), st.sampled_from([1.0, 1e-30, 1e-39]))
+def test_bfloat16_of_any_value(values, scale):
+    got = fast._bfloat16_bits(np.array(values) * scale)
+    assert got.tolist() == [nearest_bits(value * scale, finite("bfloat16")) for value in values]
+
+
+def test_float32_table_is_the_formula():
+    table = normalisation_table("float32", 0.3, 0.7)
+    assert table.dtype == np.uint32
+    assert table.view(np.float32).tolist() == [float(np.float32((x / 255 - 0.3) / 0.7)) for x in range(256)]
+
+
+def test_bad_tables_are_refused():
+    with pytest.raises(ValueError, match=r"'float64' is unknown: give one of float32, float16, bfloat16"):
+        normalisation_table("float64", 0.5, 0.5)
+    for mean, std in ((0.5, 0.0), (0.5, -1.0), (np.nan, 1.0), (0.5, np.inf)):
+        with pytest.raises(ValueError, match="give finite numbers, std above 0"):
+            normalisation_table("float32", mean, std)
+    for dtype_name, std in (("float16", 1e-5), ("bfloat16", 1e-39), ("float32", 1e-320)):
+        with pytest.raises(ValueError, match=f"the largest {dtype_name}: raise std"):
+            normalisation_table(dtype_name, 0.0, std)
+
+
+# numba
+
+
+def test_equals_the_reference_on_thousands_of_batches():
+    random = np.random.default_rng(0)
+    tables = [normalisation_table(dtype, 0.5, 0.5) for dtype in DTYPES]
+    tables += [tables[0].view(np.float32), tables[1].view(np.float16), np.arange(256, dtype=np.uint8)]
+    for seed in range(3000):
+        widths = random.integers(0, 40, random.integers(0, 5))
+        height, extra = int(random.choice(HEIGHTS)), int(random.integers(0, 20))
+        arguments = (*batch(seed, widths, height, extra)[:-1], tables[seed % len(tables)])
+        got, wanted = pad_normalize(*arguments), reference.pad_normalize(*arguments)
+        assert got.dtype == wanted.dtype and got.shape == wanted.shape
+        assert got.tobytes() == wanted.tobytes(), seed
+
+
+def test_every_byte_is_written(monkeypatch):
+    arguments = batch(1, [1, 30, 0, 7], 24, 5)
+    wanted = reference.pad_normalize(*arguments)
+    monkeypatch.setattr(fast.np, "empty", lambda shape, dtype: np.full(shape, POISON, dtype))
+    assert np.array_equal(pad_normalize(*arguments), wanted)
+
+
+def test_padding_is_paper_and_pixels_are_where_they_were():
+    pixels, offsets, widths, height = ragged(0, [3, 5], 24)
+    table = np.arange(256, dtype=np.uint16) + 1000
+    padded = pad_normalize(pixels, offsets, widths, height, 9, table)
+    assert padded.shape == (2, 1, 24, 9) and padded.dtype == np.uint16
+    assert (padded[0, 0, :, 3:] == 1255).all() and (padded[1, 0, :, 5:] == 1255).all()
+    assert np.array_equal(padded[1, 0, :, :5] - 1000, pixels[offsets[1] :].reshape(24, 5))
+
+
+def test_read_only_strided_and_sliced_pixels():
+    pixels, offsets, widths, height = ragged(2, [4, 9, 2], 32, spare=11)
+    table = normalisation_table("float16", 0.5, 0.5)
+    wanted = reference.pad_normalize(pixels, offsets, widths, height, 12, table)
+    frozen = pixels.copy()
+    frozen.flags.writeable = False
+    assert np.array_equal(pad_normalize(frozen, offsets, widths, height, 12, table), wanted)
+    assert np.array_equal(pad_normalize(np.repeat(pixels, 2)[::2], offsets, widths, height, 12, table), wanted)
+    assert np.array_equal(pad_normalize(pixels, offsets[1:], widths[1:], height, 12, table), wanted[1:])
+
+
+def test_bad_batches_are_refused():
+    pixels, offsets, widths, height, columns, table = batch(0, [3, 9, 5], 24)
+    with pytest.raises(ValueError, match=r"line 1 is 9 px wide, the batch 8: give columns >= 9"):
+        pad_normalize(pixels, offsets, widths, height, 8, table)
+    with pytest.raises(ValueError, match=r"line 0 holds 72 pixels, 3 x 32 are 96"):
+        pad_normalize(pixels, offsets, widths, 32, columns, table)
+    with pytest.raises(ValueError, match=r"line 0 holds -?\d+ pixels, -3 x 24 are -72"):
+        pad_normalize(pixels, offsets, -widths, height, columns, table)
+    with pytest.raises(ValueError, match=r"lines reach from 0 to 408 in 400 pixels"):
+        pad_normalize(pixels[:400], offsets, widths, height, columns, table)
+    with pytest.raises(ValueError, match="3 offsets for 3 widths"):
+        pad_normalize(pixels, offsets[:3], widths, height, columns, table)
+    with pytest.raises(ValueError, match="pixels_N is of int64: give uint8"):
+        pad_normalize(pixels.astype(np.int64), offsets, widths, height, columns, table)
+    with pytest.raises(ValueError, match=r"table_256 has shape \(255,\)"):
+        pad_normalize(pixels, offsets, widths, height, columns, table[:255])
+    with pytest.raises(ValueError, match="8 bytes a value"):
+        pad_normalize(pixels, offsets, widths, height, columns, table.astype(np.float64))
+
+
+def test_needs_no_torch():
+    code = (
+        "import sys; import khmer_ocr_kernels.compose, khmer_ocr_kernels.pad_normalize;"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'triton')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Tensors and Triton
+
+
+def tensor_batches():
+    yield batch(0, [], 32, 7)
+    yield batch(1, [1], 24)
+    yield batch(2, [0, 0], 32)
+    yield batch(3, [0, 1, 2], 48, 3, "bfloat16")
+    yield batch(4, [2048, 1, 700], 32, 1, "float16")
+    yield batch(5, [127, 128, 129, 256], 96, 0, "bfloat16")
+    for seed, height in enumerate(HEIGHTS):
+        widths = np.random.default_rng(seed).integers(0, 300, 4)
+        yield batch(seed, widths, height, seed * 31, DTYPES[seed % 3])
+    yield *batch(6, [5, 60], 24, 9)[:-1], normalisation_table("float32", 0.5, 0.5).view(np.float32)
+    yield *batch(7, [5, 60], 24, 9)[:-1], np.arange(256, dtype=np.uint8)[::-1].copy()
+
+
+def assert_like_the_reference(results):
+    for number, (arguments, (got,)) in enumerate(zip(tensor_batches(), results, strict=True)):
+        wanted = reference.pad_normalize(*arguments)
+        assert got.dtype == wanted.dtype and got.shape == wanted.shape, number
+        assert got.tobytes() == wanted.tobytes(), number
+
+
+def test_the_interpreter_gives_the_bytes_of_the_reference(tmp_path):
+    pytest.importorskip("triton")
+    results = run_on_tensors("khmer_ocr_kernels.pad_normalize:pad_normalize", list(tensor_batches()), tmp_path, "cpu")
+    assert_like_the_reference(results)
+
+
+@pytest.mark.gpu
+def test_a_device_gives_the_bytes_of_the_reference(tmp_path):
+    require_cuda()
+    results = run_on_tensors("khmer_ocr_kernels.pad_normalize:pad_normalize", list(tensor_batches()), tmp_path, "cuda")
+    assert_like_the_reference(results)
+
+
+def test_compiles_for_three_generations_of_devices(tmp_path):
+    pytest.importorskip("triton")
+    from cubin import Case, capability_of, compile_apart
+    from khmer_ocr_kernels import pad_normalize_triton
+
+    module, tiles = (
+        pad_normalize_triton.__name__,
+        {
+            "TILE_H": pad_normalize_triton.TILE_H,
+            "TILE_W": pad_normalize_triton.TILE_W,
+        },
+    )
+    sizes = {"pixels_ptr": "*u8", "offsets_ptr": "*i64", "width_ptr": "*i32", "height": "i32", "columns": "i32"}
+    constants = dict.fromkeys(tiles, "constexpr")
+    cases = []
+    for capability in (80, 90, 100):
+        for bits in ("*i16", "*i32"):
+            signature = {**sizes, "table_ptr": bits, "padded_ptr": bits, **constants}
+            cases.append(Case(module, "pad_tiles", signature, tiles, capability))
+    # A launch makes arguments of 1 constants.
+    flat = {**cases[0].signature, "height": "constexpr", "columns": "constexpr"}
+    cases.append(Case(module, "pad_tiles", flat, {**tiles, "height": 1, "columns": 1}))
+    cubins = compile_apart(cases, tmp_path)
+    assert [capability_of(cubin) for cubin in cubins] == [case.capability for case in cases]
+
+
+@pytest.mark.parametrize("dtype_name", DTYPES)
+def test_as_tensor_sees_the_same_memory_as_numbers(dtype_name):
+    torch = pytest.importorskip("torch")
+    arguments = batch(9, [4, 7], 24, 2, dtype_name)
+    padded = pad_normalize(*arguments)
+    tensor = as_tensor(padded, dtype_name)
+    assert tensor.dtype == getattr(torch, dtype_name) and tuple(tensor.shape) == padded.shape
+    exact = reference.pad_normalize(*arguments[:-1], (np.arange(256) / 255 - 0.5) / 0.25)
+    assert torch.equal(tensor, torch.from_numpy(exact).to(tensor.dtype))
+    assert torch.equal(as_tensor(torch.from_numpy(padded), dtype_name), tensor)
+    padded[0, 0, 0, 0] = 0
+    assert tensor[0, 0, 0, 0] == 0
+
+
+def test_as_tensor_refuses_what_the_bits_are_not():
+    pytest.importorskip("torch")
+    with pytest.raises(ValueError, match="bit patterns of uint16 can't be float32"):
+        as_tensor(np.zeros(4, np.uint16), "float32")
+    with pytest.raises(ValueError, match="'int8' is unknown"):
+        as_tensor(np.zeros(4, np.uint8), "int8")
