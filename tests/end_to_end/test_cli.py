@@ -38,7 +38,7 @@ def test_the_tree_is_the_one_users_know(made: Path) -> None:
     total = 0
     for split in ("train", "val", "test"):
         metadata = json.loads((root / split / "metadata.json").read_text())
-        assert metadata["split"] == split and metadata["augmentation_applied"] is False
+        assert metadata["split"] == split and metadata["augmentation_applied"] is (split == "train")
         assert metadata["total_samples"] == len(metadata["samples"]) > 0
         total += metadata["total_samples"]
         for i, sample in enumerate(metadata["samples"]):
@@ -111,8 +111,8 @@ def test_scripts_are_doors_to_the_same_commands(made: Path, tmp_path: Path) -> N
 
 KNOWN_FLAGS = {
     "corpus": "--input --output-dir --min-chars --max-chars --seed --sample --synthesize --overwrite --quiet",
-    "generate": "--corpus-dir --output-dir --fonts --splits --max-lines --seed --workers --shard --format --png-level "
-    "--image-height --crop --no-augment --overwrite --system-fonts --config --stats --log-level --quiet",
+    "generate": "--corpus-dir --output-dir --fonts --splits --max-lines --seed --workers --shard --format "
+    "--image-height --crop --no-augment --recipe --strength --device --overwrite --system-fonts --config --stats --log-level --quiet",
     "verify": "--repair --quiet",
     "preview": "--output -o --split --count --columns --seed",
     "fonts": "--fonts-dir --system-fonts --output -o --quiet",

@@ -1,26 +1,13 @@
 """A small corpus and the trees drawn from it."""
 
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from generating import CACHE, FEW, LINES, Corpora, misspelt, run, tree_hash
+from generating import FEW, LINES, Corpora, misspelt, run, tree_hash
 
 from khmer_ocr.text.corpus import CorpusConfig, process_corpus, sample_lines
 from khmer_ocr.text.synthesize import synthesize_lines
-
-
-@pytest.fixture(scope="session", autouse=True)
-def cache_folder() -> Iterator[None]:
-    before = os.environ.get("KHMER_OCR_CACHE")
-    os.environ["KHMER_OCR_CACHE"] = str(CACHE)
-    yield
-    if before is None:
-        del os.environ["KHMER_OCR_CACHE"]
-    else:
-        os.environ["KHMER_OCR_CACHE"] = before
 
 
 @pytest.fixture(scope="session")

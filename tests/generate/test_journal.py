@@ -118,7 +118,7 @@ def test_a_split_is_complete_only_with_its_metadata(journal: Journal) -> None:
     journal.commit("train", 0, SUMMARY, LINES)
     settings = {"output_dir": "out", "image_height": 32}
     (journal.root / "train").mkdir()
-    finish_split(journal, "train", 1, {"empty": 1}, {"format": "files"}, settings)
+    finish_split(journal, "train", 1, {"empty": 1}, {"format": "files", "recipe": "none"}, settings)
     assert complete_splits(journal.root)["train"]["total_samples"] == 2
     metadata = json.loads((journal.root / "train" / "metadata.json").read_bytes())
     assert metadata["samples"] == [json.loads(line) for line in LINES]
@@ -143,7 +143,7 @@ def test_a_failed_finish_leaves_no_partial(journal: Journal, monkeypatch: pytest
     monkeypatch.setattr(layout, "split_metadata", full)
     (journal.root / "train").mkdir()
     with pytest.raises(OSError, match="No space"):
-        finish_split(journal, "train", 1, {}, {"format": "files"}, {"image_height": 32})
+        finish_split(journal, "train", 1, {}, {"format": "files", "recipe": "none"}, {"image_height": 32})
     assert names(journal.root / "train") == [] and journal.committed("train") == {0}
 
 
@@ -271,7 +271,8 @@ def peak_kb():
 before = peak_kb()
 journal, chunks = Journal(Path(sys.argv[1])), int(sys.argv[2])
 assert journal.damaged("train", range(chunks)) == set()
-finish_split(journal, "train", chunks, {}, {"format": "files"}, {"image_height": 32, "output_dir": "out"})
+run = {"format": "files", "recipe": "none"}
+finish_split(journal, "train", chunks, {}, run, {"image_height": 32, "output_dir": "out"})
 print(json.dumps([before, peak_kb()]))
 """
 

@@ -1,0 +1,1 @@
+"""How it is worn: recipes, fused kernels, batched kornia."""

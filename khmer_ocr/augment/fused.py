@@ -1,0 +1,86 @@
+"""Morphology, blur and noise by the fused integer kernel, with parameters in the units people use.
+
+Needs no torch: where pixels are a numpy array the kernel is compiled by numba, where they are a CUDA tensor by Triton,
+and the bytes are the same. Letters: B lines, N pixels.
+"""
+
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from khmer_ocr_kernels.degrade import MAX_MORPH, MAX_NOISE16, MAX_SIGMA32, degrade
+
+from khmer_ocr.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+_Pixels = TypeVar("_Pixels", npt.NDArray[np.uint8], "torch.Tensor")
+_Floats = npt.NDArray[np.floating]
+_Steps = npt.NDArray[np.int32]
+_MORPH_STEPS, _SIGMA_STEPS, _NOISE_STEPS = 256, 32, 16  # in 1, in a pixel, in a grey level
+
+
+def to_steps(weight_B: _Floats, sigma_px_B: _Floats, sd_grey_B: _Floats) -> tuple[_Steps, _Steps, _Steps]:
+    """Round parameters to the steps that the kernel counts in.
+
+    Args:
+        weight_B: -1 to 1; above zero ink spreads by that share of a 3x3 minimum, below it thins by a maximum.
+        sigma_px_B: 0 to 5, standard deviation of the blur in px.
+        sd_grey_B: 0 to 64, standard deviation of the noise in grey levels of 255.
+
+    Returns:
+        int32 (B,) each: weights in 1/256, blurs in 1/32 px, noise in 1/16 grey level.
+
+    Raises:
+        ConfigError: a value is no number or out of range.
+    """
+    return (
+        _steps("weight", weight_B, -MAX_MORPH, MAX_MORPH, _MORPH_STEPS),
+        _steps("sigma_px", sigma_px_B, 0, MAX_SIGMA32, _SIGMA_STEPS),
+        _steps("sd_grey", sd_grey_B, 0, MAX_NOISE16, _NOISE_STEPS),
+    )
+
+
+def wear(
+    pixels_N: _Pixels,
+    offsets_B1: npt.NDArray[np.int64],
+    width_B: npt.NDArray[np.int32],
+    height_px: int,
+    weight_B: _Floats,
+    sigma_px_B: _Floats,
+    sd_grey_B: _Floats,
+    key_B2: npt.NDArray[np.uint32],
+) -> _Pixels:
+    """Spread or thin the ink of each line, then blur it, then add noise; 0 leaves a step out.
+
+    Args:
+        pixels_N: uint8 pixels of all lines, paper 255; array or CUDA tensor.
+        offsets_B1: int64, line b is pixels_N[offsets_B1[b] : offsets_B1[b + 1]].
+        width_B: int32 widths in px.
+        height_px: height of every line.
+        weight_B: see `to_steps`, as the next two.
+        sigma_px_B: standard deviation of the blur in px.
+        sd_grey_B: standard deviation of the noise in grey levels.
+        key_B2: uint32 Philox key of each line's noise.
+
+    Returns:
+        uint8 pixels laid out like pixels_N, new memory of the same kind.
+
+    Raises:
+        ConfigError: a parameter is no number or out of range.
+        ValueError: lines, parameters and keys do not fit each other.
+    """
+    steps = to_steps(weight_B, sigma_px_B, sd_grey_B)
+    return degrade(pixels_N, offsets_B1, width_B, height_px, *steps, key_B2)
+
+
+def _steps(name: str, value_B: _Floats, low: int, high: int, per_unit: int) -> _Steps:
+    # Compared before rounding: 1.001 is an error, not 1; and so that not-a-number fails too.
+    right_B = (value_B >= low / per_unit) & (value_B <= high / per_unit)
+    if not right_B.all():
+        line = int((~right_B).argmax())
+        raise ConfigError(
+            f"{name} is {value_B[line]} for line {line} of the batch, wanted {low / per_unit:g} to {high / per_unit:g}"
+        )
+    return np.rint(value_B * per_unit).astype(np.int32)
