@@ -6,6 +6,7 @@ and sizes. One core, cases in turn, ratios round by round; every round draws lin
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from khmer_ocr import chance
 from khmer_ocr.augment.recipe import load_recipe
 from khmer_ocr.dataset.layout import CHUNK
 from khmer_ocr.generate.generator import usable_faces
+from khmer_ocr.generate.pool import WORKER_ENVIRONMENT
 from khmer_ocr.generate.worker import Artist
 
 RECIPES = (("none", "medium"), ("basic", "medium"), ("scan", "mild"), ("scan", "medium"), ("scan", "heavy"))
@@ -74,6 +76,8 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, default=Path("/dev/shm"), help="where nothing is written but locks")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
+    if not WORKER_ENVIRONMENT.items() <= os.environ.items():  # as a worker has it, from its first allocation on
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **WORKER_ENVIRONMENT})
     scratch = args.scratch / "khmer_ocr-bench-augment"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()

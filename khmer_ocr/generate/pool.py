@@ -28,6 +28,8 @@ from khmer_ocr.generate.worker import Job
 
 log = logging.getLogger(__name__)
 WORKER_COMMAND = (sys.executable, "-P", "-m", "khmer_ocr.generate.worker")
+WORKER_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 28), "MALLOC_TRIM_THRESHOLD_": str(1 << 28)}
+"""For glibc: keep what torch's ops free, which is a few MB each; given back, every op would fault it in again."""
 IN_FLIGHT = 2
 """Tasks a worker holds: one it does and one that waits, so that it never idles for the parent."""
 DEATHS_ALLOWED = 1
@@ -57,7 +59,11 @@ class _Worker:
         self._state[:4] = np.int32(-1).tobytes()
         fds = (theirs.fileno(), state_fd)
         # The child sees the modules that this process sees, as with multiprocessing.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+        environment = {
+            **WORKER_ENVIRONMENT,
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
+        }
         # Ctrl-C is the parent's business. Blocked across the start, it can't reach a child that is still importing.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:

@@ -44,7 +44,7 @@ def test_light_falls_off_where_it_is_told() -> None:
 
 def test_dust_is_as_dense_as_asked() -> None:
     grey = sheet(ink=0.5)
-    for size_px, area in ((1.0, 1.0), (1.99, 1.0 * 0.5 + 4 * 0.5)):
+    for size_px, area in ((1.0, 1.0), (2.0, (1 + 4) / 2), (3.0, (1 + 4 + 5) / 3)):
         worn = apply("speckle", grey, spread(grey, density=5, size_px=size_px, salt=0.3), keys(40)).ink_B1HW
         # A dot of tone 0.4 to 1.0 shows on grey where it is darker than 0.5, or lighter: five of six do.
         touched = (worn != 0.5).float().mean().item() * 1000
@@ -94,6 +94,14 @@ def test_a_fax_keeps_thin_strokes_and_counters(paper: float, stroke: float) -> N
     assert float(worn[~strokes].max()) < 0.2
 
 
+def test_a_fax_keeps_pale_hairlines_beside_black_stems() -> None:
+    ink = torch.zeros(1, 1, 32, 200)
+    ink[..., 8:24, 20:180:10] = 1
+    ink[..., 15, 20:180] = ink[..., 15, 20:180].clamp(min=0.6)
+    worn = apply("threshold", Lines(ink, torch.tensor([200])), values(bias=0.5, gain=8), keys(1)).ink_B1HW
+    assert float(worn[ink == 0.6].min()) > 0.6
+
+
 def test_a_fax_of_a_dark_page_is_white_where_the_page_is() -> None:
     lines = batch([300])
     dim = apply("contrast", lines, values(paper=0.4, contrast=0.6), keys(1))
@@ -107,7 +115,8 @@ def test_a_fax_of_a_dark_page_is_white_where_the_page_is() -> None:
 @pytest.mark.parametrize(("width", "height"), [(160, 32), (131, 29)])
 def test_jpeg_loses_what_libjpeg_loses(quality: int, width: int, height: int) -> None:
     """Pillow's libjpeg holds edges and quantises alike, but rounds inside its transform: some coefficients flip."""
-    lines = apply("noise", batch([width], height), values(sd_grey=6), keys(1))
+    lines = apply("contrast", batch([width], height), values(paper=0.4, contrast=0.9), keys(1))  # tone up to the edge
+    lines = apply("noise", lines, values(sd_grey=6), keys(1))
     grey = (255 - lines.ink_B1HW[0, 0] * 255).round()
     file = io.BytesIO()
     Image.fromarray(grey.to(torch.uint8).numpy()).save(file, "JPEG", quality=quality)
