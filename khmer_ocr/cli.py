@@ -213,26 +213,49 @@ def verify(directory: Folder, repair: bool = False, quiet: bool = False) -> None
 
 
 def preview(
-    directory: Folder,
+    directory: Annotated[Path | None, tyro.conf.Positional] = None,
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("preview.png"),
-    split: Literal["train", "val", "test"] = "train",
-    count: int = 24,
-    columns: int = 2,
+    split: Literal["train", "val", "test"] | None = None,
+    count: int | None = None,
+    columns: int | None = None,
     seed: int = 0,
+    recipe: str | None = None,
+    strength: Literal["mild", "medium", "heavy"] | None = None,
+    text: str | None = None,
+    font: str | None = None,
 ) -> None:
-    """Draw a contact sheet: samples picked at random, each with its label below.
+    """Draw a contact sheet of a data set's samples; or, with --recipe or --text, what a recipe does to a line.
 
     Args:
         directory: The data set's folder.
         output: The picture to write (.png).
-        split: Which split.
-        count: How many samples.
-        columns: Samples side by side.
+        split: Which split of the data set; default train.
+        count: How many samples; default 24 of a data set, 6 of a recipe.
+        columns: Samples side by side; default 2.
         seed: Another seed, other samples.
+        recipe: "basic" (default), "scan", or a YAML file: its ops one by one, then all together.
+        strength: Show only this strength of the recipe; default all.
+        text: The line that the recipe wears; default one of the bundled sample.
+        font: Font file, family or face for the line; default a plain text face.
     """
-    from khmer_ocr.generate.preview import contact_sheet
+    of_recipe = _given(recipe=recipe, text=text, strength=strength, font=font)
+    of_data = _given(DIRECTORY=directory, split=split, columns=columns)
+    if of_recipe and of_data:
+        raise ConfigError(
+            f"preview got {', '.join(of_data)} and {', '.join(of_recipe)}: wanted either a data set's folder, or a "
+            "recipe and a text. Make two pictures."
+        )
+    if directory is not None:
+        from khmer_ocr.generate.preview import contact_sheet
 
-    print(contact_sheet(directory, output, split=split, count=count, columns=columns, seed=seed))
+        print(contact_sheet(directory, output, seed=seed, **_given(split=split, count=count, columns=columns)))
+        return
+    if recipe is None and text is None:
+        raise ConfigError("preview got nothing to show: give a data set's folder, or --recipe NAME, or --text LINE")
+    from khmer_ocr.generate.recipe_preview import recipe_sheet
+
+    of_recipe["name"] = of_recipe.pop("recipe", "basic")
+    print(recipe_sheet(output=output, seed=seed, **_given(count=count), **of_recipe))
 
 
 VERBS: dict[str, Callable[..., None]] = {

@@ -6,9 +6,10 @@ it is made: on one device and one version of torch, for no op draws anything and
 Letters: B lines of the call, b lines of a batch, H rows, W columns, N pixels.
 """
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,9 @@ from torch import Tensor
 from khmer_ocr.augment.kornia_ops import apply
 from khmer_ocr.augment.lines import Lines
 from khmer_ocr.augment.recipe import Recipe, Wear
+from khmer_ocr.transfer import upload, warn_of_memory
 
-log = logging.getLogger(__name__)
+_Pixels = TypeVar("_Pixels", npt.NDArray[np.uint8], Tensor)
 BATCH_LINES, BATCH_COLUMNS = 64, 1 << 16
 """Most lines and padded columns of one batch."""
 PAPER = 255
@@ -36,39 +38,52 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@dataclass(frozen=True)
+class _Call:
+    """What one call of `wear_lines` is about."""
+
+    pixels_N: Any
+    begin_B: npt.NDArray[np.int64]
+    width_B: npt.NDArray[np.int32]
+    height_px: int
+    recipe: Recipe
+    wear: Wear
+    device: torch.device
+
+
 def wear_lines(
-    pixels_N: npt.NDArray[np.uint8],
+    pixels_N: _Pixels,
     width_B: npt.NDArray[np.int32],
     height_px: int,
     recipe: Recipe,
     wear: Wear,
-    device: str = "cpu",
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+    device: str | torch.device = "cpu",
+) -> tuple[_Pixels, npt.NDArray[np.int32]]:
     """Apply a recipe to ragged lines.
 
     Args:
-        pixels_N: uint8 pixels of all lines, paper 255.
+        pixels_N: uint8 pixels of all lines, paper 255; a tensor is worn where it is.
         width_B: int32 widths in px.
         height_px: height of every line.
         recipe: whose steps `wear` decided on.
         wear: what happens to each line.
-        device: where torch works.
+        device: where an array is worn.
 
     Returns:
-        uint8 pixels of all lines, and their int32 widths: some ops change them.
+        uint8 pixels of all lines, of the kind given, and their int32 widths: some ops change them.
     """
-    begin_B = np.cumsum(width_B.astype(np.int64) * height_px) - width_B.astype(np.int64) * height_px
-    images: list[npt.NDArray[np.uint8]] = [np.zeros((0, 0), np.uint8)] * len(width_B)
+    end_B = np.cumsum(width_B.astype(np.int64) * height_px)
+    where = torch.device(device) if isinstance(pixels_N, np.ndarray) else pixels_N.device
+    call = _Call(pixels_N, end_B - width_B.astype(np.int64) * height_px, width_B, height_px, recipe, wear, where)
+    lines: list[Any] = [pixels_N[:0]] * len(width_B)
     with one_thread(), torch.inference_mode():
         for batch in batches(width_B):
-            lines = [
-                pixels_N[begin_B[i] : begin_B[i] + width_B[i] * height_px].reshape(height_px, -1)
-                for i in batch.tolist()
-            ]
-            for i, image in zip(batch.tolist(), _wear_batch(lines, recipe, wear, batch, device), strict=True):
-                images[i] = image
-    flat = [image.ravel() for image in images]
-    return np.concatenate(flat) if flat else pixels_N[:0], np.array([image.shape[1] for image in images], np.int32)
+            for i, line in zip(batch.tolist(), _wear_batch(call, batch), strict=True):
+                lines[i] = line
+        widths_B = np.array([len(line) // height_px for line in lines], np.int32)
+        if not lines:
+            return pixels_N, widths_B
+        return np.concatenate(lines) if isinstance(pixels_N, np.ndarray) else torch.cat(lines), widths_B
 
 
 def batches(width_B: npt.NDArray[np.int32]) -> Iterator[npt.NDArray[np.int64]]:
@@ -83,48 +98,52 @@ def batches(width_B: npt.NDArray[np.int32]) -> Iterator[npt.NDArray[np.int64]]:
         begin = end
 
 
-def _wear_batch(
-    lines: list[npt.NDArray[np.uint8]], recipe: Recipe, wear: Wear, batch: npt.NDArray[np.int64], device: str
-) -> list[npt.NDArray[np.uint8]]:
+def _wear_batch(call: _Call, batch: npt.NDArray[np.int64]) -> list[Any]:
+    """Pixels of each worn line, row by row."""
     try:
-        return _to_images(wear_ink(_to_ink(lines, device), recipe, wear, batch))
+        return _from_ink(wear_ink(_to_ink(call, batch), call.recipe, call.wear, batch), call)
     except torch.cuda.OutOfMemoryError:
         if len(batch) == 1:
             raise
-        torch.cuda.empty_cache()
-        _say_once(len(batch))
-        half = len(batch) // 2
-        return _wear_batch(lines[:half], recipe, wear, batch[:half], device) + _wear_batch(
-            lines[half:], recipe, wear, batch[half:], device
-        )
+    # Not within `except`: an exception being handled holds on to the tensors of what failed.
+    warn_of_memory(len(batch))
+    half = len(batch) // 2
+    return _wear_batch(call, batch[:half]) + _wear_batch(call, batch[half:])
 
 
-_said = set[str]()
+def _to_ink(call: _Call, batch: npt.NDArray[np.int64]) -> Lines:
+    width_b = upload(call.width_B[batch].astype(np.int64), call.device)
+    pad = _padded_array if isinstance(call.pixels_N, np.ndarray) else _padded_tensor
+    ink_B1HW = (PAPER - pad(call, batch).float()).div_(PAPER).unsqueeze(1)
+    return Lines(ink_B1HW, width_b)
 
 
-def _say_once(lines: int) -> None:
-    if not _said:
-        log.warning(
-            "The GPU has no memory for %d lines at once: the batch is halved. Lines that show pieces of their "
-            "neighbours may differ from those of a larger GPU. Fewer --workers leave more memory to each.",
-            lines,
-        )
-        _said.add("memory")
+def _padded_array(call: _Call, batch: npt.NDArray[np.int64]) -> Tensor:
+    """uint8 (b, H, W) on the call's device."""
+    width_b = call.width_B[batch]
+    grey_bHW = np.full((len(batch), call.height_px, int(width_b.max())), PAPER, np.uint8)
+    for row_HW, begin, width in zip(grey_bHW, call.begin_B[batch].tolist(), width_b.tolist(), strict=True):
+        row_HW[:, :width] = call.pixels_N[begin : begin + call.height_px * width].reshape(call.height_px, width)
+    return upload(grey_bHW, call.device)
 
 
-def _to_ink(lines: list[npt.NDArray[np.uint8]], device: str) -> Lines:
-    widths = [line.shape[1] for line in lines]
-    paper_BHW = np.full((len(lines), lines[0].shape[0], max(widths)), PAPER, np.uint8)
-    for row_HW, line_HW in zip(paper_BHW, lines, strict=True):
-        row_HW[:, : line_HW.shape[1]] = line_HW
-    pixels_BHW = torch.from_numpy(paper_BHW).to(device)
-    ink_B1HW = (PAPER - pixels_BHW.float()).div_(PAPER).unsqueeze(1)
-    return Lines(ink_B1HW, torch.tensor(widths, device=device))
+def _padded_tensor(call: _Call, batch: npt.NDArray[np.int64]) -> Tensor:
+    """The same as `_padded_array` in one gather: copies of single lines would take longer to ask for than to make."""
+    width_b = call.width_B[batch].astype(np.int64)
+    column_W = torch.arange(int(width_b.max()), device=call.device)
+    row_H1 = torch.arange(call.height_px, device=call.device).view(-1, 1)
+    begin_b11, width_b11 = (upload(array, call.device).view(-1, 1, 1) for array in (call.begin_B[batch], width_b))
+    place_bHW = (begin_b11 + row_H1 * width_b11 + column_W).clamp_(max=len(call.pixels_N) - 1)
+    return torch.where(column_W < width_b11, call.pixels_N[place_bHW], PAPER)
 
 
-def _to_images(lines: Lines) -> list[npt.NDArray[np.uint8]]:
-    grey_BHW = (1 - lines.ink_B1HW[:, 0]).mul_(PAPER).round_().clamp_(0, PAPER).to(torch.uint8).cpu().numpy()
-    return [grey_HW[:, :width] for grey_HW, width in zip(grey_BHW, lines.width_B.tolist(), strict=True)]
+def _from_ink(lines: Lines, call: _Call) -> list[Any]:
+    grey_bHW = (1 - lines.ink_B1HW[:, 0]).mul_(PAPER).round_().clamp_(0, PAPER).to(torch.uint8)
+    widths = lines.width_B.tolist()
+    if isinstance(call.pixels_N, np.ndarray):
+        return [grey_HW[:, :width].ravel() for grey_HW, width in zip(grey_bHW.cpu().numpy(), widths, strict=True)]
+    inside_bHW = lines.inside()[:, 0].expand_as(grey_bHW)
+    return list(grey_bHW[inside_bHW].split([width * call.height_px for width in widths]))
 
 
 def wear_ink(lines: Lines, recipe: Recipe, wear: Wear, batch: npt.NDArray[np.int64]) -> Lines:
@@ -140,13 +159,13 @@ def wear_ink(lines: Lines, recipe: Recipe, wear: Wear, batch: npt.NDArray[np.int
         The worn batch, padded to its widest line.
     """
     device = lines.width_B.device
-    key_b2 = torch.from_numpy(wear.key_B2[batch].astype(np.int64)).to(device)
+    key_b2 = upload(wear.key_B2[batch].astype(np.int64), device)
     for step, values, active_B in zip(recipe.steps, wear.values_S, wear.active_SB, strict=True):
         chosen = np.flatnonzero(active_B[batch])
         if not len(chosen):
             continue
-        at = torch.from_numpy(chosen).to(device)
-        value_b = {name: torch.from_numpy(value_B[batch[chosen]]).to(device) for name, value_B in values.items()}
+        at = upload(chosen, device)
+        value_b = {name: upload(value_B[batch[chosen]], device) for name, value_B in values.items()}
         part = apply(step.op, _picked(lines, at), {name: value.float() for name, value in value_b.items()}, key_b2[at])
         lines = _put_back(lines, at, part)
     return lines

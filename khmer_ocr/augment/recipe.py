@@ -29,6 +29,7 @@ ENGINES = ("fused", "kornia")
 FUSED_OPS = ("morphology", "blur", "noise")
 NONE = "none"
 _OWN_WORDS = 4  # strength, two of the pixels' key, one to spare
+_COLOUR_WORDS = ("color", "colour", "hue", "saturat", "rgb", "hsv", "sepia", "channel")
 _DECIMALS = 4
 """Parameters are rounded to what the metadata say, so that an image can be made again from them."""
 
@@ -218,8 +219,10 @@ def _step(entry: Any, known: Sequence[str], engine: Literal["fused", "kornia"], 
     if op not in known:
         near = difflib.get_close_matches(str(op), known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        if op in LIMITS:
+        if str(op) in LIMITS:
             hint = " The engine kornia has it."
+        if any(word in str(op).lower() for word in _COLOUR_WORDS):
+            hint = " It sounds like one of colour, and lines are grey."
         raise ConfigError(f"{where}: unknown op {op!r} for engine {engine}.{hint} Known: {', '.join(known)}")
     where = f"{where} ({op})"
     wanted = {"op", "probability", *LIMITS[op]}

@@ -4,7 +4,7 @@ Letters: B lines, N pixels, S steps.
 """
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,16 @@ from khmer_ocr.augment import fused
 from khmer_ocr.augment.recipe import FUSED_OPS, Recipe, Wear
 from khmer_ocr.errors import ConfigError
 
+if TYPE_CHECKING:
+    import torch
+
+_Pixels = TypeVar("_Pixels", npt.NDArray[np.uint8], "torch.Tensor")
 _SPREAD_PER_STEM, _LOSS_PER_STEM = 0.45, 0.3
 """Weights of a 3x3 step that a stem of 1 px bears: it may grow by nine tenths of its width or lose six tenths."""
+_SPREAD_TIMES_STEM = 0.9
+"""Thick strokes leave narrow counters: from 1.4 px on, the thicker a stem is, the less it may grow (3 px by 0.6 px)."""
+_BLUR_PER_STEM = 0.7
+"""Share of a blur's sigma that a stem of 1 px bears: small type in thin faces stays legible. 1.4 px bear all of it."""
 _MORPHOLOGY = ("morphology", "patchy_ink")
 
 
@@ -25,13 +33,13 @@ class Wearer:
     Args:
         recipe: what may happen.
         seed: the run's seed.
-        device: "cpu" or a torch device, for recipes of kornia ops.
+        device: "cpu" or a torch device: where recipes of kornia ops wear arrays; tensors are worn where they are.
 
     Raises:
         ConfigError: the recipe needs torch, and it is not installed.
     """
 
-    def __init__(self, recipe: Recipe, seed: int, device: str = "cpu") -> None:
+    def __init__(self, recipe: Recipe, seed: int, device: "str | torch.device" = "cpu") -> None:
         self.recipe, self.seed, self.device = recipe, seed, device
         self._keys: dict[str, npt.NDArray[np.uint32]] = {}
         if recipe.engine == "kornia":
@@ -45,18 +53,18 @@ class Wearer:
 
     def wear(
         self,
-        pixels_N: npt.NDArray[np.uint8],
+        pixels_N: _Pixels,
         offsets_B1: npt.NDArray[np.int64],
         width_B: npt.NDArray[np.int32],
         height_px: int,
         split: str,
         address_B: npt.NDArray[np.uint64],
         stem_px_B: npt.NDArray[np.float64],
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int32], list[dict[str, Any]]]:
+    ) -> tuple[_Pixels, npt.NDArray[np.int64], npt.NDArray[np.int32], list[dict[str, Any]]]:
         """Wear ragged lines.
 
         Args:
-            pixels_N: uint8 pixels of all lines, paper 255.
+            pixels_N: uint8 pixels of all lines, paper 255; array or CUDA tensor.
             offsets_B1: int64 beginning of each line, and the end.
             width_B: int32 widths in px.
             height_px: height of every line.
@@ -65,7 +73,7 @@ class Wearer:
             stem_px_B: thickness of the face's stems at the line's size; ink spreads and thins in proportion.
 
         Returns:
-            Pixels, offsets and widths of the worn lines, and for each what happened to it.
+            Pixels (of the kind given), offsets and widths of the worn lines, and for each what happened to it.
         """
         key_2 = self._keys.setdefault(split, chance.key(self.seed, split, "augment"))
         wear = self._bounded(self.recipe.draw(key_2, address_B), stem_px_B)
@@ -79,29 +87,34 @@ class Wearer:
         return worn_N, np.concatenate([np.zeros(1, np.int64), ends_B]), widths_B, records
 
     def _bounded(self, wear: Wear, stem_px_B: npt.NDArray[np.float64]) -> Wear:
-        """Morphology's weights as shares of what stems bear, so that neither counters close nor strokes vanish."""
+        """Weights and blurs as stems bear them, so that neither counters close nor strokes vanish."""
         values_S = list(wear.values_S)
         for number, step in enumerate(self.recipe.steps):
+            values = values_S[number]
             if step.op in _MORPHOLOGY:
-                share_B = values_S[number]["weight"]
-                bound_B = np.minimum(stem_px_B * np.where(share_B > 0, _SPREAD_PER_STEM, _LOSS_PER_STEM), 1)
-                values_S[number] = {**values_S[number], "weight": np.round(share_B * bound_B, 4)}
+                spread_B = np.minimum(_SPREAD_PER_STEM * stem_px_B, _SPREAD_TIMES_STEM / np.maximum(stem_px_B, 1))
+                loss_B = np.minimum(_LOSS_PER_STEM * stem_px_B, 1)
+                weight_B = values["weight"] * np.where(values["weight"] > 0, spread_B, loss_B)
+                values_S[number] = {**values, "weight": np.round(weight_B, 4)}
+            elif step.op == "blur":
+                sigma_px_B = values["sigma_px"] * np.minimum(_BLUR_PER_STEM * stem_px_B, 1)
+                values_S[number] = {**values, "sigma_px": np.round(sigma_px_B, 4)}
         return replace(wear, values_S=tuple(values_S))
 
     def _fused(
         self,
-        pixels_N: npt.NDArray[np.uint8],
+        pixels_N: _Pixels,
         offsets_B1: npt.NDArray[np.int64],
         width_B: npt.NDArray[np.int32],
         height_px: int,
         wear: Wear,
-    ) -> npt.NDArray[np.uint8]:
+    ) -> _Pixels:
         amount = {op: np.zeros(len(width_B)) for op in FUSED_OPS}
         for step, values, active_B in zip(self.recipe.steps, wear.values_S, wear.active_SB, strict=True):
             (value_B,) = values.values()
             amount[step.op] = np.where(active_B, value_B, 0.0)
         weight_B, sigma_px_B, sd_grey_B = (amount[op] for op in FUSED_OPS)
-        worn_N: npt.NDArray[np.uint8] = fused.wear(
+        worn_N: _Pixels = fused.wear(
             pixels_N, offsets_B1, width_B, height_px, weight_B, sigma_px_B, sd_grey_B, wear.key_B2
         )
         return worn_N

@@ -59,11 +59,8 @@ class _Worker:
         self._state[:4] = np.int32(-1).tobytes()
         fds = (theirs.fileno(), state_fd)
         # The child sees the modules that this process sees, as with multiprocessing.
-        environment = {
-            **WORKER_ENVIRONMENT,
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
-        }
+        seen = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+        environment = {**WORKER_ENVIRONMENT, **os.environ, "PYTHONPATH": seen}
         # Ctrl-C is the parent's business. Blocked across the start, it can't reach a child that is still importing.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:

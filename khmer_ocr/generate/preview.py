@@ -1,5 +1,6 @@
 """Contact sheets: stored lines as they are, each with its label below, drawn in a face that can."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from khmer_ocr.render.report import paste
 
 LABEL_FACE = "NotoSansKhmer-Regular"
 _LABEL_SIZE_PX = 15
-_NUMBER_SIZE_PX = 11
+NOTE_SIZE_PX = 11
 _MARGIN_PX = 10
 _LABEL_GREY = 110
 _WIDEST_PX = 900
@@ -51,27 +52,41 @@ def contact_sheet(
     index = load_index(directory, split)
     order = chance.draws(chance.key(seed, split, "preview"), np.arange(len(index), dtype=np.uint64), 1)[:, 0]
     picked = np.sort(np.argsort(order, kind="stable")[:count]).tolist()
-    cells = [_cell(index.image(i), *labels) for i, labels in zip(picked, _labels(index, picked), strict=True)]
-    sheet_HW = _grid(cells, columns)
-    try:
-        Image.fromarray(sheet_HW).save(output)
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{output} can't be written ({error}). Give a .png file in a folder that exists.") from error
+    cells = [stack([index.image(i), *labels]) for i, labels in zip(picked, _labels(index, picked), strict=True)]
+    sheet_HW = grid(cells, columns)
+    save(sheet_HW, output)
     return f"{output}: {len(picked)} of {len(index):,} {split} samples, {sheet_HW.shape[1]} x {sheet_HW.shape[0]} px"
 
 
 def _labels(index: SplitIndex, picked: list[int]) -> list[tuple[Grey, Grey]]:
     """For each sample its label, and a line with its number and face."""
-    faces = find_faces([LABEL_FACE])
-    renderer = LineRenderer(faces, measure_all(faces))
-    texts = [_drawable(renderer, index.text(i)) for i in picked]
-    notes = [_drawable(renderer, f"{index.filename(i)}  {index.font(i)}") for i in picked]
-    drawn = []
-    for lines, size_px in ((texts, _LABEL_SIZE_PX), (notes, _NUMBER_SIZE_PX)):
+    writer = Writer()
+    texts = writer.write([index.text(i) for i in picked], _LABEL_SIZE_PX)
+    notes = writer.write([f"{index.filename(i)}  {index.font(i)}" for i in picked], NOTE_SIZE_PX)
+    return list(zip(texts, notes, strict=True))
+
+
+class Writer:
+    """Writes labels in a face that is always there."""
+
+    def __init__(self) -> None:
+        faces = find_faces([LABEL_FACE])
+        self._renderer = LineRenderer(faces, measure_all(faces))
+
+    def write(self, texts: Sequence[str], size_px: int) -> list[Grey]:
+        """Draw labels, grey, so that none is taken for a sample.
+
+        Args:
+            texts: what they say.
+            size_px: size of the letters.
+
+        Returns:
+            Images (height, width), each as high as its ink.
+        """
+        lines = [_drawable(self._renderer, text) for text in texts]
         face_B = np.zeros(len(lines), np.int32)
-        images = renderer.draw_at(lines, face_B, np.full(len(lines), size_px * 64, np.int64))
-        drawn.append([_tint(image) for image in images])
-    return list(zip(*drawn, strict=True))
+        images = self._renderer.draw_at(lines, face_B, np.full(len(lines), size_px * 64, np.int64))
+        return [_tint(image) for image in images]
 
 
 def _drawable(renderer: LineRenderer, text: str) -> str:
@@ -83,12 +98,18 @@ def _drawable(renderer: LineRenderer, text: str) -> str:
 
 
 def _tint(image_HW: Grey) -> Grey:
-    """Make black ink grey, so that a label is not taken for a sample."""
+    """Make black ink grey."""
     return (255 - (255 - image_HW.astype(np.int32)) * (255 - _LABEL_GREY) // 255).astype(np.uint8)
 
 
-def _cell(image_HW: Grey, label_HW: Grey, note_HW: Grey) -> Grey:
-    parts = [part[:, :_WIDEST_PX] for part in (image_HW, label_HW, note_HW)]
+def stack(parts: Sequence[Grey], widest_px: int = _WIDEST_PX) -> Grey:
+    """Put images one below another.
+
+    Args:
+        parts: images (height, width).
+        widest_px: wider ones are cut.
+    """
+    parts = [part[:, :widest_px] for part in parts]
     cell_HW = np.full((sum(part.shape[0] for part in parts), max(part.shape[1] for part in parts)), 255, np.uint8)
     top = 0
     for part in parts:
@@ -97,7 +118,13 @@ def _cell(image_HW: Grey, label_HW: Grey, note_HW: Grey) -> Grey:
     return cell_HW
 
 
-def _grid(cells: list[Grey], columns: int) -> Grey:
+def grid(cells: Sequence[Grey], columns: int) -> Grey:
+    """Put images side by side in columns as wide as their widest, row by row.
+
+    Args:
+        cells: images (height, width).
+        columns: cells of a row.
+    """
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     widths = [max(row[n].shape[1] for row in rows if n < len(row)) for n in range(min(columns, len(cells)))]
     heights = [max(cell.shape[0] for cell in row) for row in rows]
@@ -111,3 +138,19 @@ def _grid(cells: list[Grey], columns: int) -> Grey:
             left += cell_width + 2 * _MARGIN_PX
         top += row_height + _MARGIN_PX
     return sheet_HW
+
+
+def save(sheet_HW: Grey, output: Path) -> None:
+    """Write a picture.
+
+    Args:
+        sheet_HW: the picture.
+        output: PNG file.
+
+    Raises:
+        OutputError: it can't be written.
+    """
+    try:
+        Image.fromarray(sheet_HW).save(output)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{output} can't be written ({error}). Give a .png file in a folder that exists.") from error

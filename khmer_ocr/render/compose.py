@@ -6,11 +6,13 @@ Letters: B lines, Q quads (glyphs placed), T pieces.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from khmer_ocr_kernels.compose import compose
 from khmer_ocr_kernels.jit import compiled
+from khmer_ocr_kernels.reference import line_offsets
 
 from khmer_ocr import chance
 from khmer_ocr.errors import NoFontsError
@@ -20,19 +22,28 @@ from khmer_ocr.render.fonts import FontFace
 from khmer_ocr.render.metrics import FaceMetrics
 from khmer_ocr.render.plan import WORDS, LinePlan, Planner, RenderConfig
 from khmer_ocr.render.runs import RunCache
+from khmer_ocr.transfer import Download, upload
+
+if TYPE_CHECKING:
+    import torch
+
+    from khmer_ocr.render.device_atlas import DeviceAtlas
 
 
 @dataclass(frozen=True, slots=True)
 class LineBatch:
-    """Ragged lines: line b is pixels_N[offsets_B1[b]:offsets_B1[b + 1]], height_px rows of width_B[b]; paper is 255."""
+    """Ragged lines: line b is pixels_N[offsets_B1[b]:offsets_B1[b + 1]], height_px rows of width_B[b]; paper is 255.
 
-    pixels_N: npt.NDArray[np.uint8]
+    A renderer on a device makes tensors there of pixels_N.
+    """
+
+    pixels_N: "npt.NDArray[np.uint8] | torch.Tensor"
     offsets_B1: npt.NDArray[np.int64]
     width_B: npt.NDArray[np.int32]
     height_px: int
     plan: LinePlan
 
-    def image(self, line: int) -> npt.NDArray[np.uint8]:
+    def image(self, line: int) -> "npt.NDArray[np.uint8] | torch.Tensor":
         """Pixels (height, width) of one line, a view."""
         flat = self.pixels_N[self.offsets_B1[line] : self.offsets_B1[line + 1]]
         return flat.reshape(self.height_px, int(self.width_B[line]))
@@ -112,6 +123,7 @@ class LineRenderer:
         metrics: by face name, from `metrics.measure_all`; faces with `fatal` must be left out before.
         config: how to draw.
         atlas_dir: folder where rasters are kept between runs; None keeps nothing.
+        device: "cpu" draws arrays; "cuda", or any device of torch's, draws tensors there. The bytes are the same.
     """
 
     def __init__(
@@ -120,6 +132,7 @@ class LineRenderer:
         metrics: dict[str, FaceMetrics],
         config: RenderConfig | None = None,
         atlas_dir: Path | None = None,
+        device: "str | torch.device" = "cpu",
     ) -> None:
         if not faces:
             raise NoFontsError("No Khmer fonts found: a renderer needs at least one face. Run: khmer-ocr fonts install")
@@ -131,6 +144,7 @@ class LineRenderer:
         folder = atlas_dir / f"{self.config.image_height}px" if atlas_dir else None
         self.atlas = Atlas(faces, self.runs.glyph_base, folder)
         self.planner = Planner(faces, measured, self.config, self.runs)
+        self._device_atlas = None if device == "cpu" else _device_atlas(device)
 
     def plan(self, texts: Sequence[str], address_B: npt.NDArray[np.uint64], key_2: npt.NDArray[np.uint32]) -> LinePlan:
         """Choose face, size and place of each line from its address.
@@ -155,19 +169,44 @@ class LineRenderer:
         Raises:
             AssertionError: ink fell outside an image: a fault of ours, never of the input.
         """
-        batch, clipped_B = self._compose(texts, plan, self.config.image_height)
+        batch, clipped_B = self.submit(texts, plan)
+        self.refuse_clipped(texts, plan, Download(clipped_B).take())
+        return batch
+
+    def submit(self, texts: Sequence[str], plan: LinePlan) -> "tuple[LineBatch, npt.NDArray[np.int64] | torch.Tensor]":
+        """`draw` without waiting for a device.
+
+        Args:
+            texts: the lines of the plan.
+            plan: from `plan`.
+
+        Returns:
+            The lines, and int64 counts (B,) for `refuse_clipped`, on the device.
+
+        Raises:
+            torch.cuda.OutOfMemoryError: the device has no room for so many lines at once.
+        """
+        return self._compose(texts, plan, self.config.image_height, self._device_atlas)
+
+    def refuse_clipped(self, texts: Sequence[str], plan: LinePlan, clipped_B: npt.NDArray[np.int64]) -> None:
+        """Raise AssertionError if ink of a batch fell outside an image.
+
+        Args:
+            texts: the lines of the plan.
+            plan: from `plan`.
+            clipped_B: how many ink pixels of each line.
+        """
         if clipped_B.any():
             worst = int(clipped_B.argmax())
             raise AssertionError(
                 f"{clipped_B[worst]} ink pixels of {texts[worst]!r} in {self.faces[plan.face_B[worst]].name} "
                 f"at {plan.size64_B[worst] / 64} ppem fell outside the image"
             )
-        return batch
 
     def draw_at(
         self, texts: Sequence[str], face_B: npt.NDArray[np.int32], size64_B: npt.NDArray[np.int64], margin_px: int = 2
     ) -> list[npt.NDArray[np.uint8]]:
-        """Draw lines in given faces at given sizes, each as high as it needs, whatever their faces lack.
+        """Draw lines in given faces at given sizes on the CPU, each as high as it needs, whatever their faces lack.
 
         Args:
             texts: B normalised lines; a character that a face lacks becomes its `.notdef`.
@@ -187,8 +226,10 @@ class LineRenderer:
         rows = zip((baseline - above_B).tolist(), (baseline + below_B).tolist(), strict=True)
         return [batch.image(line)[top:end] for line, (top, end) in enumerate(rows)]
 
-    def _compose(self, texts: Sequence[str], plan: LinePlan, height_px: int) -> tuple[LineBatch, npt.NDArray[np.int64]]:
-        """The lines, and how many of their ink pixels fell outside."""
+    def _compose(
+        self, texts: Sequence[str], plan: LinePlan, height_px: int, device_atlas: "DeviceAtlas | None" = None
+    ) -> "tuple[LineBatch, npt.NDArray[np.int64] | torch.Tensor]":
+        """The lines, drawn on the CPU or where the device's atlas is, and how many of their ink pixels fell outside."""
         looked, cache = self.runs.look_up(texts, plan.face_B), self.runs
         glyph_Q, size64_Q, phase_Q, place_Q2, quad_offsets_B1 = _lay_out(
             looked.runs_T,
@@ -202,7 +243,22 @@ class LineRenderer:
         entry_Q = self.atlas.entries_of(keys(glyph_Q, size64_Q, phase_Q), np.unique(plan.face_B).tolist())
         atlas, margins = self.atlas, (plan.left_B, plan.right_B)
         quads_Q3, width_B = _shift_to_ink(place_Q2, entry_Q, quad_offsets_B1, atlas.entries_E5, *margins)
-        pixels_N, offsets_B1, clipped_B = compose(
-            quads_Q3, quad_offsets_B1, plan.baseline_B, width_B, atlas.pixels_N, atlas.entries_E5, height_px
+        layout = (quads_Q3, quad_offsets_B1, plan.baseline_B, width_B)
+        if device_atlas is None:
+            pixels_N, offsets_B1, clipped_B = compose(*layout, atlas.pixels_N, atlas.entries_E5, height_px)
+            return LineBatch(pixels_N, offsets_B1, width_B, height_px, plan), clipped_B
+        device_atlas.sync(atlas, int(entry_Q.max(initial=-1)) + 1)
+        quads, starts, baselines, widths = (upload(array, device_atlas.device) for array in layout)
+        drawn_N, _, counts_B = compose(
+            quads, starts, baselines, widths, device_atlas.pixels_N, device_atlas.entries_E5, height_px
         )
-        return LineBatch(pixels_N, offsets_B1, width_B, height_px, plan), clipped_B
+        # Offsets are known here: they need not come back.
+        return LineBatch(drawn_N, line_offsets(width_B, height_px), width_B, height_px, plan), counts_B
+
+
+def _device_atlas(device: "str | torch.device") -> "DeviceAtlas":
+    import torch
+
+    from khmer_ocr.render.device_atlas import DeviceAtlas
+
+    return DeviceAtlas(torch.device(device))

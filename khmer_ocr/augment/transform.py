@@ -1,0 +1,185 @@
+"""Recipes on the fly: batches on their way to a model, worn where they lie, every epoch in another way.
+
+Letters: B lines of the batch, H rows, W columns of the widest line, N pixels of all lines.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from khmer_ocr_kernels.pad_normalize import as_tensor, normalisation_table, pad_normalize
+from khmer_ocr_kernels.reference import PAPER, line_offsets
+from torch import Tensor
+
+from khmer_ocr import chance
+from khmer_ocr.augment.recipe import Recipe, Wear
+from khmer_ocr.augment.wear import Wearer
+from khmer_ocr.dataset import layout
+from khmer_ocr.errors import ConfigError
+
+STEM_PX, STEM_HEIGHT_PX = 1.4, 32
+"""Stems of unknown faces, in px at a height in px. Lines of the sample corpus, drawn at 32 px in the 72 faces that the
+catalogue installs for training, have a median of 1.49 (regular weights 1.45); too little wear spoils no letter."""
+
+
+class BatchWear:
+    """Wears training batches by a recipe.
+
+    What comes out is a pure function of seed, epoch and batch: nothing is drawn from torch's generators, and a line of
+    a recipe of fused kernels doesn't even depend on the rest of its batch or on the device.
+
+    Args:
+        recipe: what may happen to a line.
+        seed: another seed, other wear.
+        device: where batches are moved to and worn; None wears them where they are.
+
+    Raises:
+        ConfigError: the recipe needs kornia, and it is not installed.
+    """
+
+    def __init__(self, recipe: Recipe, seed: int = 42, device: str | torch.device | None = None) -> None:
+        self.recipe, self.seed = recipe, seed
+        self.device = None if device is None else torch.device(device)
+        self._wearer, self._seen_floats = Wearer(recipe, seed), False
+        # A table, as devices do not divide alike.
+        self._tables = {
+            torch.uint8: torch.arange(256, dtype=torch.uint8),
+            torch.float32: as_tensor(normalisation_table("float32", 0.0, 1.0), "float32"),
+        }
+
+    def __call__(
+        self,
+        images_B1HW: Tensor,
+        width_B: Tensor,
+        index_B: Tensor | Sequence[int],
+        epoch: int,
+        stem_px_B: npt.NDArray[np.float64] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Wear a batch.
+
+        Args:
+            images_B1HW: uint8 with paper 255, or float32 in 0..1 with paper 1 (rounded to 255 levels, as files are);
+                what is beyond a line's width does not matter.
+            width_B: integer widths in px; kept on the host they need not be waited for.
+            index_B: number of each sample in the split.
+            epoch: from 0; another epoch, other wear.
+            stem_px_B: float64 thickness of each line's stems in px, which bounds how far ink spreads, thins and
+                blurs; None takes `STEM_PX`.
+
+        Returns:
+            Images of the dtype given, padded with paper to the widest, each value k or k / 255; and their int64 widths
+            on the device of width_B. Some recipes change widths.
+
+        Raises:
+            ConfigError: another dtype or shape, widths beyond the images, a negative number.
+        """
+        width = torch.as_tensor(width_B).cpu().numpy()
+        index = torch.as_tensor(index_B).cpu().numpy()
+        _check_batch(images_B1HW, width, index, epoch)
+        device = self.device or images_B1HW.device
+        if not len(width):
+            return images_B1HW.to(device), width_B.long()
+        if stem_px_B is None:
+            stem_px_B = np.full(len(width), STEM_PX * images_B1HW.shape[2] / STEM_HEIGHT_PX)
+        elif stem_px_B.shape != width.shape:
+            raise ConfigError(f"stem_px_B has shape {stem_px_B.shape}; wanted a thickness for each of {len(width)}")
+        key_2 = chance.key(self.seed, layout.WORN_SPLIT, f"augment/epoch {epoch}")
+        wear = self._wearer._bounded(self.recipe.draw(key_2, index.astype(np.uint64)), stem_px_B)
+        with torch.no_grad(), exactly(device):
+            grey_BHW = self._to_grey(images_B1HW[:, 0].to(device))
+            images, worn_width_B = self._worn(grey_BHW, width.astype(np.int32), wear, images_B1HW.dtype)
+        return images, torch.from_numpy(worn_width_B.astype(np.int64)).to(width_B.device)
+
+    def _to_grey(self, images_BHW: Tensor) -> Tensor:
+        if images_BHW.dtype == torch.uint8:
+            return images_BHW
+        if not self._seen_floats:
+            # Only once: on a GPU it has to be waited for, and a pipeline that is wrong is wrong from the beginning.
+            low, high = (float(end) for end in images_BHW.aminmax())
+            if not (low >= 0 and high <= 1):
+                raise ConfigError(
+                    f"the images hold values from {low:g} to {high:g}; wanted 0 (black) to 1 (paper). Wear lines "
+                    "before they are normalised."
+                )
+            self._seen_floats = True
+        return (images_BHW * PAPER).round_().to(torch.uint8)
+
+    def _worn(
+        self, grey_BHW: Tensor, width_B: npt.NDArray[np.int32], wear: Wear, dtype: torch.dtype
+    ) -> tuple[Tensor, npt.NDArray[np.int32]]:
+        """Padded lines to ragged ones, worn where they lie, and back."""
+        height, on_host = grey_BHW.shape[1], not grey_BHW.is_cuda
+        lines = zip(grey_BHW, width_B.tolist(), strict=True)
+        tensor_N = torch.cat([line_HW[:, :width].reshape(-1) for line_HW, width in lines])
+        pixels_N: Any = tensor_N.numpy() if on_host else tensor_N
+        if self.recipe.engine == "fused":
+            pixels_N = self._wearer._fused(pixels_N, line_offsets(width_B, height), width_B, height, wear)
+        else:
+            from khmer_ocr.augment.batches import wear_lines
+
+            pixels_N, width_B = wear_lines(pixels_N, width_B, height, self.recipe, wear)
+        columns, offsets_B1, table_256 = int(width_B.max()), line_offsets(width_B, height), self._tables[dtype]
+        if on_host:
+            padded = pad_normalize(pixels_N, offsets_B1, width_B, height, columns, table_256.numpy())
+            return torch.from_numpy(padded), width_B
+        begins, wide, table_256 = (
+            host.to(grey_BHW.device) for host in (torch.from_numpy(offsets_B1), torch.from_numpy(width_B), table_256)
+        )
+        return pad_normalize(pixels_N, begins, wide, height, columns, table_256), width_B
+
+
+@contextmanager
+def exactly(device: torch.device) -> Iterator[None]:
+    """Keep torch at float32 and its ways of convolving fixed, whatever a training loop has set; that comes back after.
+
+    Args:
+        device: where the work is done.
+    """
+    backends = torch.backends
+    operators = (backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul)
+    wanted: list[tuple[Any, str, Any]] = [(operator, "fp32_precision", "ieee") for operator in operators]
+    wanted += [(backends.cudnn, "deterministic", True), (backends.cudnn, "benchmark", False)]
+    before = [getattr(place, name) for place, name, _ in wanted]
+    precision = _matmul_precision()
+    try:
+        # Both of torch's ways to say it have to agree, or it refuses to multiply.
+        if precision is not None:
+            torch.set_float32_matmul_precision("highest")
+        for place, name, setting in wanted:
+            setattr(place, name, setting)
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        if precision is not None:
+            torch.set_float32_matmul_precision(precision)
+        for (place, name, _), setting in zip(wanted, before, strict=True):
+            setattr(place, name, setting)
+
+
+def _matmul_precision() -> str | None:
+    """What `torch.set_float32_matmul_precision` was told; None where precisions were set by backend instead."""
+    try:
+        precision: str = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
+    return precision
+
+
+def _check_batch(
+    images_B1HW: Tensor, width_B: npt.NDArray[np.integer], index_B: npt.NDArray[np.integer], epoch: int
+) -> None:
+    shape, dtype = tuple(images_B1HW.shape), images_B1HW.dtype
+    if dtype not in (torch.uint8, torch.float32) or len(shape) != 4 or shape[1] != 1:
+        raise ConfigError(f"images are {dtype} {shape}; wanted uint8 or float32 of shape (B, 1, H, W): lines are grey")
+    for name, number_B in (("width_B", width_B), ("index_B", index_B)):
+        if number_B.shape != shape[:1] or (number_B.size and number_B.dtype.kind not in "iu"):
+            raise ConfigError(
+                f"{name} is {number_B.dtype} {number_B.shape}; wanted a whole number for each of {shape[0]}"
+            )
+    if shape[0] and not 0 < width_B.min() <= width_B.max() <= shape[3]:
+        raise ConfigError(f"widths run from {width_B.min()} to {width_B.max()} px; wanted 1 to {shape[3]}, the images'")
+    if epoch < 0 or index_B.min(initial=0) < 0:
+        raise ConfigError(f"epoch is {epoch}, the lowest index {index_B.min(initial=0)}; wanted 0 or more")

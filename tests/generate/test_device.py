@@ -1,0 +1,239 @@
+"""A chunk through a device gives the files of the CPU; the host encodes one block while the device has the next.
+
+What is drawn runs in another process, in Triton's interpreter or on a GPU; `chunk_on_device` is called there by
+`gpu.run_on_tensors`.
+"""
+
+import json
+import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("triton")
+
+import torch
+from generating import FONTS, run, tree_hash
+from gpu import run_on_tensors
+
+from khmer_ocr import chance, transfer
+from khmer_ocr.augment import batches
+from khmer_ocr.augment.recipe import load_recipe
+from khmer_ocr.augment.wear import Wearer
+from khmer_ocr.errors import ConfigError
+from khmer_ocr.generate import worker
+from khmer_ocr.generate.settings import usable_faces
+from khmer_ocr.generate.worker import Artist, Job
+from khmer_ocr.render import compose as composing
+from khmer_ocr.render.plan import RenderConfig
+
+TEXTS = ["ក", "ស្ត្រី", "ខ្ញុំ 1", "A", "ដើរ", "ភាសា", "៛១"]
+"""Few and short: the interpreter draws a few lines a second."""
+RECIPES = ("none", "basic", "scan")
+
+
+@pytest.fixture(scope="module")
+def job():
+    faces, metrics = usable_faces(FONTS, fonts_dir=Path("none"), system=False)
+    return Job(tuple(faces), metrics, RenderConfig(image_height=24), "out", "webdataset", 42, None)
+
+
+def chunk_on_device(job, texts, block_lines, most_lines):
+    """For another process: what an artist makes of a chunk, in which order, and what it warns of, as bytes of JSON.
+
+    `most_lines` is how many lines the device pretends to have memory for, 0 if it does not pretend.
+    """
+    happened, warnings, compose = [], [], composing.compose
+
+    class Listener(logging.Handler):
+        def emit(self, record):
+            warnings.append(record.getMessage())
+
+    def scarce(quads_Q3, quad_offsets_B1, *rest):
+        if most_lines and len(quad_offsets_B1) - 1 > most_lines:
+            raise torch.cuda.OutOfMemoryError("a pretence")
+        # An exception in flight would hold on to the tensors of what failed.
+        assert sys.exception() is None
+        happened.append(f"draw {len(quad_offsets_B1) - 1}")
+        return compose(quads_Q3, quad_offsets_B1, *rest)
+
+    def encode(pixels_N, offsets_B1, width_B, height_px):
+        happened.append(f"encode {len(width_B)}")
+        return encode_lines(pixels_N, offsets_B1, width_B, height_px)
+
+    encode_lines, usual_lines = worker.encode_lines, worker.BATCH_LINES
+    composing.compose, worker.encode_lines, worker.BATCH_LINES = scarce, encode, block_lines
+    listener = Listener()
+    transfer.log.addHandler(listener)
+    try:
+        samples, images = Artist(job).drawn("train", 3, texts)
+        made = {"samples": samples, "images": [image.hex() for image in images], "error": ""}
+    except ConfigError as error:
+        made = {"error": str(error)}
+    finally:
+        composing.compose, worker.encode_lines, worker.BATCH_LINES = compose, encode_lines, usual_lines
+        transfer.log.removeHandler(listener)
+        transfer._said.clear()
+    done = json.dumps(made | {"happened": happened, "warnings": warnings}).encode()
+    return torch.frombuffer(bytearray(done), dtype=torch.uint8).to(job.device)
+
+
+def on_device(cases, device, folder, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    there = [(replace(job, device=torch.device(device)), *rest) for job, *rest in cases]
+    results = run_on_tensors("test_device:chunk_on_device", there, folder, device)
+    return [json.loads(done.tobytes()) for (done,) in results]
+
+
+def on_cpu(job, texts):
+    samples, images = Artist(job).drawn("train", 3, texts)
+    return {"samples": samples, "images": [image.hex() for image in images], "error": ""}
+
+
+def with_recipe(job, name):
+    # In every sample everything happens.
+    recipe = load_recipe(name, "heavy")
+    if recipe:
+        recipe = replace(recipe, steps=tuple(replace(step, probability_3=(1.0,) * 3) for step in recipe.steps))
+    return replace(job, recipe=recipe)
+
+
+def assert_like_the_cpu(cases, results):
+    for (job, texts, *_), result in zip(cases, results, strict=True):
+        right = json.loads(json.dumps(on_cpu(job, texts)))
+        assert {key: result[key] for key in right} == right
+        assert len(right["images"]) == len(texts)
+        assert all(("augmentation" in sample) == bool(job.recipe) for sample in right["samples"])
+
+
+def test_the_interpreter_makes_the_files_of_the_cpu(job, tmp_path, monkeypatch):
+    cases = [(with_recipe(job, "none"), TEXTS, 3, 0), (with_recipe(job, "basic"), TEXTS[:4], 2, 0)]
+    # A block of the recipe scan is one call: its bytes depend on how lines are put together.
+    cases += [(with_recipe(job, "scan"), TEXTS[:4], 512, 0)]
+    results = on_device(cases, "cpu", tmp_path, monkeypatch)
+    assert_like_the_cpu(cases, results)
+    # Each block is encoded once the device has the next.
+    assert results[0]["happened"] == ["draw 3", "draw 3", "encode 3", "draw 1", "encode 3", "encode 1"]
+    assert results[1]["happened"] == ["draw 2", "draw 2", "encode 2", "encode 2"]
+    assert results[0]["warnings"] == []
+
+
+def test_blocks_are_halved_when_memory_is_short(job, tmp_path, monkeypatch):
+    cases = [(with_recipe(job, "none"), TEXTS, 5, 2), (with_recipe(job, "basic"), TEXTS[:3], 512, 1)]
+    none_left = (job, TEXTS[:2], 512, -1)
+    *results, failed = on_device([*cases, none_left], "cpu", tmp_path, monkeypatch)
+    assert_like_the_cpu(cases, results)
+    assert [step for step in results[0]["happened"] if "draw" in step] == ["draw 2", "draw 1", "draw 2", "draw 2"]
+    for lines, result in zip((5, 3), results, strict=True):
+        (warning,) = result["warnings"]
+        assert f"no memory for {lines} lines at once" in warning and "--workers" in warning
+    assert "no memory left for a single line (a pretence)" in failed["error"]
+    assert "--workers" in failed["error"] and "--device cpu" in failed["error"]
+
+
+def test_on_the_cpu_a_block_is_done_with_before_the_next_is_drawn(job):
+    # There is no device to keep busy, and a worker's memory is bounded.
+    made = json.loads(bytes(chunk_on_device(job, TEXTS, 3, 0)))
+    assert made["happened"] == ["draw 3", "encode 3", "draw 3", "encode 3", "draw 1", "encode 1"]
+
+
+@pytest.fixture
+def drawn(job):
+    artist = Artist(replace(job, render=RenderConfig()))
+    texts, address_B = TEXTS * 6, np.arange(42, dtype=np.uint64)
+    batch = artist.renderer.draw(texts, artist.renderer.plan(texts, address_B, chance.key(42, "train", "plan")))
+    return batch, address_B, np.full(42, 1.5)
+
+
+def test_tensors_are_worn_as_arrays_are(drawn, monkeypatch):
+    batch, address_B, stem_px_B = drawn
+    monkeypatch.setattr(batches, "BATCH_LINES", 10)
+    wearer = Wearer(load_recipe("scan", "heavy"), 1)
+    layout = (batch.offsets_B1, batch.width_B, batch.height_px, "train", address_B, stem_px_B)
+    right_N, *right = wearer.wear(batch.pixels_N, *layout)
+    worn_N, *worn = wearer.wear(torch.from_numpy(batch.pixels_N), *layout)
+    assert isinstance(worn_N, torch.Tensor) and np.array_equal(worn_N.numpy(), right_N)
+    assert np.array_equal(worn[0], right[0]) and np.array_equal(worn[1], right[1]) and worn[2] == right[2]
+    assert right[0][-1] == len(right_N) and not np.array_equal(worn[1], batch.width_B)
+    none_N, none_B = torch.zeros(0, dtype=torch.uint8), np.zeros(0, np.int32)
+    nothing_N, *_ = wearer.wear(none_N, np.zeros(1, np.int64), none_B, 32, "train", address_B[:0], stem_px_B[:0])
+    assert nothing_N.shape == (0,)
+
+
+@pytest.mark.parametrize("tensors", [False, True])
+def test_batches_are_halved_when_memory_is_short(drawn, monkeypatch, caplog, tensors):
+    batch, address_B, _ = drawn
+    recipe = load_recipe("scan", "heavy")
+    wear = recipe.draw(chance.key(1, "train", "augment"), address_B)
+    arguments = (batch.width_B, batch.height_px, recipe, wear)
+    # What a line looks like depends on its neighbours: halves are right if they are like batches of that size.
+    halves = np.split(np.argsort(batch.width_B, kind="stable"), np.cumsum([5, 5, 5, 6, 5, 5, 5]))
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "batches", lambda width_B: halves)
+        right_N, right_B = batches.wear_lines(batch.pixels_N, *arguments)
+    wear_ink, sizes = batches.wear_ink, []
+
+    def scarce(lines, *rest):
+        assert sys.exception() is None
+        sizes.append(len(lines.width_B))
+        if sizes[-1] > most_lines:
+            raise torch.cuda.OutOfMemoryError("a pretence")
+        return wear_ink(lines, *rest)
+
+    monkeypatch.setattr(batches, "wear_ink", scarce)
+    monkeypatch.setattr(transfer, "_said", set())
+    pixels_N, most_lines = torch.from_numpy(batch.pixels_N) if tensors else batch.pixels_N, 6
+    worn_N, worn_B = batches.wear_lines(pixels_N, *arguments)
+    assert np.array_equal(np.asarray(worn_N), right_N) and np.array_equal(worn_B, right_B)
+    assert sizes == [42, 21, 10, 5, 5, 11, 5, 6, 21, 10, 5, 5, 11, 5, 6]
+    assert [record.getMessage()[:43] for record in caplog.records] == ["The GPU has no memory for 42 lines at once:"]
+    most_lines = 0
+    with pytest.raises(torch.cuda.OutOfMemoryError, match="a pretence"):
+        batches.wear_lines(pixels_N, *arguments)
+
+
+def test_a_download_is_taken_once():
+    array = np.arange(5)
+    download = transfer.Download(array)
+    assert download.take() is array
+    with pytest.raises(AssertionError):
+        download.take()
+    assert transfer.Download(torch.arange(5)).take().tolist() == array.tolist()
+
+
+@pytest.mark.gpu
+def test_a_device_makes_the_files_of_the_cpu(job, tmp_path, monkeypatch):
+    texts = TEXTS * 200
+    cases = [
+        (with_recipe(job, name), texts, lines, most) for name in RECIPES[:2] for lines, most in ((512, 0), (37, 20))
+    ]
+    results = on_device(cases, "cuda", tmp_path, monkeypatch)
+    assert_like_the_cpu(cases, results)
+
+
+@pytest.mark.gpu
+def test_pinned_copies_come_back_whole():
+    device = torch.device("cuda")
+    downloads = []
+    for n in range(50):
+        array = np.full(100_003 * (n % 5 + 1), n, np.uint8)
+        sent = transfer.upload(array, device)
+        array[:] = 255  # the copy was pinned apart
+        downloads.append(transfer.Download(sent + 1))
+        if len(downloads) > 2:
+            assert (downloads.pop(0).take() == n - 1).all()
+    assert transfer.pinned(array, device).is_pinned()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("recipe", RECIPES[:2])
+def test_a_run_on_a_device_is_the_run_on_the_cpu(corpora, tmp_path, recipe):
+    hashes = []
+    for device, workers in (("cpu", 2), ("cuda", 3)):
+        settings = ("--device", device, "--workers", str(workers), "--recipe", recipe)
+        run(corpora.processed, tmp_path / device, "--max-lines", "2500", "--splits", "train", *settings)
+        hashes.append(tree_hash(tmp_path / device / "out"))
+    assert hashes[0] == hashes[1]
