@@ -6,6 +6,7 @@ What is drawn runs in another process, in Triton's interpreter or on a GPU; `chu
 
 import json
 import logging
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -82,7 +83,7 @@ def chunk_on_device(job, texts, block_lines, most_lines):
 
 
 def on_device(cases, device, folder, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
     there = [(replace(job, device=torch.device(device)), *rest) for job, *rest in cases]
     results = run_on_tensors("test_device:chunk_on_device", there, folder, device)
     return [json.loads(done.tobytes()) for (done,) in results]
@@ -153,8 +154,10 @@ def test_tensors_are_worn_as_arrays_are(drawn, monkeypatch):
     monkeypatch.setattr(batches, "BATCH_LINES", 10)
     wearer = Wearer(load_recipe("scan", "heavy"), 1)
     layout = (batch.offsets_B1, batch.width_B, batch.height_px, "train", address_B, stem_px_B)
-    right_N, *right = wearer.wear(batch.pixels_N, *layout)
-    worn_N, *worn = wearer.wear(torch.from_numpy(batch.pixels_N), *layout)
+    # Ink up to the edges: a pixel too many would show.
+    pixels_N = np.random.default_rng(0).integers(0, 256, len(batch.pixels_N), np.uint8)
+    right_N, *right = wearer.wear(pixels_N, *layout)
+    worn_N, *worn = wearer.wear(torch.from_numpy(pixels_N), *layout)
     assert isinstance(worn_N, torch.Tensor) and np.array_equal(worn_N.numpy(), right_N)
     assert np.array_equal(worn[0], right[0]) and np.array_equal(worn[1], right[1]) and worn[2] == right[2]
     assert right[0][-1] == len(right_N) and not np.array_equal(worn[1], batch.width_B)

@@ -3,6 +3,7 @@
 What is drawn runs in another process, in Triton's interpreter; `batches_drawn` is called there by `gpu.run_on_tensors`.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -183,7 +184,7 @@ def batches_drawn(faces, metrics, device, limits):
 
 
 def assert_draws_like_the_cpu(faces, metrics, folder, device, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
     cases = [(faces, metrics, torch.device(device), limits) for limits in (None, SCARCE)]
     on_device = run_on_tensors(f"{HERE}:batches_drawn", cases, folder, device)
     for limits, (pixels_N, offsets, widths, cleared) in zip((None, SCARCE), on_device, strict=True):
