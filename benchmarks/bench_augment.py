@@ -23,9 +23,9 @@ from common import interleaved, lines_of, ratio, store
 from khmer_ocr import chance
 from khmer_ocr.augment.recipe import load_recipe
 from khmer_ocr.dataset.layout import CHUNK
+from khmer_ocr.generate.artist import Artist
 from khmer_ocr.generate.generator import usable_faces
 from khmer_ocr.generate.pool import WORKER_ENVIRONMENT
-from khmer_ocr.generate.worker import Artist
 
 RECIPES = (("none", "medium"), ("basic", "medium"), ("scan", "mild"), ("scan", "medium"), ("scan", "heavy"))
 BASELINE = "plain Pillow, clean"

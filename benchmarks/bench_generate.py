@@ -24,8 +24,8 @@ from PIL import Image, ImageDraw, ImageFont, features
 
 from khmer_ocr import chance
 from khmer_ocr.dataset.layout import CHUNK
+from khmer_ocr.generate.artist import Artist, Job
 from khmer_ocr.generate.generator import usable_faces
-from khmer_ocr.generate.worker import Artist, Job
 from khmer_ocr.render.fonts import FontFace
 from khmer_ocr.render.plan import LinePlan, RenderConfig
 

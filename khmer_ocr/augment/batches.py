@@ -7,7 +7,6 @@ Letters: B lines of the call, b lines of a batch, H rows, W columns, N pixels.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,7 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from khmer_ocr.augment.exact import exactly
 from khmer_ocr.augment.kornia_ops import apply
+from khmer_ocr.augment.limits import DRAWN
 from khmer_ocr.augment.lines import Lines
 from khmer_ocr.augment.recipe import Recipe, Wear
 from khmer_ocr.transfer import upload, warn_of_memory
@@ -25,17 +26,6 @@ _Pixels = TypeVar("_Pixels", npt.NDArray[np.uint8], Tensor)
 BATCH_LINES, BATCH_COLUMNS = 64, 1 << 16
 """Most lines and padded columns of one batch."""
 PAPER = 255
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Hold torch to one thread: sums are then added in one order on every machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -76,7 +66,7 @@ def wear_lines(
     where = torch.device(device) if isinstance(pixels_N, np.ndarray) else pixels_N.device
     call = _Call(pixels_N, end_B - width_B.astype(np.int64) * height_px, width_B, height_px, recipe, wear, where)
     lines: list[Any] = [pixels_N[:0]] * len(width_B)
-    with one_thread(), torch.inference_mode():
+    with exactly(where), torch.inference_mode():
         for batch in batches(width_B):
             for i, line in zip(batch.tolist(), _wear_batch(call, batch), strict=True):
                 lines[i] = line
@@ -150,7 +140,7 @@ def wear_ink(lines: Lines, recipe: Recipe, wear: Wear, batch: npt.NDArray[np.int
     """Apply a recipe to one padded batch.
 
     Args:
-        lines: the batch, on any device.
+        lines: the batch, on any device; its ink is written over.
         recipe: whose steps `wear` decided on.
         wear: what happens to all lines of the call.
         batch: int64 (b,) numbers of these lines in `wear`.
@@ -162,7 +152,7 @@ def wear_ink(lines: Lines, recipe: Recipe, wear: Wear, batch: npt.NDArray[np.int
     key_b2 = upload(wear.key_B2[batch].astype(np.int64), device)
     for step, values, active_B in zip(recipe.steps, wear.values_S, wear.active_SB, strict=True):
         chosen = np.flatnonzero(active_B[batch])
-        if not len(chosen):
+        if step.op in DRAWN or not len(chosen):
             continue
         at = upload(chosen, device)
         value_b = {name: upload(value_B[batch[chosen]], device) for name, value_B in values.items()}
@@ -172,16 +162,16 @@ def wear_ink(lines: Lines, recipe: Recipe, wear: Wear, batch: npt.NDArray[np.int
 
 
 def _picked(lines: Lines, at: Tensor) -> Lines:
-    width_b = lines.width_B[at]
-    return Lines(lines.ink_B1HW[at, :, :, : int(width_b.max())], width_b)
+    width_b = lines.width_B.index_select(0, at)
+    return Lines(lines.ink_B1HW[..., : int(width_b.max())].index_select(0, at), width_b)
 
 
 def _put_back(lines: Lines, at: Tensor, part: Lines) -> Lines:
-    """The batch with some lines replaced; as wide as its widest line."""
-    width_B = lines.width_B.clone()
-    width_B[at] = part.width_B
-    widest, columns = int(width_B.max()), part.ink_B1HW.shape[3]
-    ink_B1HW = torch.nn.functional.pad(lines.ink_B1HW, (0, max(columns, widest) - lines.ink_B1HW.shape[3]))
-    ink_B1HW[at] = 0
-    ink_B1HW[at, :, :, :columns] = part.ink_B1HW
-    return Lines(ink_B1HW[..., :widest], width_B)
+    """The batch with some lines replaced in place; as wide as its widest line."""
+    width_B = lines.width_B.index_copy(0, at, part.width_B)
+    ink_B1HW, had, columns = lines.ink_B1HW, lines.ink_B1HW.shape[3], part.ink_B1HW.shape[3]
+    if columns > had:
+        ink_B1HW = torch.nn.functional.pad(ink_B1HW, (0, columns - had))
+    ink_B1HW[..., :columns].index_copy_(0, at, part.ink_B1HW)
+    ink_B1HW[..., columns:].index_fill_(0, at, 0)
+    return Lines(ink_B1HW[..., : int(width_B.max())], width_B)

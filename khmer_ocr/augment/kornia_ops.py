@@ -19,6 +19,7 @@ __all__ = ["OPS", "Lines", "apply"]
 
 Op = Callable[[Lines, Mapping[str, Tensor], Tensor], Lines]
 
+
 OPS: Mapping[str, Op] = {
     "underline": surroundings.underline,
     "morphology": toner.morphology,
@@ -41,7 +42,7 @@ OPS: Mapping[str, Op] = {
     "threshold": camera.threshold,
     "jpeg": camera.jpeg,
 }
-"""Every op of `limits.LIMITS`, in the same order."""
+"""Every op of `limits.LIMITS` that happens to an image, in the same order."""
 
 
 def apply(op: str, lines: Lines, values: Mapping[str, Tensor], key_b2: Tensor) -> Lines:

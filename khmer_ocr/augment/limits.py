@@ -15,8 +15,13 @@ def _frozen(table: dict[str, dict[str, Range]]) -> Mapping[str, Mapping[str, Ran
     return MappingProxyType({op: MappingProxyType(ranges) for op, ranges in table.items()})
 
 
+TWO_PARTS = "two_parts"
+DRAWN = (TWO_PARTS,)
+"""Ops that happen while a line is drawn, not to its image."""
+
 LIMITS: Mapping[str, Mapping[str, Range]] = _frozen(
     {
+        TWO_PARTS: {"place": (0, 1)},
         "underline": {"gap_px": (0, 6), "thickness_px": (0.5, 3), "darkness": (0.2, 1)},
         "morphology": {"weight": (-1, 1)},
         "patchy_ink": {"weight": (-1, 1)},
@@ -54,6 +59,7 @@ LIMITS: Mapping[str, Mapping[str, Range]] = _frozen(
 
 ABOUT: Mapping[str, str] = MappingProxyType(
     {
+        TWO_PARTS: "drawn in two parts, cut at a space, each in a face and size of its own",
         "underline": "a rule under the text, gap_px below its lowest ink, where there is room for one",
         "morphology": "ink spread (weight > 0) or lost (weight < 0) by that share of a 3x3 step",
         "patchy_ink": "the same, but more in some places than in others",

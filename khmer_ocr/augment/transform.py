@@ -3,8 +3,7 @@
 Letters: B lines of the batch, H rows, W columns of the widest line, N pixels of all lines.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from khmer_ocr_kernels.pad_normalize import as_tensor, normalisation_table, pad_
 from khmer_ocr_kernels.reference import PAPER, line_offsets
 from torch import Tensor
 
-from khmer_ocr import chance
+from khmer_ocr.augment.exact import exactly
 from khmer_ocr.augment.recipe import Recipe, Wear
 from khmer_ocr.augment.wear import Wearer
 from khmer_ocr.dataset import layout
@@ -86,8 +85,7 @@ class BatchWear:
             stem_px_B = np.full(len(width), STEM_PX * images_B1HW.shape[2] / STEM_HEIGHT_PX)
         elif stem_px_B.shape != width.shape:
             raise ConfigError(f"stem_px_B has shape {stem_px_B.shape}; wanted a thickness for each of {len(width)}")
-        key_2 = chance.key(self.seed, layout.WORN_SPLIT, f"augment/epoch {epoch}")
-        wear = self._wearer._bounded(self.recipe.draw(key_2, index.astype(np.uint64)), stem_px_B)
+        wear = self._wearer.decide(layout.WORN_SPLIT, index.astype(np.uint64), stem_px_B, f"augment/epoch {epoch}")
         with torch.no_grad(), exactly(device):
             grey_BHW = self._to_grey(images_B1HW[:, 0].to(device))
             images, worn_width_B = self._worn(grey_BHW, width.astype(np.int32), wear, images_B1HW.dtype)
@@ -115,13 +113,10 @@ class BatchWear:
         lines = zip(grey_BHW, width_B.tolist(), strict=True)
         tensor_N = torch.cat([line_HW[:, :width].reshape(-1) for line_HW, width in lines])
         pixels_N: Any = tensor_N.numpy() if on_host else tensor_N
-        if self.recipe.engine == "fused":
-            pixels_N = self._wearer._fused(pixels_N, line_offsets(width_B, height), width_B, height, wear)
-        else:
-            from khmer_ocr.augment.batches import wear_lines
-
-            pixels_N, width_B = wear_lines(pixels_N, width_B, height, self.recipe, wear)
-        columns, offsets_B1, table_256 = int(width_B.max()), line_offsets(width_B, height), self._tables[dtype]
+        pixels_N, offsets_B1, width_B = self._wearer.apply(
+            pixels_N, line_offsets(width_B, height), width_B, height, wear
+        )
+        columns, table_256 = int(width_B.max()), self._tables[dtype]
         if on_host:
             padded = pad_normalize(pixels_N, offsets_B1, width_B, height, columns, table_256.numpy())
             return torch.from_numpy(padded), width_B
@@ -129,43 +124,6 @@ class BatchWear:
             host.to(grey_BHW.device) for host in (torch.from_numpy(offsets_B1), torch.from_numpy(width_B), table_256)
         )
         return pad_normalize(pixels_N, begins, wide, height, columns, table_256), width_B
-
-
-@contextmanager
-def exactly(device: torch.device) -> Iterator[None]:
-    """Keep torch at float32 and its ways of convolving fixed, whatever a training loop has set; that comes back after.
-
-    Args:
-        device: where the work is done.
-    """
-    backends = torch.backends
-    operators = (backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul)
-    wanted: list[tuple[Any, str, Any]] = [(operator, "fp32_precision", "ieee") for operator in operators]
-    wanted += [(backends.cudnn, "deterministic", True), (backends.cudnn, "benchmark", False)]
-    before = [getattr(place, name) for place, name, _ in wanted]
-    precision = _matmul_precision()
-    try:
-        # Both of torch's ways to say it have to agree, or it refuses to multiply.
-        if precision is not None:
-            torch.set_float32_matmul_precision("highest")
-        for place, name, setting in wanted:
-            setattr(place, name, setting)
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        if precision is not None:
-            torch.set_float32_matmul_precision(precision)
-        for (place, name, _), setting in zip(wanted, before, strict=True):
-            setattr(place, name, setting)
-
-
-def _matmul_precision() -> str | None:
-    """What `torch.set_float32_matmul_precision` was told; None where precisions were set by backend instead."""
-    try:
-        precision: str = torch.get_float32_matmul_precision()
-    except RuntimeError:
-        return None
-    return precision
 
 
 def _check_batch(

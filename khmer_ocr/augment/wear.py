@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 _Pixels = TypeVar("_Pixels", npt.NDArray[np.uint8], "torch.Tensor")
 _SPREAD_PER_STEM, _LOSS_PER_STEM = 0.45, 0.3
 """Weights of a 3x3 step that a stem of 1 px bears: it may grow by nine tenths of its width or lose six tenths."""
-_SPREAD_TIMES_STEM = 0.9
-"""Thick strokes leave narrow counters: from 1.4 px on, the thicker a stem is, the less it may grow (3 px by 0.6 px)."""
+_MOST_LOSS = 0.45
+"""Thick stems come with hairlines, which bear no more however thick the stems are."""
+_SPREAD_TIMES_STEM = 0.8
+"""Thick strokes leave narrow counters: from 1.4 px on, the thicker a stem is, the less it may grow (3 px by 0.5 px)."""
 _BLUR_PER_STEM = 0.7
 """Share of a blur's sigma that a stem of 1 px bears: small type in thin faces stays legible. 1.4 px bear all of it."""
 _MORPHOLOGY = ("morphology", "patchy_ink")
@@ -41,7 +43,6 @@ class Wearer:
 
     def __init__(self, recipe: Recipe, seed: int, device: "str | torch.device" = "cpu") -> None:
         self.recipe, self.seed, self.device = recipe, seed, device
-        self._keys: dict[str, npt.NDArray[np.uint32]] = {}
         if recipe.engine == "kornia":
             try:
                 from khmer_ocr.augment import batches  # noqa: F401
@@ -75,16 +76,37 @@ class Wearer:
         Returns:
             Pixels (of the kind given), offsets and widths of the worn lines, and for each what happened to it.
         """
-        key_2 = self._keys.setdefault(split, chance.key(self.seed, split, "augment"))
-        wear = self._bounded(self.recipe.draw(key_2, address_B), stem_px_B)
-        records = [self.recipe.record(wear, n) for n in range(len(width_B))]
+        decided = self.decide(split, address_B, stem_px_B)
+        records = [self.recipe.record(decided, n) for n in range(len(width_B))]
+        worn_N, offsets_B1, width_B = self.apply(pixels_N, offsets_B1, width_B, height_px, decided)
+        return worn_N, offsets_B1, width_B, records
+
+    def decide(
+        self,
+        split: str,
+        address_B: npt.NDArray[np.uint64],
+        stem_px_B: npt.NDArray[np.float64],
+        stage: str = "augment",
+    ) -> Wear:
+        """Decide what happens to lines; see `wear`. Another stage of the same run draws other wear."""
+        return self._bounded(self.recipe.draw(chance.key(self.seed, split, stage), address_B), stem_px_B)
+
+    def apply(
+        self,
+        pixels_N: _Pixels,
+        offsets_B1: npt.NDArray[np.int64],
+        width_B: npt.NDArray[np.int32],
+        height_px: int,
+        wear: Wear,
+    ) -> tuple[_Pixels, npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+        """Do to lines what was decided; see `wear`."""
         if self.recipe.engine == "fused":
-            return self._fused(pixels_N, offsets_B1, width_B, height_px, wear), offsets_B1, width_B, records
+            return self._fused(pixels_N, offsets_B1, width_B, height_px, wear), offsets_B1, width_B
         from khmer_ocr.augment.batches import wear_lines
 
-        worn_N, widths_B = wear_lines(pixels_N, width_B, height_px, self.recipe, wear, self.device)
-        ends_B = np.cumsum(widths_B.astype(np.int64) * height_px)
-        return worn_N, np.concatenate([np.zeros(1, np.int64), ends_B]), widths_B, records
+        worn_N, worn_width_B = wear_lines(pixels_N, width_B, height_px, self.recipe, wear, self.device)
+        ends_B = np.cumsum(worn_width_B.astype(np.int64) * height_px)
+        return worn_N, np.concatenate([np.zeros(1, np.int64), ends_B]), worn_width_B
 
     def _bounded(self, wear: Wear, stem_px_B: npt.NDArray[np.float64]) -> Wear:
         """Weights and blurs as stems bear them, so that neither counters close nor strokes vanish."""
@@ -93,7 +115,7 @@ class Wearer:
             values = values_S[number]
             if step.op in _MORPHOLOGY:
                 spread_B = np.minimum(_SPREAD_PER_STEM * stem_px_B, _SPREAD_TIMES_STEM / np.maximum(stem_px_B, 1))
-                loss_B = np.minimum(_LOSS_PER_STEM * stem_px_B, 1)
+                loss_B = np.minimum(_LOSS_PER_STEM * stem_px_B, _MOST_LOSS)
                 weight_B = values["weight"] * np.where(values["weight"] > 0, spread_B, loss_B)
                 values_S[number] = {**values, "weight": np.round(weight_B, 4)}
             elif step.op == "blur":

@@ -21,6 +21,7 @@ from khmer_ocr.augment.wear import Wearer
 from khmer_ocr.dataset import layout
 from khmer_ocr.errors import ConfigError, CorpusError, FontError, KhmerOcrError, OutputError
 from khmer_ocr.generate import source
+from khmer_ocr.generate.artist import Job
 from khmer_ocr.generate.finish import complete_splits, finish_split
 from khmer_ocr.generate.identity import run_identity
 from khmer_ocr.generate.journal import Journal
@@ -29,7 +30,6 @@ from khmer_ocr.generate.settings import GenerateConfig as GenerateConfig
 from khmer_ocr.generate.settings import SplitResult as SplitResult
 from khmer_ocr.generate.settings import usable_faces as usable_faces
 from khmer_ocr.generate.takeover import is_complete, take_over
-from khmer_ocr.generate.worker import Job
 from khmer_ocr.render.atlas import cache_dir
 from khmer_ocr.render.metrics import quarantine
 from khmer_ocr.render.plan import REASONS, RenderConfig

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from khmer_ocr.errors import OutputError, WorkerError
-from khmer_ocr.generate.worker import Job
+from khmer_ocr.generate.artist import Job
 
 log = logging.getLogger(__name__)
 WORKER_COMMAND = (sys.executable, "-P", "-m", "khmer_ocr.generate.worker")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from khmer_ocr import chance
-from khmer_ocr.augment.limits import ABOUT
+from khmer_ocr.augment.limits import ABOUT, DRAWN
 from khmer_ocr.augment.recipe import MIXED, STRENGTHS, Recipe, Step, load_recipe
 from khmer_ocr.augment.wear import Wearer
 from khmer_ocr.dataset import layout
@@ -88,6 +88,8 @@ def recipe_sheet(
         raise ConfigError("The recipe none leaves lines clean: there is nothing to show. Give another with --recipe.")
     if count < 1:
         raise ConfigError(f"count is {count}; wanted 1 or more")
+    # The line is there already: ops that happen while it is drawn have nothing to show.
+    recipe = replace(recipe, steps=tuple(step for step in recipe.steps if step.op not in DRAWN))
     line = PreviewLine(SAMPLE if text is None else text, font, seed)
     sheet = Sheet(line, columns_of(recipe))
     per_row = len(sheet.columns) // len(sheet.strengths())

@@ -10,12 +10,12 @@ from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.index import load_index
 from khmer_ocr.dataset.verify import VerifyReport
 from khmer_ocr.errors import ConfigError, DatasetError, FontError
+from khmer_ocr.generate.artist import Artist, Job
 from khmer_ocr.generate.finish import read_overall
 from khmer_ocr.generate.generator import SyntheticImageGenerator
 from khmer_ocr.generate.identity import run_identity
 from khmer_ocr.generate.journal import Journal
 from khmer_ocr.generate.sinks import open_sink
-from khmer_ocr.generate.worker import Artist, Job
 from khmer_ocr.render.atlas import cache_dir
 from khmer_ocr.render.plan import RenderConfig
 

@@ -20,6 +20,7 @@ from khmer_ocr.render.atlas import Atlas, keys
 from khmer_ocr.render.extents import extents
 from khmer_ocr.render.fonts import FontFace
 from khmer_ocr.render.metrics import FaceMetrics
+from khmer_ocr.render.parts import join
 from khmer_ocr.render.plan import WORDS, LinePlan, Planner, RenderConfig
 from khmer_ocr.render.runs import RunCache
 from khmer_ocr.transfer import Download, upload
@@ -173,12 +174,16 @@ class LineRenderer:
         self.refuse_clipped(texts, plan, Download(clipped_B).take())
         return batch
 
-    def submit(self, texts: Sequence[str], plan: LinePlan) -> "tuple[LineBatch, npt.NDArray[np.int64] | torch.Tensor]":
+    def submit(
+        self, texts: Sequence[str], plan: LinePlan, second_P: npt.NDArray[np.bool_] | None = None
+    ) -> "tuple[LineBatch, npt.NDArray[np.int64] | torch.Tensor]":
         """`draw` without waiting for a device.
 
         Args:
             texts: the lines of the plan.
             plan: from `plan`.
+            second_P: true for texts that are the second part of the line that the text before begins (`parts.join`);
+                the batch then has fewer lines than there are texts. None: every text is a line.
 
         Returns:
             The lines, and int64 counts (B,) for `refuse_clipped`, on the device.
@@ -186,7 +191,7 @@ class LineRenderer:
         Raises:
             torch.cuda.OutOfMemoryError: the device has no room for so many lines at once.
         """
-        return self._compose(texts, plan, self.config.image_height, self._device_atlas)
+        return self._compose(texts, plan, self.config.image_height, self._device_atlas, second_P)
 
     def refuse_clipped(self, texts: Sequence[str], plan: LinePlan, clipped_B: npt.NDArray[np.int64]) -> None:
         """Raise AssertionError if ink of a batch fell outside an image.
@@ -227,7 +232,12 @@ class LineRenderer:
         return [batch.image(line)[top:end] for line, (top, end) in enumerate(rows)]
 
     def _compose(
-        self, texts: Sequence[str], plan: LinePlan, height_px: int, device_atlas: "DeviceAtlas | None" = None
+        self,
+        texts: Sequence[str],
+        plan: LinePlan,
+        height_px: int,
+        device_atlas: "DeviceAtlas | None" = None,
+        second_P: npt.NDArray[np.bool_] | None = None,
     ) -> "tuple[LineBatch, npt.NDArray[np.int64] | torch.Tensor]":
         """The lines, drawn on the CPU or where the device's atlas is, and how many of their ink pixels fell outside."""
         looked, cache = self.runs.look_up(texts, plan.face_B), self.runs
@@ -244,6 +254,9 @@ class LineRenderer:
         atlas, margins = self.atlas, (plan.left_B, plan.right_B)
         quads_Q3, width_B = _shift_to_ink(place_Q2, entry_Q, quad_offsets_B1, atlas.entries_E5, *margins)
         layout = (quads_Q3, quad_offsets_B1, plan.baseline_B, width_B)
+        if second_P is not None:
+            layout = join(*layout, second_P)
+            width_B = layout[3]
         if device_atlas is None:
             pixels_N, offsets_B1, clipped_B = compose(*layout, atlas.pixels_N, atlas.entries_E5, height_px)
             return LineBatch(pixels_N, offsets_B1, width_B, height_px, plan), clipped_B

@@ -41,7 +41,7 @@ REFUSED = {
     ),
     "colour": (
         content({"op": "color_jitter", "probability": 1}),
-        "unknown op 'color_jitter' for engine kornia. It sounds like one of colour, and lines are grey. Known: under",
+        "unknown op 'color_jitter' for engine kornia. It sounds like one of colour, and lines are grey. Known: two_parts, ",
     ),
     "hue": (content({"op": "random_hue", "probability": 1}), "one of colour, and lines are grey"),
     "grayscale": (content({"op": "RGBShift", "probability": 1}), "one of colour, and lines are grey"),
@@ -78,7 +78,7 @@ REFUSED = {
     ),
     "order": (
         content(NOISE, BLUR),
-        "blur can't come after noise; each op once, in this order: underline, morphology",
+        "blur can't come after noise; each op once, in this order: two_parts, underline, morphology",
     ),
     "twice": (content(BLUR, BLUR), "blur can't come after blur; each op once"),
     "engine": (content(BLUR, engine="opencv"), "engine is 'opencv'; wanted one of fused, kornia"),

@@ -25,9 +25,9 @@ from khmer_ocr.augment import batches
 from khmer_ocr.augment.recipe import load_recipe
 from khmer_ocr.augment.wear import Wearer
 from khmer_ocr.errors import ConfigError
-from khmer_ocr.generate import worker
+from khmer_ocr.generate import artist
+from khmer_ocr.generate.artist import Artist, Job
 from khmer_ocr.generate.settings import usable_faces
-from khmer_ocr.generate.worker import Artist, Job
 from khmer_ocr.render import compose as composing
 from khmer_ocr.render.plan import RenderConfig
 
@@ -65,8 +65,8 @@ def chunk_on_device(job, texts, block_lines, most_lines):
         happened.append(f"encode {len(width_B)}")
         return encode_lines(pixels_N, offsets_B1, width_B, height_px)
 
-    encode_lines, usual_lines = worker.encode_lines, worker.BATCH_LINES
-    composing.compose, worker.encode_lines, worker.BATCH_LINES = scarce, encode, block_lines
+    encode_lines, usual_lines = artist.encode_lines, artist.BATCH_LINES
+    composing.compose, artist.encode_lines, artist.BATCH_LINES = scarce, encode, block_lines
     listener = Listener()
     transfer.log.addHandler(listener)
     try:
@@ -75,7 +75,7 @@ def chunk_on_device(job, texts, block_lines, most_lines):
     except ConfigError as error:
         made = {"error": str(error)}
     finally:
-        composing.compose, worker.encode_lines, worker.BATCH_LINES = compose, encode_lines, usual_lines
+        composing.compose, artist.encode_lines, artist.BATCH_LINES = compose, encode_lines, usual_lines
         transfer.log.removeHandler(listener)
         transfer._said.clear()
     done = json.dumps(made | {"happened": happened, "warnings": warnings}).encode()

@@ -231,7 +231,7 @@ def test_killed_while_clearing_nothing_is_called_complete(corpus: Path, few: Pat
 COMMIT_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
-from khmer_ocr.generate import journal, worker
+from khmer_ocr.generate import artist, journal, worker
 commit = journal.Journal.commit
 def commit_and_die(self, split, chunk, *rest):
     commit(self, split, chunk, *rest)
@@ -239,7 +239,7 @@ def commit_and_die(self, split, chunk, *rest):
     if not mark.exists():
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-worker.Journal.commit = commit_and_die
+artist.Journal.commit = commit_and_die
 worker.main()
 """
 

@@ -211,7 +211,7 @@ def test_without_a_device_there_is_no_torch():
         "import sys\n"
         "from pathlib import Path\n"
         "from khmer_ocr.generate.settings import usable_faces\n"
-        "from khmer_ocr.generate.worker import Artist, Job\n"
+        "from khmer_ocr.generate.artist import Artist, Job\n"
         "from khmer_ocr.render.plan import RenderConfig\n"
         "from khmer_ocr.augment.recipe import load_recipe\n"
         "faces, metrics = usable_faces(['NotoSansKhmer-Regular'], fonts_dir=Path('none'), system=False)\n"
