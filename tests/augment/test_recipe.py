@@ -41,7 +41,7 @@ REFUSED = {
     ),
     "colour": (
         content({"op": "color_jitter", "probability": 1}),
-        "unknown op 'color_jitter' for engine kornia. It sounds like one of colour, and lines are grey. Known: two_parts, ",
+        "unknown op 'color_jitter' for engine kornia. It sounds like one of colour, and lines are grey. Known: two_",
     ),
     "hue": (content({"op": "random_hue", "probability": 1}), "one of colour, and lines are grey"),
     "grayscale": (content({"op": "RGBShift", "probability": 1}), "one of colour, and lines are grey"),
