@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from khmer_ocr.text.syllables import is_well_formed
 
-NORMALIZER_VERSION: int = 1
+NORMALIZER_VERSION: int = 2
 """Grows whenever any text's normal form changes."""
 
 _COENG = "\u17d2"
@@ -124,12 +124,13 @@ def normalize(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    text = _SPACES.sub(" ", _INKLESS.sub("", text))
+    text = _INKLESS.sub("", text)
     for old, new in _REPLACED.items():
         text = text.replace(old, new)
     text = re.sub(
         f"(?<![\u17c9\u17ca]){_ZWNJ}+|{_ZWNJ}+(?![\u17b7-\u17ba\u17d0{_ZWNJ}])|(?<={_ZWNJ}){_ZWNJ}+", "", text
     )
+    text = _SPACES.sub(" ", text)  # only now: whatever stood between two spaces is gone
     # NFC would tear the subscript off its coeng, for U+17DD has the higher combining class.
     return re.sub(f"(\u17dd+)((?:{_SUBSCRIPT})+)", r"\2\1", text)
 

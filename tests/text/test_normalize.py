@@ -175,6 +175,7 @@ def test_version() -> None:
 @settings(max_examples=800, deadline=None)
 @given(texts)
 @example("ក\u17dd\u17b8\u17d2")
+@example("1 \u200c 1")
 @example("ស\u17d2\u179a\u17d2\u200c\u17d2\u178a\u17bb\u17b8")
 def test_idempotent_and_nfc(text: str) -> None:
     once = normalize(text)
