@@ -146,7 +146,9 @@ def bench_one_core(
     }
 
 
-def bench_cold(faces: list[FontFace], metrics: dict[str, Any], texts: list[str], scratch: Path) -> dict[str, Any]:
+def bench_cold(
+    faces: list[FontFace], metrics: dict[str, Any], texts: list[str], scratch: Path, rounds: int
+) -> dict[str, Any]:
     """24 faces x 5 sizes from nothing: speed of lines 5,000 to 10,000 against the same lines drawn again."""
     families: dict[str, FontFace] = {}
     for face in sorted(faces, key=lambda face: face.style != "Regular"):
@@ -155,24 +157,26 @@ def bench_cold(faces: list[FontFace], metrics: dict[str, Any], texts: list[str],
     # Compiling is not what is measured: another artist has the kernels loaded before.
     warm_up = artist_for(picked[:1], metrics, scratch / "cold")
     warm_up.lines("train", 0, drawable(warm_up, texts[:100]))
-    artist = artist_for(picked, metrics, scratch / "cold")
     every = drawable(artist_for(picked, metrics, scratch / "cold"), texts)
     first, second = every[:5000], every[5000:10000]
+    seconds: dict[str, list[float]] = {"first 5,000": [], "next 5,000": [], "next 5,000 again, warm": []}
 
-    def draw(part: list[str], begin: int) -> float:
+    def draw(artist: Artist, part: list[str], begin: int) -> float:
         start = perf_counter()
         for n, block in enumerate(chunks(part)):
             artist.lines("train", begin + n * CHUNK, block)
-        return (perf_counter() - start) / len(part) * 1e6
+        return (perf_counter() - start) / len(part)
 
     with one_core():
-        times = {"first 5,000": draw(first, 0), "next 5,000": draw(second, 5 * CHUNK)}
-        times["next 5,000 again, warm"] = min(draw(second, 5 * CHUNK) for _ in range(3))
-    share = times["next 5,000 again, warm"] / times["next 5,000"]
+        for _ in range(rounds):
+            artist = artist_for(picked, metrics, scratch / "cold")
+            for name, part, begin in zip(seconds, (first, second, second), (0, 5 * CHUNK, 5 * CHUNK), strict=True):
+                seconds[name].append(draw(artist, part, begin))
+    cold, warm = seconds["next 5,000"], seconds["next 5,000 again, warm"]
     return {
         "faces": len(picked),
-        "us_per_line": {name: round(value, 1) for name, value in times.items()},
-        "share_of_warm_speed": round(share, 2),
+        "us_per_line": {name: round(median(values) * 1e6, 1) for name, values in seconds.items()},
+        "share_of_warm_speed": [round(share, 2) for share in ratio(warm, cold)],
     }
 
 
@@ -261,9 +265,11 @@ def main() -> None:
                 faces, metrics, lines_of(args.text, args.lines), scratch, args.rounds
             )
         if "cold" in wanted:
-            result["cold start, 24 faces x 5 sizes"] = bench_cold(faces, metrics, lines_of(args.text, 10400), scratch)
+            result["cold start, 24 faces x 5 sizes"] = bench_cold(
+                faces, metrics, lines_of(args.text, 10400), scratch, args.rounds
+            )
         if "workers" in wanted:
-            result["workers"] = bench_workers(lines_of(args.text, 48 * CHUNK), scratch, min(args.rounds, 3))
+            result["workers"] = bench_workers(lines_of(args.text, 48 * CHUNK), scratch, args.rounds)
         if "memory" in wanted:
             result["memory"] = bench_memory(lines_of(args.text, 50000), scratch, (10_000, 300_000))
     finally:

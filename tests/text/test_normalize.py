@@ -169,7 +169,7 @@ def test_the_dead_rule_of_the_other_implementation() -> None:
 
 
 def test_version() -> None:
-    assert NORMALIZER_VERSION == 1
+    assert NORMALIZER_VERSION == 2
 
 
 @settings(max_examples=800, deadline=None)
