@@ -181,7 +181,7 @@ def bench_cold(
 
 
 def bench_workers(texts: list[str], scratch: Path, rounds: int) -> dict[str, Any]:
-    """Whole runs of the command line with one and with two workers, start-up included and taken off."""
+    """Whole runs of the command line with one and with two workers, start-up taken off; busy loops beside them."""
     corpus = scratch / "corpus"
     corpus.mkdir()
     sizes = {"small": 2 * CHUNK, "large": len(texts)}
@@ -201,15 +201,27 @@ def bench_workers(texts: list[str], scratch: Path, rounds: int) -> dict[str, Any
 
     run(2, "large")
     times: dict[str, list[float]] = {"1": [], "2": []}
+    busy: dict[str, list[float]] = {"1": [], "2": []}
     for _ in range(rounds):
         for workers in (1, 2):
             times[str(workers)].append(run(workers, "large") - run(workers, "small"))
+            busy[str(workers)].append(_busy_loops(workers) / workers)
     lines = sizes["large"] - sizes["small"]
     return {
         "lines": lines,
         "lines_per_s": {workers: round(lines / median(values)) for workers, values in times.items()},
         "ratio": ratio(times["1"], times["2"]),
+        "ratio_of_busy_loops": ratio(busy["1"], busy["2"]),
     }
+
+
+def _busy_loops(processes: int) -> float:
+    """Seconds that so many processes take to count to 60 million each: what this machine's cores give at most."""
+    loop = [sys.executable, "-c", "n = 0\nwhile n < 60_000_000: n += 1"]
+    begin = perf_counter()
+    for process in [subprocess.Popen(loop) for _ in range(processes)]:
+        process.wait()
+    return perf_counter() - begin
 
 
 def bench_memory(texts: list[str], scratch: Path, counts: tuple[int, ...]) -> dict[str, Any]:
