@@ -26,6 +26,9 @@ _SPREAD_TIMES_STEM = 0.8
 """Thick strokes leave narrow counters: from 1.4 px on, the thicker a stem is, the less it may grow (3 px by 0.5 px)."""
 _BLUR_PER_STEM = 0.7
 """Share of a blur's sigma that a stem of 1 px bears: small type in thin faces stays legible. 1.4 px bear all of it."""
+_THIN_PX, _FIRM_PX = 0.6, 1.2
+"""From 1.2 px on stems bear all of a recipe; at 0.6 px toner does not fade, nothing is sampled down and noise is half:
+hairlines would be gone, and the label would lie."""
 _MORPHOLOGY = ("morphology", "patchy_ink")
 
 
@@ -109,8 +112,9 @@ class Wearer:
         return worn_N, np.concatenate([np.zeros(1, np.int64), ends_B]), worn_width_B
 
     def _bounded(self, wear: Wear, stem_px_B: npt.NDArray[np.float64]) -> Wear:
-        """Weights and blurs as stems bear them, so that neither counters close nor strokes vanish."""
+        """Parameters as stems bear them, so that neither counters close nor strokes vanish."""
         values_S = list(wear.values_S)
+        firm_B = np.clip((stem_px_B - _THIN_PX) / (_FIRM_PX - _THIN_PX), 0, 1)
         for number, step in enumerate(self.recipe.steps):
             values = values_S[number]
             if step.op in _MORPHOLOGY:
@@ -121,6 +125,12 @@ class Wearer:
             elif step.op == "blur":
                 sigma_px_B = values["sigma_px"] * np.minimum(_BLUR_PER_STEM * stem_px_B, 1)
                 values_S[number] = {**values, "sigma_px": np.round(sigma_px_B, 4)}
+            elif step.op == "toner_fade":
+                values_S[number] = {name: np.round(value_B * firm_B, 4) for name, value_B in values.items()}
+            elif step.op == "resolution_loss":
+                values_S[number] = {"factor": np.round(1 - (1 - values["factor"]) * firm_B, 4)}
+            elif step.op == "noise":
+                values_S[number] = {"sd_grey": np.round(values["sd_grey"] * (1 + firm_B) / 2, 4)}
         return replace(wear, values_S=tuple(values_S))
 
     def _fused(
