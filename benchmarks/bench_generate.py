@@ -25,7 +25,7 @@ from PIL import Image, ImageDraw, ImageFont, features
 from khmer_ocr import chance
 from khmer_ocr.dataset.layout import CHUNK
 from khmer_ocr.generate.artist import Artist, Job
-from khmer_ocr.generate.generator import usable_faces
+from khmer_ocr.generate.generator import PLAN_LINES, usable_faces
 from khmer_ocr.render.fonts import FontFace
 from khmer_ocr.render.plan import LinePlan, RenderConfig
 
@@ -238,7 +238,9 @@ def bench_memory(texts: list[str], scratch: Path, counts: tuple[int, ...]) -> di
 def memory_of(count: int, file: Path, scratch: Path) -> None:
     faces, metrics = usable_faces(None, fonts_dir=Path("fonts"), system=False)
     artist = artist_for(faces, metrics, scratch / "memory")
-    texts = drawable(artist, file.read_text(encoding="utf-8").split("\n"))
+    every = file.read_text(encoding="utf-8").split("\n")
+    # As many at once as a worker is given to plan.
+    texts = [text for n in range(0, len(every), PLAN_LINES) for text in drawable(artist, every[n : n + PLAN_LINES])]
     done = 0
     while done < count:
         start = done % (len(texts) - CHUNK)
