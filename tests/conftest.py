@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from gpu import require_cuda
 from hypothesis import settings
 
 from khmer_ocr.render.fonts import FontFace, find_faces
@@ -35,19 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("gpu") is None:
-        return
-    try:
-        import torch
-    except ImportError:
-        seen = "torch is not installed"
-    else:
-        if torch.cuda.is_available():
-            return
-        seen = "torch sees no CUDA device"
-    if os.environ.get("KHMER_OCR_REQUIRE_GPU") == "1":
-        pytest.fail(f"{seen}, but KHMER_OCR_REQUIRE_GPU=1", pytrace=False)
-    pytest.skip(f"{seen}; KHMER_OCR_REQUIRE_GPU=1 makes this a failure")
+    if item.get_closest_marker("gpu") is not None:
+        require_cuda()
 
 
 def without(what: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
+from khmer_ocr_kernels.reference import line_offsets
 from torch import Tensor
 
 from khmer_ocr.augment.exact import exactly
@@ -62,9 +63,8 @@ def wear_lines(
     Returns:
         uint8 pixels of all lines, of the kind given, and their int32 widths: some ops change them.
     """
-    end_B = np.cumsum(width_B.astype(np.int64) * height_px)
     where = torch.device(device) if isinstance(pixels_N, np.ndarray) else pixels_N.device
-    call = _Call(pixels_N, end_B - width_B.astype(np.int64) * height_px, width_B, height_px, recipe, wear, where)
+    call = _Call(pixels_N, line_offsets(width_B, height_px)[:-1], width_B, height_px, recipe, wear, where)
     lines: list[Any] = [pixels_N[:0]] * len(width_B)
     with exactly(where), torch.inference_mode():
         for batch in batches(width_B):

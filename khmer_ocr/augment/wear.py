@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from khmer_ocr_kernels.reference import line_offsets
 
 from khmer_ocr import chance
 from khmer_ocr.augment import fused
@@ -108,8 +109,7 @@ class Wearer:
         from khmer_ocr.augment.batches import wear_lines
 
         worn_N, worn_width_B = wear_lines(pixels_N, width_B, height_px, self.recipe, wear, self.device)
-        ends_B = np.cumsum(worn_width_B.astype(np.int64) * height_px)
-        return worn_N, np.concatenate([np.zeros(1, np.int64), ends_B]), worn_width_B
+        return worn_N, line_offsets(worn_width_B, height_px), worn_width_B
 
     def _bounded(self, wear: Wear, stem_px_B: npt.NDArray[np.float64]) -> Wear:
         """Parameters as stems bear them, so that neither counters close nor strokes vanish."""

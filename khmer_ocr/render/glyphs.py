@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from khmer_ocr_kernels.jit import compiled
 
-from khmer_ocr.render.shape import EM16, Shaper
+from khmer_ocr.render.shape import Shaper, to_em16
 
 NO_INK = -(1 << 29)
 _UNKNOWN, _BLANK, _INKED, _BARE_COENG = 0, 1, 2, 3
 _SPACE, _ZWNJ = 0x20, 0x200C
+_to_em16 = compiled(to_em16)
 
 
 class GlyphTable:
@@ -55,12 +56,6 @@ class GlyphTable:
                 self.box_N3[number] = _BLANK, 0, 0
             else:
                 self.box_N3[number] = _BARE_COENG if shaper.is_visible_coeng(font, gid) else _INKED, *box
-
-
-@compiled
-def to_em16(value_fu: int, upem: int) -> int:
-    """Font units to 1/65536 em, rounded half up; the compiled twin of `shape.to_em16`."""
-    return (2 * value_fu * EM16 + upem) // (2 * upem)
 
 
 @compiled
@@ -107,12 +102,12 @@ def set_pieces(
             failed |= shaped_G6[g, 1] == 0 or kind == _BARE_COENG
             if kind != _BLANK:
                 inked = True
-                y = to_em16(shaped_G6[g, 4], upem)
+                y = _to_em16(shaped_G6[g, 4], upem)
                 ascent, descent = max(ascent, y + box_N3[number, 2]), max(descent, -y - box_N3[number, 1])
                 glyph_G[n] = number
-                place_G2[n, 0], place_G2[n, 1] = pen + to_em16(shaped_G6[g, 3], upem), y
+                place_G2[n, 0], place_G2[n, 1] = pen + _to_em16(shaped_G6[g, 3], upem), y
                 n += 1
-            pen += to_em16(shaped_G6[g, 5], upem)
+            pen += _to_em16(shaped_G6[g, 5], upem)
             if g + 1 == end or shaped_G6[g + 1, 2] != shaped_G6[g, 2]:
                 if failed or not inked:
                     after = code_span_P2[p, 1] if g + 1 == end else code_span_P2[p, 0] + shaped_G6[g + 1, 2]

@@ -165,7 +165,8 @@ def test_damaged_install_is_made_anew(bench: Bench, damage: str) -> None:
 
 
 def test_wrong_sha256_is_refused_and_named(bench: Bench) -> None:
-    tampered = FILES[KHMER][:-1] + b"\1"
+    # The last byte differs from build to build of the font, which carries its date.
+    tampered = FILES[KHMER][:-1] + bytes([FILES[KHMER][-1] ^ 1])
     bench.serve(make_tar({**FILES, KHMER: tampered}))
     message = bench.failure()
     assert all(part in message for part in (KHMER, sha256(tampered), sha256(FILES[KHMER]), "tiny-1.0.0.tgz"))
