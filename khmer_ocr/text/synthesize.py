@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
-
 from khmer_ocr import chance
 from khmer_ocr.errors import ConfigError
 from khmer_ocr.text import inventory
+from khmer_ocr.text.dice import Dice, dice_of
 from khmer_ocr.text.inventory import COENG, CONSONANTS, INDEPENDENT_VOWELS, KHMER_DIGITS, LATIN_DIGITS
 
 WALK_ITEMS_PER_LINE = 3
@@ -24,26 +23,6 @@ _RARE_LETTERS = ("ឦ", "ឨ", "ឩ", "ឪ", "ឭ", "ឮ", "ឰ", "ឳ", "ឝ", 
 _RARE = (*_RARE_LETTERS, "ក៑", "ត៑", "ន៝", "ស៝", "ចា៎", "ណា៎", "ធម៌", "ពណ៌", "ក៏", "៕", "។ល។", "៙", "៚", "ៜ")
 _STACKED = re.compile(f"[{CONSONANTS}{INDEPENDENT_VOWELS}](?:{COENG}[{CONSONANTS}])+")
 _VOWEL_RUN = re.compile("[\u17b6-\u17c8]{2,}")
-
-
-class _Dice:
-    """The random words of one line, drawn further when they run out; word j never depends on how many are drawn."""
-
-    def __init__(self, key_2: np.ndarray, index: int, words: list[int]) -> None:
-        self._key_2, self._index, self._words, self._next = key_2, index, words, 0
-
-    def below(self, bound: int) -> int:
-        """Draw an integer in [0, bound), by multiply and shift as `chance.below` does."""
-        if self._next == len(self._words):
-            self._words = chance.draws(self._key_2, np.array([self._index], np.uint64), 4 * len(self._words))[
-                0
-            ].tolist()
-        word = self._words[self._next]
-        self._next += 1
-        return word * bound >> 32
-
-    def pick(self, items: str | tuple[str, ...]) -> str:
-        return items[self.below(len(items))]
 
 
 @lru_cache(maxsize=1)
@@ -80,7 +59,7 @@ def _rhymes() -> tuple[str, ...]:
     )
 
 
-def _syllable(dice: _Dice) -> str:
+def _syllable(dice: Dice) -> str:
     kind = dice.below(100)
     if kind < 58:
         onset = dice.pick(CONSONANTS)
@@ -97,15 +76,15 @@ def _syllable(dice: _Dice) -> str:
     return onset + dice.pick(_rhymes())
 
 
-def _word(dice: _Dice) -> str:
+def _word(dice: Dice) -> str:
     return "".join(_syllable(dice) for _ in range(1 + dice.below(3)))
 
 
-def _digits(dice: _Dice, count: int, alphabet: str) -> str:
+def _digits(dice: Dice, count: int, alphabet: str) -> str:
     return "".join(dice.pick(alphabet) for _ in range(count))
 
 
-def _number(dice: _Dice) -> str:
+def _number(dice: Dice) -> str:
     """A digit run, date, time, price, share or phone number, in Khmer or Latin digits."""
     alphabet = (KHMER_DIGITS, LATIN_DIGITS)[dice.below(3) == 0]
 
@@ -128,7 +107,7 @@ def _number(dice: _Dice) -> str:
     return run(1 + dice.below(8))
 
 
-def _latin(dice: _Dice) -> str:
+def _latin(dice: Dice) -> str:
     kind = dice.below(4)
     if kind == 0:
         letters = _digits(dice, 2 + dice.below(3), inventory.LATIN_LETTERS[:26])
@@ -138,7 +117,7 @@ def _latin(dice: _Dice) -> str:
     return dice.pick(inventory.LATIN_WORDS)
 
 
-def _chunk(dice: _Dice) -> str:
+def _chunk(dice: Dice) -> str:
     """A word, or something that stands between words in print."""
     kind = dice.below(100)
     if kind < 70:
@@ -155,7 +134,7 @@ def _chunk(dice: _Dice) -> str:
     )
 
 
-def _exactly(dice: _Dice, length: int) -> str:
+def _exactly(dice: Dice, length: int) -> str:
     """Plain syllables of just so many code points."""
     parts = []
     while length:
@@ -182,11 +161,11 @@ def _walk() -> tuple[str, ...]:
     return (*CONSONANTS, *_pairs(), *inventory.classes()["stacks of three"], *turning, *signs, *others)
 
 
-def _dressed(dice: _Dice, item: str) -> str:
+def _dressed(dice: Dice, item: str) -> str:
     return item + dice.pick(inventory.VOWELS) if item[-1] in CONSONANTS and dice.below(3) == 0 else item
 
 
-def _items_of(dice: _Dice, index: int, max_chars: int) -> list[str]:
+def _items_of(dice: Dice, index: int, max_chars: int) -> list[str]:
     """The items line `index` must hold: its part of the walk, later now and then a rare one."""
     walk = _walk()
     start = index * WALK_ITEMS_PER_LINE
@@ -202,7 +181,7 @@ def _items_of(dice: _Dice, index: int, max_chars: int) -> list[str]:
     return items
 
 
-def _line(dice: _Dice, index: int, min_chars: int, max_chars: int) -> str:
+def _line(dice: Dice, index: int, min_chars: int, max_chars: int) -> str:
     length = min_chars + dice.below(max_chars - min_chars + 1)
     items = _items_of(dice, index, length if index * WALK_ITEMS_PER_LINE >= len(_walk()) else max_chars)
     reserved = sum(len(item) + 1 for item in items)
@@ -254,10 +233,25 @@ def synthesize_lines(count: int, *, seed: int, min_chars: int = 1, max_chars: in
 def _lines(count: int, seed: int, min_chars: int, max_chars: int) -> Iterator[str]:
     key_2 = chance.key(seed, "text", "synthesize")
     for start in range(0, count, _BLOCK_LINES):
-        index_B = np.arange(start, min(start + _BLOCK_LINES, count), dtype=np.uint64)
-        words_BN = chance.draws(key_2, index_B, _WORDS_PER_LINE).tolist()
-        for index, words in enumerate(words_BN, start):
-            yield _line(_Dice(key_2, index, words), index, min_chars, max_chars)
+        block = range(start, min(start + _BLOCK_LINES, count))
+        for index, dice in zip(block, dice_of(key_2, block, _WORDS_PER_LINE), strict=True):
+            yield _line(dice, index, min_chars, max_chars)
+
+
+def random_line(dice: Dice, min_chars: int, max_chars: int) -> str:
+    """Write one line of the kind that follows the walk through the inventory.
+
+    Args:
+        dice: the line's chance.
+        min_chars: shortest line in code points, at least 1.
+        max_chars: longest line in code points.
+    """
+    return _line(dice, len(_walk()), min_chars, max_chars)
+
+
+def random_syllable(dice: Dice) -> str:
+    """Write one legal syllable, common or rare."""
+    return _syllable(dice)
 
 
 @dataclass(frozen=True)
