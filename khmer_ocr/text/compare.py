@@ -169,6 +169,7 @@ def confusions(pairs: Iterable[tuple[str, str]]) -> Counter[tuple[str, str]]:
     counts: Counter[tuple[str, str]] = Counter()
     for label, reading in pairs:
         wanted, seen = comparable(label), comparable(reading)
-        for kind, i, j in Levenshtein.editops(wanted, seen).as_list():
-            counts["" if kind == "insert" else wanted[i], "" if kind == "delete" else seen[j]] += 1
+        for edit in Levenshtein.editops(wanted, seen):
+            missed = "" if edit.tag == "insert" else wanted[edit.src_pos]
+            counts[missed, "" if edit.tag == "delete" else seen[edit.dest_pos]] += 1
     return counts

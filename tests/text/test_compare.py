@@ -19,12 +19,8 @@ from khmer_ocr.text.normalize import normalize
 SETS = Path(__file__).resolve().parents[3] / "shared" / "eval"
 CONFUSED = {"វ": "រ", "ត": "គ", "គ": "ក", "ទ": "ន", "ប": "ម", "ុ": "ូ", "ូ": "ួ", "ើ": "ី", "ោ": "ា", "។": "ៗ", "1": "l"}
 # Marks many times over: hypothesis seldom stacks them otherwise.
-KHMER = (
-    "".join(map(chr, range(0x1780, 0x17DE)))
-    + "\u17d2" * 30
-    + "\u17c1\u17b8\u17b6\u17be\u17bb\u17c9\u17ca" * 4
-    + " 1a\u200b\u200c\u25cc៥"
-)
+OFTEN = "\u17d2" * 30 + "\u17c1\u17b8\u17b6\u17be\u17bb\u17c9\u17ca" * 4
+KHMER = "".join(map(chr, range(0x1780, 0x17DE))) + OFTEN + " 1a\u200b\u200c\u25cc៥"
 
 
 def khnormal() -> Callable[[str], str]:
