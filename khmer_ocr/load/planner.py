@@ -1,0 +1,185 @@
+"""Epochs as plain arrays of positions: shuffled, cut to batches of like widths, dealt to ranks.
+
+A plan is a pure function of the widths, the settings and the number of the epoch, so that a run resumes at any
+(epoch, batch) without replaying what came before, and ranks agree without talking to each other.
+
+Letters: N samples of the split, M samples of the plan, B batches, 1 = one more.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from khmer_ocr import chance
+from khmer_ocr.errors import ConfigError
+
+BUCKET_PX = 16
+"""Lines are mixed at random within so many px of width: finer buckets save no padding but keep the same lines together."""
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """How a split is cut into batches; one of `batch_size` and `width_budget_px` is needed, with both both limits hold.
+
+    Attributes:
+        batch_size: most lines in a batch.
+        width_budget_px: most padded columns in a batch (lines times padded width); a line wider than that is a batch
+            by itself.
+        shuffle: mix lines and batches anew in every epoch; False keeps one order.
+        bucket: batch lines of like widths, the widest first where nothing is shuffled; False keeps the order of the
+            split, or of the shuffle.
+        seed: of the shuffle.
+        split: name of the split, which chance depends on too.
+        rank: which of the `world` shares of the epoch this is.
+        world: how many ranks share an epoch; all get the same number of batches, of like widths at each step.
+        align_px: padded widths are multiples of it.
+        max_samples: use only the first so many; None uses all.
+    """
+
+    batch_size: int | None = 64
+    width_budget_px: int | None = None
+    shuffle: bool = True
+    bucket: bool = True
+    seed: int = 42
+    split: str = "train"
+    rank: int = 0
+    world: int = 1
+    align_px: int = 8
+    max_samples: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "width_budget_px", "max_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; give at least 1, or None.")
+        if self.batch_size is None and self.width_budget_px is None:
+            raise ConfigError("neither batch_size nor width_budget_px is given; a batch needs one of them.")
+        if self.width_budget_px is not None and not self.bucket:
+            raise ConfigError("width_budget_px cuts batches of lines of like widths; leave bucket on, or give batch_size.")
+        if not 0 <= self.rank < self.world:
+            raise ConfigError(f"rank is {self.rank} of world {self.world}; ranks count from 0 to world - 1.")
+        if self.align_px < 1:
+            raise ConfigError(f"align_px is {self.align_px}; give at least 1.")
+
+
+@dataclass(frozen=True, eq=False)
+class EpochPlan:
+    """One rank's share of one epoch.
+
+    Attributes:
+        order_M: int64, positions in the split, batch after batch.
+        batch_offsets_B1: int64, batch b is `order_M[batch_offsets_B1[b] : batch_offsets_B1[b + 1]]`.
+        padded_B: int64, width of each batch in px.
+        line_px: sum of the true widths of all lines.
+    """
+
+    order_M: npt.NDArray[np.int64]
+    batch_offsets_B1: npt.NDArray[np.int64]
+    padded_B: npt.NDArray[np.int64]
+    line_px: int
+
+    def __len__(self) -> int:
+        return len(self.padded_B)
+
+    @property
+    def samples(self) -> int:
+        """Number of lines over all batches."""
+        return len(self.order_M)
+
+    @property
+    def padding_waste(self) -> float:
+        """Share of the columns of all batches that are padding."""
+        padded_px = int(np.diff(self.batch_offsets_B1) @ self.padded_B)
+        return 1 - self.line_px / padded_px if padded_px else 0.0
+
+    def batch(self, b: int) -> npt.NDArray[np.int64]:
+        """Positions of the lines of batch b, 0 <= b < len(plan)."""
+        if not 0 <= b < len(self):
+            raise IndexError(f"batch {b} of a plan of {len(self)}")
+        return self.order_M[self.batch_offsets_B1[b] : self.batch_offsets_B1[b + 1]]
+
+
+def plan_epoch(widths_N: npt.NDArray[np.int32], config: PlanConfig, epoch: int) -> EpochPlan:
+    """Plan one epoch: over all ranks every sample stands in exactly one batch.
+
+    Args:
+        widths_N: int32, true widths of the split's lines in px.
+        config: how to cut it.
+        epoch: number of the epoch, at least 0.
+
+    Returns:
+        The share of `config.rank`; empty only where the split is.
+
+    Raises:
+        ConfigError: a negative epoch, or too few samples to give every rank the same number of batches.
+    """
+    if epoch < 0:
+        raise ConfigError(f"epoch is {epoch}; epochs count from 0.")
+    widths_M = np.asarray(widths_N[: config.max_samples], np.int64)
+    order_M = _order(widths_M, config, epoch)
+    offsets_B1 = _equal_counts(_cut(widths_M[order_M], config), config.world)
+    steps = (len(offsets_B1) - 1) // config.world
+    step_S = np.arange(steps)
+    if config.shuffle and config.bucket:
+        step_S = np.argsort(_words(config, "step", epoch, steps), kind="stable")
+    mine_B = step_S * config.world + config.rank
+    sizes_B = np.diff(offsets_B1)[mine_B]
+    ends_B = np.cumsum(sizes_B)
+    own_B1 = np.concatenate([np.zeros(1, np.int64), ends_B])
+    from_M = np.repeat(offsets_B1[mine_B] - own_B1[:-1], sizes_B) + np.arange(own_B1[-1])
+    own_M = order_M[from_M]
+    own_widths_M = widths_M[own_M]
+    widest_B = np.maximum.reduceat(own_widths_M, own_B1[:-1]) if steps else np.zeros(0, np.int64)
+    return EpochPlan(own_M, own_B1, _multiple(widest_B, config.align_px), int(own_widths_M.sum()))
+
+
+def _multiple(value: npt.NDArray[np.int64], of: int) -> npt.NDArray[np.int64]:
+    return -(-value // of) * of
+
+
+def _words(config: PlanConfig, what: str, epoch: int, count: int) -> npt.NDArray[np.uint32]:
+    """Draw one uniform word for each of `count` things: a stream of the epoch's own, four words a Philox block."""
+    address_1 = np.array([epoch], np.uint64)
+    return chance.draws(chance.key(config.seed, config.split, f"load {what}"), address_1, max(count, 1))[0, :count]
+
+
+def _order(widths_M: npt.NDArray[np.int64], config: PlanConfig, epoch: int) -> npt.NDArray[np.int64]:
+    """Positions in the order in which batches are cut off them: wide buckets first, at random within a bucket."""
+    rank_M = np.zeros(len(widths_M), np.uint64)
+    if config.shuffle:
+        rank_M |= _words(config, "order", epoch, len(widths_M))
+    if config.bucket:
+        bucket_M = -(-widths_M // (BUCKET_PX if config.shuffle else 1))
+        rank_M |= (bucket_M.max(initial=0) - bucket_M).astype(np.uint64) << np.uint64(32)
+    return np.argsort(rank_M, kind="stable").astype(np.int64)
+
+
+def _cut(width_M: npt.NDArray[np.int64], config: PlanConfig) -> npt.NDArray[np.int64]:
+    """Offsets of batches in lines as ordered; with a budget their buckets' widths descend."""
+    most = config.batch_size or len(width_M)
+    if config.width_budget_px is None:
+        return np.append(np.arange(0, len(width_M), most), len(width_M)).astype(np.int64)
+    # No line after the first of a batch lies in a wider bucket, so the first one's bucket bounds the batch's width.
+    bound_M = _multiple(_multiple(width_M, BUCKET_PX if config.shuffle else 1), config.align_px)
+    fits = np.clip(config.width_budget_px // np.maximum(bound_M, 1), 1, most)
+    offsets = [0]
+    while offsets[-1] < len(width_M):
+        offsets.append(min(offsets[-1] + int(fits[offsets[-1]]), len(width_M)))
+    return np.array(offsets, np.int64)
+
+
+def _equal_counts(offsets_B1: npt.NDArray[np.int64], world: int) -> npt.NDArray[np.int64]:
+    """Halve the largest batches until every rank gets as many."""
+    batches = len(offsets_B1) - 1
+    missing = -batches % world
+    if batches + missing > offsets_B1[-1]:
+        raise ConfigError(
+            f"{offsets_B1[-1]} samples in {batches} batches can't be dealt to {world} ranks in equal numbers. "
+            "Use fewer ranks, larger batches, or max_samples."
+        )
+    for _ in range(missing):
+        largest = int(np.diff(offsets_B1).argmax())
+        middle = (offsets_B1[largest] + offsets_B1[largest + 1]) // 2
+        offsets_B1 = np.insert(offsets_B1, largest + 1, middle)
+    return offsets_B1
