@@ -50,13 +50,12 @@ def eval_lines() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def labels(eval_lines: ModuleType) -> list[str]:
-    """Labels of all four sets, and the raw texts they were made from."""
+    """Labels of all four sets."""
     found: list[str] = []
     for folder in sorted(path for path in SETS.iterdir() if path.is_dir()):
-        for name, first in (("labels.tsv", 0), ("meta.tsv", 1)):
-            rows = (folder / name).read_text(encoding="utf-8").splitlines()[first:]
-            found += [row.split("\t")[-1] for row in rows]
-    assert len(found) > 1000
+        rows = (folder / "labels.tsv").read_text(encoding="utf-8").splitlines()
+        found += [row.split("\t")[1] for row in rows]
+    assert len(found) > 500
     return found
 
 
@@ -82,7 +81,7 @@ def test_the_comparable_view_is_khnormal_between_our_two_steps(text: str) -> Non
     assert comparable(text) == khnormal()(text)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.03, 0.3])
+@pytest.mark.parametrize("share", [0.0, 0.1])
 def test_views_and_edits_are_those_of_the_shared_measure(
     eval_lines: ModuleType, labels: list[str], share: float
 ) -> None:
