@@ -39,3 +39,7 @@ class DatasetError(KhmerOcrError):
 
 class WorkerError(KhmerOcrError):
     """A worker process died and replacing it did not help."""
+
+
+class ModelError(KhmerOcrError):
+    """A model or a checkpoint is missing, damaged, hostile, or of another shape or charset."""

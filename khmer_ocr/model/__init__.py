@@ -1,0 +1,1 @@
+"""The reader: image to text, by attention over frames that CTC has aligned."""

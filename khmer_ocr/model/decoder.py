@@ -1,0 +1,197 @@
+"""Decoders: texts from frames, one token after the other.
+
+Both kinds have the same two doors: `forward` for a whole text at once, and `start` with `step` for one token at a time.
+Letters: B lines, T frames, L tokens, D width, V token ids, E width of an embedding.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from khmer_ocr.model.attention import Attention, FeedForward, rotate
+from khmer_ocr.model.masks import inside
+from khmer_ocr.model.presets import ModelConfig
+
+
+@dataclass
+class Memory:
+    """What the encoder hands on.
+
+    Attributes:
+        frames_BTD: frames; those beyond a line's count mean nothing.
+        frame_count_B: int64.
+    """
+
+    frames_BTD: Tensor
+    frame_count_B: Tensor
+
+    def rows(self, choice: Tensor) -> "Memory":
+        """Lines by number, which may repeat."""
+        return Memory(self.frames_BTD[choice], self.frame_count_B[choice])
+
+
+@dataclass
+class State:
+    """A decoder in the middle of its texts: what it keeps of the frames, and of the tokens so far."""
+
+    memory: Memory
+    length: int = 0
+    kept: list[Any] = field(default_factory=list)
+
+    def rows(self, choice: Tensor) -> "State":
+        """States by number, which may repeat: how a beam follows its best."""
+        return State(self.memory.rows(choice), self.length, [_pick(each, choice) for each in self.kept])
+
+
+def _pick(kept: Any, choice: Tensor) -> Any:
+    if isinstance(kept, tuple):
+        return tuple(_pick(each, choice) for each in kept)
+    return kept[choice]
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, attention to the frames, a feed-forward layer; each after a norm, beside the identity."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.past_norm, self.frame_norm, self.forward_norm = (nn.LayerNorm(width) for _ in range(3))
+        self.past = Attention(width, config.heads, config.dropout)
+        self.frames = Attention(width, config.heads, config.dropout)
+        self.feed_forward = FeedForward(width, config.expansion, config.dropout)
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        x_BLD: Tensor,
+        past: tuple[Tensor, Tensor] | None,
+        frames: tuple[Tensor, Tensor],
+        inside_B11T: Tensor,
+        weights: list[Tensor] | None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Go on by L tokens; `past` are keys and values of those before, and come back with these added."""
+        y, first = self.past_norm(x_BLD), 0 if past is None else past[0].shape[2]
+        query = rotate(self.past.split(self.past.query(y)), first)
+        key, value = self.past.keys_values(y)
+        key = rotate(key, first)
+        if past is not None:
+            key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
+        x = x_BLD + self.drop(self.past.attend(query, key, value, None, causal=past is None))
+        query = self.frames.split(self.frames.query(self.frame_norm(x)))
+        if weights is not None:
+            agreement = query @ frames[0].transpose(2, 3) / math.sqrt(query.shape[-1])
+            weights.append(agreement.masked_fill(~inside_B11T, -math.inf).softmax(-1).mean(1))
+        x = x + self.drop(self.frames.attend(query, *frames, inside_B11T))
+        return x + self.drop(self.feed_forward(self.forward_norm(x))), (key, value)
+
+
+class TransformerDecoder(nn.Module):
+    """Layers of attention; the embedding of tokens is also what their scores are read off with."""
+
+    def __init__(self, config: ModelConfig, vocabulary: int) -> None:
+        super().__init__()
+        width = config.width
+        self.embedding = nn.Embedding(vocabulary, width)
+        nn.init.normal_(self.embedding.weight, std=width**-0.5)
+        self.scale = math.sqrt(width)
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+        self.norm, self.bias = nn.LayerNorm(width), nn.Parameter(torch.zeros(vocabulary))
+        self.drop = nn.Dropout(config.dropout)
+
+    def _frames(self, memory: Memory) -> list[tuple[Tensor, Tensor]]:
+        # Frames know where they stand through these waves, so that a query can move on by distance.
+        frames = memory.frames_BTD + waves(memory.frames_BTD.shape[1], memory.frames_BTD)
+        return [layer.frames.keys_values(frames) for layer in self.layers]  # type: ignore[operator, union-attr]
+
+    def _run(
+        self, tokens_BL: Tensor, first: int, pasts: list[Any], frames: list[Any], inside_BT: Tensor, weights: Any
+    ) -> tuple[Tensor, list[Any]]:
+        x = self.embedding(tokens_BL) * self.scale
+        x = self.drop(x + waves(first + x.shape[1], x)[first:])
+        now = []
+        for at, layer in enumerate(self.layers):
+            last = weights if at == len(self.layers) - 1 else None
+            x, past = layer(x, pasts[at], frames[at], inside_BT[:, None, None], last)
+            now.append(past)
+        return F.linear(self.norm(x), self.embedding.weight, self.bias), now
+
+    def forward(self, memory: Memory, tokens_BL: Tensor, weights: list[Tensor] | None = None) -> Tensor:
+        """Score every next token of texts that are known.
+
+        Args:
+            memory: encoded lines.
+            tokens_BL: int64 ids, `<sos>` first.
+            weights: gets where the last layer looked, (B, L, T).
+
+        Returns:
+            Scores (B, L, V): [:, i] is for the token after tokens 0 to i.
+        """
+        inside_BT = inside(memory.frame_count_B, memory.frames_BTD.shape[1])
+        pasts = [None] * len(self.layers)
+        return self._run(tokens_BL, 0, pasts, self._frames(memory), inside_BT, weights)[0]
+
+    def start(self, memory: Memory) -> State:
+        """Begin texts of encoded lines."""
+        return State(memory, 0, [(None, *frames) for frames in self._frames(memory)])
+
+    def step(self, state: State, token_B: Tensor) -> tuple[Tensor, State]:
+        """Read one token more; scores (B, V) of the next, and the state then."""
+        inside_BT = inside(state.memory.frame_count_B, state.memory.frames_BTD.shape[1])
+        pasts, frames = [kept[0] for kept in state.kept], [kept[1:] for kept in state.kept]
+        scores, now = self._run(token_B[:, None], state.length, pasts, frames, inside_BT, None)
+        return scores[:, 0], State(state.memory, state.length + 1, [(a, *b) for a, b in zip(now, frames, strict=True)])
+
+
+class GruDecoder(nn.Module):
+    """A GRU cell that looks at the frames by additive attention (Bahdanau et al., 2015) before each token."""
+
+    def __init__(self, config: ModelConfig, vocabulary: int) -> None:
+        super().__init__()
+        width, embedding = config.width, config.embedding
+        self.embedding = nn.Embedding(vocabulary, embedding)
+        self.of_frame, self.of_state = nn.Linear(width, width), nn.Linear(width, width, bias=False)
+        self.agreement = nn.Linear(width, 1, bias=False)
+        self.cell = nn.GRUCell(embedding + width, width)
+        self.out = nn.Linear(2 * width + embedding, vocabulary)
+        self.drop = nn.Dropout(config.dropout)
+
+    def start(self, memory: Memory) -> State:
+        """Begin texts of encoded lines."""
+        frames = memory.frames_BTD
+        return State(memory, 0, [(frames.new_zeros(len(frames), frames.shape[2]), self.of_frame(frames))])
+
+    def step(self, state: State, token_B: Tensor, weights: list[Tensor] | None = None) -> tuple[Tensor, State]:
+        """Read one token more; scores (B, V) of the next, and the state then."""
+        (hidden_BD, of_frame_BTD), memory = state.kept[0], state.memory
+        energy_BT = self.agreement(torch.tanh(of_frame_BTD + self.of_state(hidden_BD)[:, None])).squeeze(2)
+        beyond_BT = ~inside(memory.frame_count_B, energy_BT.shape[1])
+        weight_BT = energy_BT.masked_fill(beyond_BT, -math.inf).softmax(1)
+        if weights is not None:
+            weights.append(weight_BT)
+        context_BD = (weight_BT[:, None] @ memory.frames_BTD).squeeze(1)
+        token_BE = self.drop(self.embedding(token_B))
+        hidden_BD = self.cell(torch.cat([token_BE, context_BD], 1), hidden_BD)
+        scores = self.out(self.drop(torch.cat([hidden_BD, context_BD, token_BE], 1)))
+        return scores, State(memory, state.length + 1, [(hidden_BD, of_frame_BTD)])
+
+    def forward(self, memory: Memory, tokens_BL: Tensor, weights: list[Tensor] | None = None) -> Tensor:
+        """Score every next token of texts that are known; see `TransformerDecoder.forward`."""
+        state, all_scores, looks = self.start(memory), [], ([] if weights is not None else None)
+        for token_B in tokens_BL.unbind(1):
+            scores, state = self.step(state, token_B, looks)
+            all_scores.append(scores)
+        if weights is not None and looks:
+            weights.append(torch.stack(looks, 1))
+        return torch.stack(all_scores, 1)
+
+
+def waves(length: int, like_D: Tensor) -> Tensor:
+    """Sines and cosines of positions 0 to length - 1 (Vaswani et al., 2017), (length, D) of the dtype of `like_D`."""
+    width = like_D.shape[-1]
+    place = torch.arange(length, device=like_D.device, dtype=torch.float32)[:, None]
+    rate = 10000.0 ** (-torch.arange(0, width, 2, device=like_D.device, dtype=torch.float32) / width)
+    return torch.cat([(place * rate).sin(), (place * rate).cos()], 1).to(like_D.dtype)

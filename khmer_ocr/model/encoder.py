@@ -1,0 +1,137 @@
+"""Lines to frames: convolutions down to one frame per 4 px, then layers in which frames look at each other.
+
+Letters: B lines, C channels, H rows, W columns, T frames, D width of a frame.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from khmer_ocr.model.attention import Attention, FeedForward, rotate
+from khmer_ocr.model.masks import column_masks, halved, inside
+from khmer_ocr.model.presets import ModelConfig
+
+FLAT = 0.05
+"""Deviation of grey (0..1) below which a line counts as empty and its contrast is not stretched further."""
+
+
+def standardised(images_B1HW: Tensor, width_B: Tensor, mask_B11W: Tensor) -> Tensor:
+    """Ink positive, each line with mean 0 and deviation 1 over its own pixels, and 0 beyond its width.
+
+    Faded toner and grey paper thereby look like any other line.
+
+    Args:
+        images_B1HW: float32 in 0..1, paper 1.
+        width_B: int64 widths in px.
+        mask_B11W: 1 inside lines, 0 beyond.
+    """
+    ink = (1 - images_B1HW) * mask_B11W
+    count_B = (width_B * images_B1HW.shape[2]).to(ink.dtype).view(-1, 1, 1, 1)
+    mean = ink.sum((1, 2, 3), keepdim=True) / count_B
+    centred = (ink - mean) * mask_B11W
+    deviation = (centred.square().sum((1, 2, 3), keepdim=True) / count_B).sqrt()
+    return centred / (deviation + FLAT)
+
+
+class ConvNorm(nn.Module):
+    """Convolution and batch normalisation, ReLU if asked for; zero beyond the lines."""
+
+    def __init__(self, ins: int, outs: int, stride: tuple[int, int] = (1, 1), relu: bool = True) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(ins, outs, 3, stride, 1, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(outs)
+        self.relu = relu
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Channels (B, C, H, W), and a mask of the columns that come out."""
+        x = self.norm(self.conv(x))
+        return (F.relu(x) if self.relu else x) * mask.to(x.dtype)
+
+    def fold(self) -> None:
+        """Take the normalisation into the convolution: the same function, faster; not for training."""
+        if isinstance(self.norm, nn.BatchNorm2d):
+            self.conv = nn.utils.fusion.fuse_conv_bn_eval(self.conv.eval(), self.norm.eval())
+            self.norm = nn.Identity()
+
+
+class Residual(nn.Module):
+    """Two convolutions beside the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = ConvNorm(channels, channels), ConvNorm(channels, channels, relu=False)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Channels (B, C, H, W), and a mask of their columns."""
+        return F.relu(x + self.second(self.first(x, mask), mask))
+
+
+class FrameLayer(nn.Module):
+    """A convolution over neighbouring frames, self-attention, a feed-forward layer, each beside the identity."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.near = nn.Conv1d(width, width, config.kernel, padding=config.kernel // 2, groups=width)
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = Attention(width, config.heads, config.dropout)
+        self.forward_norm = nn.LayerNorm(width)
+        self.feed_forward = FeedForward(width, config.expansion, config.dropout)
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(self, x_BTD: Tensor, inside_BT: Tensor) -> Tensor:
+        """Frames, and which of them belong to their line."""
+        x = x_BTD + self.near((x_BTD * inside_BT[..., None]).transpose(1, 2)).transpose(1, 2)
+        y = self.attention_norm(x)
+        query = rotate(self.attention.split(self.attention.query(y)))
+        key, value = self.attention.keys_values(y)
+        x = x + self.drop(self.attention.attend(query, rotate(key), value, inside_BT[:, None, None]))
+        return x + self.drop(self.feed_forward(self.forward_norm(x)))  # type: ignore[no-any-return]
+
+
+class ConvEncoder(nn.Module):
+    """Convolutional stages with residual blocks, then `FrameLayer`s; no recurrence."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        strides = ((1, 1), (2, 2), (2, 2), (2, 1))
+        ins = (1, *config.channels[:-1])
+        self.stages = nn.ModuleList(
+            nn.ModuleList([ConvNorm(before, after, stride), *(Residual(after) for _ in range(count))])
+            for before, after, stride, count in zip(ins, config.channels, strides, config.blocks, strict=True)
+        )
+        rows = config.height_px // 8
+        self.project = nn.Linear(config.channels[-1] * rows, config.width)
+        self.layers = nn.ModuleList(FrameLayer(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+
+    def forward(self, images_B1HW: Tensor, width_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode lines.
+
+        Args:
+            images_B1HW: float32 in 0..1, paper 1, H as configured; what lies beyond a line's width does not matter.
+            width_B: int64 widths in px, at least 1.
+
+        Returns:
+            Frames (B, T, D) and how many of them each line has, int64 (B,); frames beyond that mean nothing.
+        """
+        full, half, quarter = column_masks(width_B, images_B1HW.shape[3], 2)
+        x = standardised(images_B1HW, width_B, full)
+        if not self.training:
+            # Twice as fast on CPUs; training chooses for itself.
+            x = x.contiguous(memory_format=torch.channels_last)
+        for stage, mask in zip(self.stages, (full, half, quarter, quarter), strict=True):
+            for block in stage:  # type: ignore[attr-defined]
+                x = block(x, mask)
+        frame_count_B = halved(halved(width_B))
+        x_BTD = self.project(x.permute(0, 3, 2, 1).flatten(2))
+        inside_BT = inside(frame_count_B, x_BTD.shape[1])
+        for layer in self.layers:
+            x_BTD = layer(x_BTD, inside_BT)
+        return self.norm(x_BTD), frame_count_B
+
+    def fold(self) -> None:
+        """Take every normalisation into its convolution."""
+        for module in self.modules():
+            if isinstance(module, ConvNorm):
+                module.fold()

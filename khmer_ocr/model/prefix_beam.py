@@ -1,0 +1,115 @@
+"""CTC's best texts by prefix beam search, in a compiled loop.
+
+Hannun et al., "First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent DNNs", 2014.
+Letters: S slots, V token ids, O symbols opened in a slot, N nodes of the tree of prefixes, K texts kept.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from khmer_ocr_kernels.jit import compiled
+
+_NONE = -1
+_NEVER = -1e30
+_PRUNED = -9.0
+"""Symbols less likely than this in a slot (log-probability) open no new prefix there,"""
+_OPENED = 7
+"""and of the others only so many of the likeliest."""
+
+
+@compiled
+def _add(a: float, b: float) -> float:
+    """log(exp(a) + exp(b))."""
+    low, high = min(a, b), max(a, b)
+    return high if low <= _NEVER else high + np.log1p(np.exp(low - high))
+
+
+@compiled
+def _search(
+    log_prob_SV: npt.NDArray[np.float32], likely_SO: npt.NDArray[np.int64], beam: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float64]]:
+    """Tree of prefixes (parent, token) and the best nodes with their log-probabilities, best first."""
+    slots, opened = likely_SO.shape
+    room = 1 + slots * beam * opened
+    parent_N, token_N = np.full(room, _NONE, np.int32), np.zeros(room, np.int32)
+    child_N, sibling_N = np.full(room, _NONE, np.int32), np.full(room, _NONE, np.int32)
+    # Log-probability of a prefix that ends in a blank, or in its last symbol; the second row is of the next slot.
+    blank_2N, symbol_2N = np.full((2, room), _NEVER), np.full((2, room), _NEVER)
+    stamp_N = np.full(room, -1, np.int32)
+    nodes = 1
+    kept, count = np.zeros(beam, np.int32), 1
+    blank_2N[0, 0] = 0.0
+    reached = np.zeros(beam * (1 + opened), np.int32)
+    for s in range(slots):
+        now, then, found = s % 2, 1 - s % 2, 0
+        for k in range(count):
+            node = kept[k]
+            both = _add(blank_2N[now, node], symbol_2N[now, node])
+            last = token_N[node]
+            if stamp_N[node] != s:
+                stamp_N[node] = s
+                blank_2N[then, node], symbol_2N[then, node] = _NEVER, _NEVER
+                reached[found] = node
+                found += 1
+            blank_2N[then, node] = _add(blank_2N[then, node], both + log_prob_SV[s, 0])
+            if node:
+                stay = symbol_2N[now, node] + log_prob_SV[s, last]
+                symbol_2N[then, node] = _add(symbol_2N[then, node], stay)
+        for k in range(count):
+            node = kept[k]
+            both = _add(blank_2N[now, node], symbol_2N[now, node])
+            for token in likely_SO[s]:
+                if log_prob_SV[s, token] < _PRUNED:
+                    continue
+                gain = blank_2N[now, node] if node and token == token_N[node] else both
+                if gain <= _NEVER:
+                    continue
+                child = child_N[node]
+                while child != _NONE and token_N[child] != token:
+                    child = sibling_N[child]
+                if child == _NONE:
+                    child = nodes
+                    nodes += 1
+                    parent_N[child], token_N[child] = node, token
+                    sibling_N[child], child_N[node] = child_N[node], child
+                if stamp_N[child] != s:
+                    stamp_N[child] = s
+                    blank_2N[then, child], symbol_2N[then, child] = _NEVER, _NEVER
+                    reached[found] = child
+                    found += 1
+                symbol_2N[then, child] = _add(symbol_2N[then, child], gain + log_prob_SV[s, token])
+        total = np.empty(found)
+        for r in range(found):
+            total[r] = -_add(blank_2N[then, reached[r]], symbol_2N[then, reached[r]])
+        order = np.argsort(total, kind="mergesort")
+        count = min(beam, found)
+        for k in range(count):
+            kept[k] = reached[order[k]]
+    score = np.empty(count)
+    for k in range(count):
+        score[k] = _add(blank_2N[slots % 2, kept[k]], symbol_2N[slots % 2, kept[k]])
+    return parent_N[:nodes], token_N[:nodes], kept[:count].copy(), score
+
+
+def prefix_beam(log_prob_SV: npt.NDArray[np.float32], beam: int) -> list[tuple[list[int], float]]:
+    """Find the likeliest texts of one line.
+
+    Args:
+        log_prob_SV: float32 log-probabilities of its own slots, blank first.
+        beam: prefixes kept after every slot, at least 1.
+
+    Returns:
+        At most `beam` pairs of token ids and log-probability (a lower bound: pruned alignments lack), best first.
+    """
+    if not len(log_prob_SV):
+        return [([], 0.0)]
+    opened = min(_OPENED, log_prob_SV.shape[1] - 1)
+    likely_SO = 1 + np.argpartition(-log_prob_SV[:, 1:], opened - 1, axis=1)[:, :opened]
+    parent_N, token_N, kept_K, score_K = _search(np.ascontiguousarray(log_prob_SV), likely_SO, beam)
+    found = []
+    for node, score in zip(kept_K.tolist(), score_K.tolist(), strict=True):
+        ids = []
+        while node:
+            ids.append(int(token_N[node]))
+            node = int(parent_N[node])
+        found.append((ids[::-1], score))
+    return found

@@ -1,0 +1,159 @@
+"""Readers on disk: `model.safetensors` (half precision) and `model.json` (shape, characters, card) in one folder.
+
+Neither can run code. Checkpoints of training are read too, by torch's `weights_only` loader, which refuses pickles that
+would.
+"""
+
+import json
+import os
+import pickle
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from khmer_ocr.errors import ConfigError, ModelError
+from khmer_ocr.model.presets import ModelConfig
+from khmer_ocr.model.seq2seq import Reader
+from khmer_ocr.text.charset import Charset
+
+SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "compact"
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A reader ready to read.
+
+    Attributes:
+        model: in eval mode, its normalisation folded into its convolutions.
+        charset: what its token ids mean.
+        card: preset, how it was trained, where it fails.
+        source: where it came from.
+    """
+
+    model: Reader
+    charset: Charset
+    card: dict[str, Any]
+    source: Path
+
+
+def save_model(folder: str | Path, model: Reader, charset: Charset, card: dict[str, Any]) -> None:
+    """Write a reader's weights, shape, characters and card into a folder, each file atomically.
+
+    Args:
+        folder: made if it does not exist.
+        model: not folded.
+        charset: of the size the model was built for.
+        card: plain values that JSON can hold.
+
+    Raises:
+        OutputError, OSError: the folder cannot be written.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    state = {name: _half(value).contiguous().cpu() for name, value in model.state_dict().items()}
+    description = {
+        "format": FORMAT,
+        "model": asdict(model.config),
+        "characters": charset.characters,
+        "charset_fingerprint": charset.fingerprint,
+        "card": card,
+    }
+    temporary = target / f".{WEIGHTS}.{os.getpid()}.tmp"
+    try:
+        save_file(state, temporary)
+        temporary.replace(target / WEIGHTS)
+        temporary.write_text(json.dumps(description, ensure_ascii=True, indent=1) + "\n", encoding="utf-8")
+        temporary.replace(target / DESCRIPTION)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_model(path: str | Path | None = None, device: str | torch.device = "cpu") -> LoadedModel:
+    """Load a reader.
+
+    Args:
+        path: folder that `save_model` wrote, or a checkpoint of training (.pth); None takes the weights shipped.
+        device: where it will read.
+
+    Raises:
+        ModelError: nothing is there, it is damaged, of an unknown format, or it is a pickle that would run code.
+    """
+    source = SHIPPED if path is None else Path(path)
+    if source.is_file():
+        config, state, charset, card = _from_checkpoint(source)
+    else:
+        config, state, charset, card = _from_folder(source)
+    model = Reader(config, len(charset))
+    try:
+        model.load_state_dict({name: value.float() for name, value in state.items()})
+    except RuntimeError as fault:
+        raise ModelError(f"{source}: the weights do not fit the shape it names ({config.preset}): {fault}") from fault
+    return LoadedModel(model.to(device).fold(), charset, card, source)
+
+
+def build_config(values: Any, source: Path) -> ModelConfig:
+    """A shape as JSON or a checkpoint holds it; raises `ModelError` where it is none."""
+    try:
+        lists = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        return ModelConfig(**lists)
+    except (TypeError, AttributeError, ConfigError) as fault:
+        raise ModelError(f"{source} describes no model that this version can build: {fault}") from fault
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of training without running anything in it.
+
+    Raises:
+        ModelError: it is missing, damaged, no checkpoint of ours, or holds code.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as fault:
+        raise ModelError(f"{path} does not exist; wanted a checkpoint (.pth).") from fault
+    except pickle.UnpicklingError as fault:
+        raise ModelError(
+            f"{path} is refused: it holds more than tensors and plain values, and loading it could run code. "
+            "Use a checkpoint that khmer-ocr train wrote."
+        ) from fault
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as fault:
+        raise ModelError(f"{path} cannot be read as a checkpoint, it is damaged or no checkpoint: {fault}") from fault
+    if not isinstance(content, dict) or not {"model_config", "model", "characters"} <= content.keys():
+        raise ModelError(f"{path} is no checkpoint of khmer-ocr train: model_config, model or characters lack.")
+    return content
+
+
+def _from_checkpoint(source: Path) -> tuple[ModelConfig, dict[str, torch.Tensor], Charset, dict[str, Any]]:
+    content = read_checkpoint(source)
+    state = content.get("ema") or content["model"]
+    return build_config(content["model_config"], source), state, Charset(tuple(content["characters"])), {}
+
+
+def _from_folder(source: Path) -> tuple[ModelConfig, dict[str, torch.Tensor], Charset, dict[str, Any]]:
+    weights, description = source / WEIGHTS, source / DESCRIPTION
+    try:
+        document = json.loads(description.read_text(encoding="utf-8"))
+        state = load_file(weights)
+    except FileNotFoundError as fault:
+        raise ModelError(
+            f"{source} holds no model: {WEIGHTS} and {DESCRIPTION} are wanted there. Train one with khmer-ocr train, "
+            "or leave --model out for the weights that come with the package."
+        ) from fault
+    except (SafetensorError, ValueError, OSError) as fault:
+        raise ModelError(f"{source} holds a damaged model ({fault}). Restore it from where it came.") from fault
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ModelError(f"{description} is of an unknown format; this version reads format {FORMAT}.")
+    charset = Charset(tuple(document.get("characters", ())))
+    if charset.fingerprint != document.get("charset_fingerprint"):
+        raise ModelError(f"{description}: the characters are not those the weights were trained for. Restore the file.")
+    return build_config(document.get("model"), source), state, charset, document.get("card", {})
+
+
+def _half(value: torch.Tensor) -> torch.Tensor:
+    """Weights and embeddings in 16 bits, which no reading has been seen to notice; the rest as it is."""
+    return value.half() if value.is_floating_point() and value.dim() > 1 else value
