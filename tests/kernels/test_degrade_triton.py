@@ -1,5 +1,6 @@
 """The Triton `degrade`: bit for bit the reference in the interpreter and on a device; compiles for devices absent."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def assert_like_the_reference(results):
 
 
 def assert_draws_are_philox(folder, device, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
     keys = np.array([[0, 0], [0xFFFFFFFF, 0xFFFFFFFF], [0xA4093822, 0x299F31D0], [1, 2]], np.uint32)
     firsts = (0, 1, 64, 2**27 - 32)  # up to lines of 2**31 pixels
     results = run_on_tensors(PROBE, [(keys.view(np.int32), first) for first in firsts], folder, device)
