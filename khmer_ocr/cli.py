@@ -23,6 +23,7 @@ def corpus(
     seed: int = 42,
     sample: bool = False,
     synthesize: int = 0,
+    recombine: int = 0,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> None:
@@ -36,6 +37,7 @@ def corpus(
         seed: Decides which document goes to which split.
         sample: Add the bundled sample corpus.
         synthesize: Add this many lines of generated syllables, which cover rare letters and stacks.
+        recombine: Add this many training lines made of pieces of the training split's real lines.
         overwrite: Replace another corpus in the output folder.
         quiet: No progress bar.
     """
@@ -49,6 +51,7 @@ def corpus(
         seed=seed,
         sample=sample,
         synthesize=synthesize,
+        recombine=recombine,
         overwrite=overwrite,
     )
     print(process_corpus(settings, progress=not quiet))

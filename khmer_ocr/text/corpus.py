@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from khmer_ocr.text.corpus_files import (
     sole_run,
 )
 from khmer_ocr.text.normalize import NORMALIZER_VERSION
+from khmer_ocr.text.pool import make_pool
 from khmer_ocr.text.readers import find_inputs, foreign_files, read_documents, text_documents
+from khmer_ocr.text.recombine import SHARES, recombine_lines
 from khmer_ocr.text.sieve import Sieve, SieveCounts
 from khmer_ocr.text.synthesize import coverage, synthesize_lines
 
@@ -45,6 +48,8 @@ class CorpusConfig:
     """Add the bundled sample corpus."""
     synthesize: int = 0
     """Add this many lines of generated syllables."""
+    recombine: int = 0
+    """Add this many lines to the training split, made of pieces of its own real lines."""
     overwrite: bool = False
     """Replace another corpus in the output folder."""
 
@@ -57,6 +62,10 @@ class CorpusConfig:
             raise ConfigError(f"max_chars is {self.max_chars}, below min_chars {self.min_chars}; raise max_chars.")
         if self.synthesize < 0:
             raise ConfigError(f"synthesize is {self.synthesize}; 0 (none) or a number of lines is wanted.")
+        if self.recombine < 0:
+            raise ConfigError(f"recombine is {self.recombine}; 0 (none) or a number of lines is wanted.")
+        if self.recombine and not self.input and not self.sample:
+            raise ConfigError("recombine takes pieces of real lines: give --input PATH... or --sample with it.")
 
 
 @dataclass(frozen=True)
@@ -191,14 +200,35 @@ def _sift(config: CorpusConfig, files: list[Path], progress: bool, *, by_line: b
         if config.sample:
             for text in text_documents(_sample_text().splitlines()):
                 sieve.add_document(text)
+        sieve.flush()
+        real_lines = writer.lines["train"]
         if config.synthesize:
             for line in tqdm(_synthesized(config), total=config.synthesize, unit="line", disable=not progress):
                 sieve.add_line(line)
         sieve.flush()
+        if config.recombine and real_lines:
+            _recombine(config, sieve, writer, real_lines, progress)
     except BaseException:
         writer.discard()
         raise
     return writer, sieve.counts
+
+
+def _recombine(config: CorpusConfig, sieve: Sieve, writer: SplitWriter, real_lines: int, progress: bool) -> None:
+    """Add lines made of the first `real_lines` of the training split, none a near-copy of a line of another split."""
+    pool = make_pool(islice(writer.written("train"), real_lines))
+    blocks = recombine_lines(
+        pool,
+        config.recombine,
+        seed=config.seed,
+        min_chars=config.min_chars,
+        max_chars=config.max_chars,
+        refuse=lambda lines: sieve.stand_elsewhere(lines, "train"),
+    )
+    with tqdm(total=config.recombine, unit="line", disable=not progress) as bar:
+        for lines in blocks:
+            writer.write("train", lines)
+            bar.update(len(lines))
 
 
 def _feed_files(sieve: Sieve, writer: SplitWriter, files: list[Path], progress: bool) -> None:
@@ -241,6 +271,8 @@ def _statistics(
     if config.synthesize:
         # Generated anew rather than kept: the lines are a pure function of the seed.
         stats["synthesized"] = asdict(coverage(_synthesized(config)))
+    if config.recombine:
+        stats["recombined"] = {"lines": config.recombine, "shares_percent": SHARES}
     return stats
 
 

@@ -184,6 +184,13 @@ class SplitWriter:
         self.characters.update(text)
         self.lengths.update(map(len, lines))
 
+    def written(self, split: str) -> Iterator[str]:
+        """Read back the lines of a split so far."""
+        self._files[split].flush()
+        with _temporary(self.folder / f"{split}.txt").open("rb") as file:
+            for line in file:
+                yield line.decode().removesuffix("\n")
+
     def report(self) -> dict[str, SplitReport]:
         """Tell what each split holds so far."""
         return {

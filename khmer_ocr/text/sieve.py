@@ -7,6 +7,7 @@ near-copy stands in two splits, and a second run over the output drops nothing. 
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -129,6 +130,20 @@ class Sieve:
         for line in cut(text, self._max_chars, self._min_chars):
             if self._keeps(line):
                 self._add(line)
+
+    def stand_elsewhere(self, lines: Sequence[str], split: str) -> list[bool]:
+        """Tell which lines are near-copies of lines that another split holds.
+
+        Args:
+            lines: normalised lines.
+            split: the split they are meant for.
+
+        Returns:
+            One answer a line; lines that wait for `flush` are not looked at.
+        """
+        hashes = [xxhash.xxh3_64_intdigest(near_copy_key(line).encode()) for line in lines]
+        home_N = self._near.look_up(np.array(hashes, np.uint64))
+        return [home >= 0 and home != SPLITS.index(split) for home in home_N.tolist()]
 
     def flush(self) -> None:
         """Write what waits; call it once at the end."""

@@ -110,7 +110,7 @@ def test_scripts_are_doors_to_the_same_commands(made: Path, tmp_path: Path) -> N
 
 
 KNOWN_FLAGS = {
-    "corpus": "--input --output-dir --min-chars --max-chars --seed --sample --synthesize --overwrite --quiet",
+    "corpus": "--input --output-dir --min-chars --max-chars --seed --sample --synthesize --recombine --overwrite --quiet",
     "generate": "--corpus-dir --output-dir --fonts --splits --max-lines --seed --workers --shard --format "
     "--image-height --crop --no-augment --recipe --strength --device --overwrite --system-fonts --config --stats "
     "--log-level --quiet",

@@ -170,7 +170,7 @@ def test_statistics_tell_what_was_written(tmp_path: Path) -> None:
     assert counts == sorted(counts, reverse=True)
     assert found["normalizer_version"] == NORMALIZER_VERSION
     assert found["inputs"] == [{"name": "a.txt", "size_bytes": source.stat().st_size}]
-    assert found["config"] == {"min_chars": 1, "max_chars": 90, "seed": 7, "sample": False, "synthesize": 0}
+    assert found["config"] == {"min_chars": 1, "max_chars": 90, "seed": 7, "sample": False, "synthesize": 0, "recombine": 0}
     assert found["documents"] == dict(report.documents) == {"kept": 61, "read": 61}
 
 
@@ -321,6 +321,8 @@ def test_khmer_texts_are_told_by_their_letters(text: str, khmer: bool) -> None:
         ({"sample": True, "min_chars": 0}, "min_chars is 0"),
         ({"sample": True, "min_chars": 9, "max_chars": 8}, "below min_chars 9"),
         ({"synthesize": -1}, "synthesize is -1"),
+        ({"sample": True, "recombine": -1}, "recombine is -1"),
+        ({"synthesize": 9, "recombine": 9}, "give --input"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, int], words: str) -> None:
