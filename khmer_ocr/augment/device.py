@@ -7,7 +7,8 @@ from khmer_ocr.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda"]
 DEVICES = ("auto", "cpu", "cuda")
-_DRIVER = Path("/proc/driver/nvidia/version")
+_DRIVERS = tuple(map(Path, ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")))
+"""Where Linux shows NVIDIA's driver, where a container does that hides the first, and where Windows' Linux does."""
 
 
 def pick_device(asked: Device) -> Literal["cpu", "cuda"]:
@@ -21,7 +22,8 @@ def pick_device(asked: Device) -> Literal["cpu", "cuda"]:
     """
     if asked not in DEVICES:
         raise ConfigError(f"device is {asked!r}; wanted one of {', '.join(DEVICES)}")
-    if asked == "cpu" or (asked == "auto" and not _DRIVER.exists()):  # torch takes seconds to import: only if it pays
+    # torch takes seconds to import: only if it pays.
+    if asked == "cpu" or (asked == "auto" and not any(driver.exists() for driver in _DRIVERS)):
         return "cpu"
     try:
         import torch
