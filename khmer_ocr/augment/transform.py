@@ -18,6 +18,7 @@ from khmer_ocr.augment.recipe import Recipe, Wear
 from khmer_ocr.augment.wear import Wearer
 from khmer_ocr.dataset import layout
 from khmer_ocr.errors import ConfigError
+from khmer_ocr.transfer import upload
 
 STEM_PX, STEM_HEIGHT_PX = 1.4, 32
 """Stems of unknown faces, in px at a height in px. Lines of the sample corpus, drawn at 32 px in the 72 faces that the
@@ -110,8 +111,7 @@ class BatchWear:
     ) -> tuple[Tensor, npt.NDArray[np.int32]]:
         """Padded lines to ragged ones, worn where they lie, and back."""
         height, on_host = grey_BHW.shape[1], not grey_BHW.is_cuda
-        lines = zip(grey_BHW, width_B.tolist(), strict=True)
-        tensor_N = torch.cat([line_HW[:, :width].reshape(-1) for line_HW, width in lines])
+        tensor_N = _ragged(grey_BHW, width_B)
         pixels_N: Any = tensor_N.numpy() if on_host else tensor_N
         pixels_N, offsets_B1, width_B = self._wearer.apply(
             pixels_N, line_offsets(width_B, height), width_B, height, wear
@@ -120,10 +120,18 @@ class BatchWear:
         if on_host:
             padded = pad_normalize(pixels_N, offsets_B1, width_B, height, columns, table_256.numpy())
             return torch.from_numpy(padded), width_B
-        begins, wide, table_256 = (
-            host.to(grey_BHW.device) for host in (torch.from_numpy(offsets_B1), torch.from_numpy(width_B), table_256)
-        )
-        return pad_normalize(pixels_N, begins, wide, height, columns, table_256), width_B
+        begins, wide = (upload(array, grey_BHW.device) for array in (offsets_B1, width_B))
+        return pad_normalize(pixels_N, begins, wide, height, columns, table_256.to(grey_BHW.device)), width_B
+
+
+def _ragged(grey_BHW: Tensor, width_B: npt.NDArray[np.int32]) -> Tensor:
+    """Lines without their padding, one after another."""
+    if not grey_BHW.is_cuda:
+        lines = zip(grey_BHW, width_B.tolist(), strict=True)
+        return torch.cat([line_HW[:, :width].reshape(-1) for line_HW, width in lines])
+    # In one go: copies of single lines would take longer to ask for than to make.
+    inside_BW = torch.arange(grey_BHW.shape[2], device=grey_BHW.device) < upload(width_B, grey_BHW.device)[:, None]
+    return grey_BHW[inside_BW[:, None].expand_as(grey_BHW)]
 
 
 def _check_batch(
