@@ -15,7 +15,7 @@ from khmer_ocr import chance
 from khmer_ocr.errors import ConfigError
 
 BUCKET_PX = 16
-"""Lines are mixed at random within so many px of width: finer buckets save no padding but keep the same lines together."""
+"""Lines mix at random within so many px of width: finer buckets save little padding and mix lines less."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ class PlanConfig:
         if self.batch_size is None and self.width_budget_px is None:
             raise ConfigError("neither batch_size nor width_budget_px is given; a batch needs one of them.")
         if self.width_budget_px is not None and not self.bucket:
-            raise ConfigError("width_budget_px cuts batches of lines of like widths; leave bucket on, or give batch_size.")
+            raise ConfigError(
+                "width_budget_px cuts batches of lines of like widths; leave bucket on, or give batch_size."
+            )
         if not 0 <= self.rank < self.world:
             raise ConfigError(f"rank is {self.rank} of world {self.world}; ranks count from 0 to world - 1.")
         if self.align_px < 1:

@@ -1,0 +1,227 @@
+"""A split's decoded pixels in one memory-mapped file: the fast path for training.
+
+```
+{root}/{split}/packed-{key}.lines    4096 bytes: JSON header | pixels, each line at a multiple of 8 bytes |
+                                     int64 begin of each line | uint64 sum of each line | JSON of lines left out
+```
+The key is a hash of everything the metadata record (pixel hashes, sizes, names, texts), so a tree that was made anew
+never meets an old cache. Opening checks the header, all sizes and the tables; a line's pixels are checked against its
+sum when they are first used.
+
+Letters: N lines of the split, L lines asked for, B lines of a batch, H rows, X columns.
+"""
+
+import json
+import mmap
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from khmer_ocr.dataset import images, layout
+from khmer_ocr.dataset.index import SplitIndex
+from khmer_ocr.errors import DatasetError
+from khmer_ocr.load.gather import WORD_BYTES, copy_lines, line_sums, look_up_lines
+
+VERSION = 1
+PAPER = 255
+HEADER_BYTES = 4096
+NAME, SUFFIX = "packed-", ".lines"
+
+
+def tree_key(index: SplitIndex) -> str:
+    """Hash what is recorded of a split: 32 hexadecimal digits.
+
+    Sizes, names, texts and pixel hashes; where these are not recorded, the size and time of change of every file.
+    """
+    state = xxhash.xxh3_128()
+    for column in (index.widths, index.heights, index.texts.offsets, index.texts.blob, index.filenames.blob):
+        state.update(column.data)
+    if index.pixel_hashes is not None:
+        state.update(index.pixel_hashes.data)
+        return state.hexdigest()
+    files = index.shards or (index.filename(i) for i in range(len(index)))
+    for name in files:
+        path = index.shard_path(name) if index.shards else layout.image_file(index.root, index.split, name)
+        with suppress(FileNotFoundError):  # a file that is missing is named when it is read
+            stat = path.stat()
+            state.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return state.hexdigest()
+
+
+def cache_file(index: SplitIndex, key: str) -> Path:
+    """Where the cache of a split with this key lies."""
+    return index.root / index.split / f"{NAME}{key}{SUFFIX}"
+
+
+def line_begins(widths_N: npt.NDArray[np.integer[Any]], height_px: int) -> npt.NDArray[np.int64]:
+    """Where lines of these widths begin in the pixels, and where the last one ends: int64 (N + 1,)."""
+    words_N = -(-widths_N.astype(np.int64) * height_px // WORD_BYTES)
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(words_N * WORD_BYTES)])
+
+
+def _read(path: Path, key: str, count: int) -> tuple[dict[str, Any], npt.NDArray[np.uint64], dict[int, str]]:
+    """Header, tables (2, N) and faults of a cache file, checked."""
+    with images.open_contained(path.parents[1], path) as file:
+        try:
+            header = json.loads(file.read(HEADER_BYTES))
+            known = header["version"] == VERSION and header["key"] == key and header["samples"] == count
+            pixel_bytes, tail_bytes = int(header["pixel_bytes"]), int(header["tail_bytes"])
+        except (ValueError, KeyError, TypeError) as fault:
+            raise unusable(path, f"its header is damaged ({fault!r})") from fault
+        if not known:
+            raise unusable(path, "its header is that of another cache")
+        size, wanted = os.fstat(file.fileno()).st_size, HEADER_BYTES + pixel_bytes + tail_bytes
+        if size != wanted or tail_bytes < 16 * count:
+            raise unusable(path, f"it has {size} bytes, its header wants {wanted}")
+        file.seek(HEADER_BYTES + pixel_bytes)
+        tail = file.read(tail_bytes)
+    if xxhash.xxh3_64_hexdigest(tail) != header["tail_hash"]:
+        raise unusable(path, "its tables are damaged")
+    faults = json.loads(tail[16 * count :])
+    return header, np.frombuffer(tail, np.uint64, 2 * count).reshape(2, count), {int(i): m for i, m in faults.items()}
+
+
+def unusable(path: Path, why: str) -> DatasetError:
+    """Say what is wrong with a cache and what to do."""
+    root, split = path.parents[1], path.parent.name
+    return DatasetError(f"{path} can't be used: {why}. Run: khmer-ocr cache {root} --splits {split} --overwrite")
+
+
+class PackedCache:
+    """Decoded lines of one split; open it with `open` or `open_or_build`. Can be sent to worker processes.
+
+    Attributes:
+        path: the file.
+        height_px: height of every line.
+        faults: position to message of each line that could not be read when the cache was built.
+        pixels_M: uint8, all lines, memory-mapped.
+        begins_N: int64, where each line begins in `pixels_M`.
+        widths_N: int64, px.
+    """
+
+    def __init__(self, path: Path, index: SplitIndex, key: str) -> None:
+        self.path, self._index, self._key = path, index, key
+        header, tables_2N, faults = _read(path, key, len(index))
+        self.height_px = int(header["height_px"])
+        self.widths_N = index.widths.astype(np.int64)
+        self.begins_N: npt.NDArray[np.int64] = tables_2N[0].view(np.int64)
+        self._sums_N = tables_2N[1]
+        self.faults: dict[int, str] = faults
+        self._seen_N = np.zeros(len(index), np.bool_)
+        begins_N1 = line_begins(index.widths, self.height_px)
+        if (index.heights != self.height_px).any() or begins_N1[-1] != header["pixel_bytes"]:
+            raise unusable(path, "its lines have other sizes than the metadata say")
+        if not np.array_equal(self.begins_N, begins_N1[:-1]):
+            raise unusable(path, "its lines lie elsewhere than their sizes say")
+        self.pixels_M = np.memmap(path, np.uint8, "r", HEADER_BYTES, (int(header["pixel_bytes"]),))
+        # What fits the memory is read ahead as a whole; of more, reading around each line fetches 20 times too much.
+        memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        fits = self.pixels_M.nbytes < memory_bytes // 2
+        self.pixels_M._mmap.madvise(mmap.MADV_WILLNEED if fits else mmap.MADV_RANDOM)  # type: ignore[attr-defined]
+
+    @classmethod
+    def open(cls, index: SplitIndex) -> "PackedCache":
+        """Open the cache of a split.
+
+        Raises:
+            DatasetError: there is none for what the tree holds now, or it is damaged.
+        """
+        key = tree_key(index)
+        path = cache_file(index, key)
+        if not path.exists():
+            older = any(path.parent.glob(f"{NAME}*{SUFFIX}"))
+            seen = "holds a cache of other data than it has now" if older else "has no cache"
+            raise DatasetError(f"{path.parent} {seen}. Run: khmer-ocr cache {index.root} --splits {index.split}")
+        return cls(path, index, key)
+
+    @classmethod
+    def open_or_build(cls, index: SplitIndex, *, skip: bool = False, progress: bool = True) -> "PackedCache":
+        """Open the cache of a split; build it first where there is none, or an unusable one."""
+        try:
+            return cls.open(index)
+        except DatasetError:
+            from khmer_ocr.load.build_cache import build_cache
+
+            build_cache(index, skip=skip, progress=progress)
+            return cls.open(index)
+
+    def __len__(self) -> int:
+        return len(self.begins_N)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self._index, self._key)
+
+    def faults_of(self, positions_L: npt.NDArray[np.int64]) -> dict[int, str]:
+        """Check lines that were not used before in this process.
+
+        Args:
+            positions_L: int64 positions in the split.
+
+        Returns:
+            Position to fault of each line that can't be used.
+        """
+        found = {}
+        if self.faults:
+            found = {i: self.faults[i] for i in positions_L.tolist() if i in self.faults}
+        fresh_L = positions_L[~self._seen_N[positions_L]]
+        if len(fresh_L):
+            bytes_L = self.widths_N[fresh_L] * self.height_px
+            sums_L = line_sums(self.pixels_M.view(np.uint64), self.begins_N[fresh_L], bytes_L)
+            right_L = sums_L == self._sums_N[fresh_L]
+            self._seen_N[fresh_L[right_L]] = True
+            for i in fresh_L[~right_L].tolist():
+                if i not in found:
+                    found[i] = (
+                        f"{self.path}: the pixels of {self._index.filename(i)} are not those that were stored. "
+                        f"Run: khmer-ocr cache {self._index.root} --splits {self._index.split} --overwrite"
+                    )
+        return found
+
+    def line(self, i: int) -> npt.NDArray[np.uint8]:
+        """Pixels of line i.
+
+        Args:
+            i: position in the split, 0 <= i < N.
+
+        Returns:
+            uint8 (H, W), 255 is paper; read-only, in the mapped file.
+
+        Raises:
+            DatasetError: the line is damaged, or was unreadable when the cache was built.
+        """
+        if not 0 <= i < len(self):
+            raise IndexError(f"line {i} of {len(self)} in {self.path}")
+        for message in self.faults_of(np.array([i])).values():
+            raise DatasetError(message)
+        begin, width = int(self.begins_N[i]), int(self.widths_N[i])
+        return self.pixels_M[begin : begin + width * self.height_px].reshape(self.height_px, width)
+
+    def gather(
+        self,
+        positions_L: npt.NDArray[np.int64],
+        rows_L: npt.NDArray[np.int64],
+        out_BHX: npt.NDArray[Any],
+        bits_256: npt.NDArray[Any] | None = None,
+    ) -> None:
+        """Copy lines into rows of a batch and fill the rest of these rows with paper; nothing is checked here.
+
+        Args:
+            positions_L: int64 positions in the split.
+            rows_L: int64, the row of each, 0 <= row < B.
+            out_BHX: written in these rows; at least as wide as every line and as high.
+            bits_256: what each pixel value becomes, of the unsigned dtype of `out_BHX`; None copies uint8.
+        """
+        begins_L, widths_L = self.begins_N[positions_L], self.widths_N[positions_L]
+        if out_BHX.shape[1] != self.height_px or widths_L.max(initial=0) > out_BHX.shape[2]:
+            raise ValueError(
+                f"lines of {self.height_px} x {widths_L.max(initial=0)} px do not fit a batch of {out_BHX.shape}"
+            )
+        if bits_256 is None:
+            copy_lines(self.pixels_M, begins_L, widths_L, rows_L, PAPER, out_BHX)
+        else:
+            look_up_lines(self.pixels_M, begins_L, widths_L, rows_L, PAPER, bits_256, out_BHX)

@@ -1,0 +1,90 @@
+"""The door to training batches: one plan, one batch format, two engines behind it."""
+
+import importlib.util
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from khmer_ocr.errors import ConfigError
+from khmer_ocr.load.cache import PackedCache
+from khmer_ocr.load.engine import Batch, LineLoader
+from khmer_ocr.load.faults import FaultLog
+from khmer_ocr.load.lines import load_lines
+from khmer_ocr.load.settings import LoadConfig
+from khmer_ocr.load.targets import Vocabulary
+
+__all__ = ["Batch", "LineLoader", "LoadConfig", "choose_engine", "open_loader"]
+
+log = logging.getLogger(__name__)
+DALI_MISSING = "NVIDIA DALI is not installed (pip install 'khmer-ocr[torch]' on Linux)"
+
+
+def choose_engine(config: LoadConfig) -> Literal["dali", "torch"]:
+    """Which engine is to read.
+
+    Args:
+        config: "auto" takes the torch engine for a cache, which leaves nothing to decode, and DALI for files where it
+            is installed.
+
+    Raises:
+        ConfigError: DALI is asked for and not installed.
+    """
+    if config.engine == "torch":
+        return "torch"
+    installed = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
+    if config.engine == "dali":
+        if not installed:
+            raise ConfigError(f'engine is "dali", but {DALI_MISSING}. Install it, or give engine="torch".')
+        return "dali"
+    if not config.cache and not installed:
+        log.warning("%s: the torch engine reads instead, with the same batches.", DALI_MISSING)
+    return "dali" if installed and not config.cache else "torch"
+
+
+def open_loader(
+    root: str | Path | Sequence[str | Path], split: str, config: LoadConfig, vocab: Vocabulary
+) -> LineLoader:
+    """Open a split for training.
+
+    Args:
+        root: root of a data set, or of several whose lines follow each other.
+        split: "train", "val" or "test".
+        config: how to read.
+        vocab: gives the targets, e.g. a `Charset`.
+
+    Returns:
+        The loader; nothing has been read but metadata.
+
+    Raises:
+        SplitNotFoundError: a split's folder does not exist.
+        DatasetError: metadata is damaged, the split is empty, or its lines have different heights.
+        ConfigError: DALI or a GPU is asked for and not there.
+    """
+    engine = choose_engine(config)
+    if torch.device(config.device).type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f'device is {config.device!r}, but torch sees no GPU. Give device="cpu".')
+    skip = config.on_error == "skip"
+    lost: list[str] = []
+    lines = load_lines(
+        root,
+        split,
+        # A cache is that of the whole split; the plan then takes the first so many.
+        max_samples=None if config.cache else config.max_samples,
+        on_fault=(lambda name, fault: lost.append(str(fault))) if skip else None,
+    )
+    scanned = FaultLog(config.on_error, len(lines) + len(lost))
+    scanned.add({-1 - place: message for place, message in enumerate(lost)})
+    scanned.tell(f"{split}, scanned")
+    caches = None
+    if config.cache:
+        caches = [PackedCache.open_or_build(index, skip=skip, progress=config.progress) for index in lines.indices]
+    if engine == "dali":
+        from khmer_ocr.load.dali_loader import DaliLoader
+
+        return DaliLoader(lines, caches, config, split, vocab)
+    from khmer_ocr.load.torch_loader import TorchLoader
+
+    return TorchLoader(lines, caches, config, split, vocab)

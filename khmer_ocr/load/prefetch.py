@@ -1,0 +1,68 @@
+"""Items made ahead of their use by one thread."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+_END = object()
+
+
+def ahead(make: Iterator[Item], depth: int, on_full: Callable[[float], None] | None = None) -> Iterator[Item]:
+    """Take items from an iterator in a thread, at most `depth` more than have been used.
+
+    Args:
+        make: what makes the items; it is driven, and closed, by the thread alone.
+        depth: items waiting at most; 0 makes each when it is asked for, without a thread.
+        on_full: is told the seconds for which the thread waited for room.
+
+    Yields:
+        The same items; what `make` raises is raised here, in its turn. Closing this iterator ends the thread.
+    """
+    if depth < 1:
+        yield from make
+        return
+    items: queue.Queue[tuple[object, BaseException | None]] = queue.Queue(depth)
+    stop = threading.Event()
+
+    def put(item: object, fault: BaseException | None = None) -> bool:
+        begin = time.perf_counter()
+        while not stop.is_set():
+            try:
+                items.put((item, fault), timeout=0.1)
+            except queue.Full:
+                continue
+            if on_full is not None:
+                on_full(time.perf_counter() - begin)
+            return True
+        return False
+
+    def work() -> None:
+        try:
+            for item in make:
+                if not put(item):
+                    break
+            else:
+                put(_END)
+        except BaseException as fault:  # handed on: the consumer raises it
+            put(_END, fault)
+        finally:
+            close = getattr(make, "close", None)
+            if close is not None:
+                close()
+
+    thread = threading.Thread(target=work, name="khmer_ocr reader", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, fault = items.get()
+            if fault is not None:
+                raise fault
+            if item is _END:
+                return
+            yield item  # type: ignore[misc]
+    finally:
+        stop.set()
+        thread.join()
