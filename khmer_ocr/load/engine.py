@@ -190,6 +190,9 @@ class LineLoader(ABC):
         images, wanted = batch["images"], cast(torch.dtype, getattr(torch, self.config.dtype))
         if images.device != self.device:
             images = images.to(self.device, non_blocking=True)
+        elif images.is_cuda:
+            # Another thread had them made in the default stream.
+            torch.cuda.current_stream(self.device).wait_stream(torch.cuda.default_stream(self.device))
         if images.dtype != wanted:
             images = normalised(images, wanted)
         return {**batch, "images": images}

@@ -1,0 +1,204 @@
+"""The plan through NVIDIA DALI; the only file that imports it.
+
+Bytes are read and checked here before DALI sees them, since one bad sample costs it the whole batch. The source has no
+state: what it gives depends on the plan and the number of the batch, so that (epoch, batch) is all there is to resume.
+
+Letters: B lines, H rows, X columns of the padded batch.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from khmer_ocr.dataset.images import decode_image
+from khmer_ocr.errors import ConfigError, DatasetError
+from khmer_ocr.load.cache import PAPER, PackedCache
+from khmer_ocr.load.checks import is_plain_grey
+from khmer_ocr.load.engine import LineLoader, ReadBatch, normalised
+from khmer_ocr.load.lines import Lines
+from khmer_ocr.load.pages import gather_pages, read_pages, without
+from khmer_ocr.load.planner import EpochPlan
+from khmer_ocr.load.settings import LoadConfig
+from khmer_ocr.load.targets import Vocabulary
+
+try:
+    # By name, since its stubs describe neither its executor nor its types.
+    dali: Any = import_module("nvidia.dali")
+    fn, types = dali.fn, dali.types
+except ImportError as fault:
+    raise ConfigError(f'NVIDIA DALI can\'t be imported ({fault}). Reinstall it, or give engine="torch".') from fault
+
+_QUEUE = 2
+"""Batches in DALI's own queue; more are held ready by the loader's thread."""
+_NOTHING = np.zeros((1, 1, 1), np.uint8)
+
+
+def _png_of(pixels_HW: npt.NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels_HW).save(buffer, "PNG", compress_level=0)
+    return buffer.getvalue()
+
+
+class _Source:
+    """Gives DALI the batches of a plan by their number, and keeps for its caller which lines are in them."""
+
+    def __init__(self, lines: Lines, caches: Sequence[PackedCache] | None, align_px: int) -> None:
+        self._lines, self._caches, self._align_px = lines, caches, align_px
+        self._plan: EpochPlan | None = None
+        self._start = 0
+        self.undecodable: dict[int, str] = {}
+        self.read: dict[int, tuple[npt.NDArray[np.int64], dict[int, str]]] = {}
+
+    def begin(self, plan: EpochPlan, start_batch: int) -> None:
+        """Let iteration 0 be this batch of this plan."""
+        self._plan, self._start = plan, start_batch
+        self.read.clear()
+
+    def __call__(self, info: Any) -> tuple[Any, npt.NDArray[np.int64]]:
+        """What DALI calls: one batch of images, and the number of the batch for each of them."""
+        assert self._plan is not None
+        number = self._start + info.iteration
+        if number >= len(self._plan):
+            raise StopIteration
+        positions_B = self._plan.batch(number)
+        images, faults = self._files(positions_B) if self._caches is None else self._cached(positions_B)
+        self.read[number] = without(positions_B, faults), faults
+        return images, np.full((len(images), 1), number, np.int64)
+
+    def _files(self, positions_B: npt.NDArray[np.int64]) -> tuple[list[npt.NDArray[np.uint8]], dict[int, str]]:
+        files, faults = [], dict[int, str]()
+        for i in positions_B.tolist():
+            if i in self.undecodable:
+                faults[i] = self.undecodable[i]
+                continue
+            try:
+                data = self._lines.png(i)
+                if not is_plain_grey(data):  # DALI's own way to grey differs from ours
+                    data = _png_of(decode_image(data, self._lines.name(i)))
+            except DatasetError as fault:
+                faults[i] = str(fault)
+            else:
+                files.append(np.frombuffer(data, np.uint8))
+        # DALI knows no empty batch: this stands for it and is never delivered.
+        return files or [np.frombuffer(_png_of(_NOTHING[0]), np.uint8)], faults
+
+    def _cached(self, positions_B: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], dict[int, str]]:
+        assert self._caches is not None
+
+        def empty(lines: int, columns: int) -> npt.NDArray[np.uint8]:
+            return np.empty((lines, self._lines.height_px, columns), np.uint8)
+
+        padded_BHX, faults = gather_pages(self._lines, self._caches, positions_B, self._align_px, empty)
+        return (_NOTHING if padded_BHX is None else padded_BHX), faults
+
+
+class DaliLoader(LineLoader):
+    """Reads by DALI: decodes in its threads, and delivers to a GPU without a copy of ours."""
+
+    engine = "dali"
+
+    def __init__(
+        self, lines: Lines, caches: Sequence[PackedCache] | None, config: LoadConfig, split: str, vocab: Vocabulary
+    ) -> None:
+        super().__init__(lines, caches, config, split, vocab)
+        self._source = _Source(lines, caches, config.align_px)
+        self._pipeline: Any = None
+        self._most_lines = 0
+
+    def _read(self, plan: EpochPlan, start_batch: int) -> Iterator[ReadBatch]:
+        number = start_batch
+        while number < len(plan):
+            pipeline = self._begin(plan, number)
+            try:
+                while number < len(plan):
+                    outputs = pipeline.run()
+                    yield self._finish(number, outputs)
+                    number += 1
+                self._end(pipeline)
+            except RuntimeError as fault:
+                self._find_undecodable(plan, number, fault)
+
+    def _begin(self, plan: EpochPlan, start_batch: int) -> Any:
+        """Take the pipeline of the last epoch, or build one where that broke off or had smaller batches."""
+        most_lines = int(np.diff(plan.batch_offsets_B1).max())
+        pipeline, self._pipeline = self._pipeline, None
+        self._source.begin(plan, start_batch)
+        if pipeline is None or most_lines > self._most_lines:
+            self._most_lines = most_lines
+            pipeline = self._build()
+        return pipeline
+
+    def _end(self, pipeline: Any) -> None:
+        """Keep a pipeline whose source has run dry for the next epoch."""
+        try:
+            pipeline.run()
+        except StopIteration:
+            pipeline.reset()
+            self._pipeline = pipeline
+
+    def _build(self) -> Any:
+        on_gpu, decode, align_px = self.device.type == "cuda", self.caches is None, self.config.align_px
+        index = (self.device.index or 0) if on_gpu else None
+
+        @dali.pipeline_def(  # type: ignore[untyped-decorator]
+            batch_size=self._most_lines,
+            num_threads=max(self.config.num_workers, 1),
+            device_id=index,
+            prefetch_queue_depth=_QUEUE,
+            exec_dynamic=True,
+        )
+        def lines() -> Any:
+            data, number = fn.external_source(
+                self._source,
+                num_outputs=2,
+                batch=True,
+                batch_info=True,
+                dtype=[types.UINT8, types.INT64],
+                ndim=[1 if decode else 2, 1],
+            )
+            if decode:
+                # "mixed" decodes PNG on the CPU too, and leaves the copy to the GPU to DALI.
+                data = fn.decoders.image(data, device="mixed" if on_gpu else "cpu", output_type=types.GRAY)
+                data = fn.pad(data, axes=(1,), align=(align_px,), fill_value=PAPER)
+            elif on_gpu:
+                data = data.gpu()
+            return data, number
+
+        pipeline = lines()
+        pipeline.build()
+        return pipeline
+
+    def _finish(self, number: int, outputs: Any) -> ReadBatch:
+        images, numbers = outputs
+        positions_B, faults = self._source.read.pop(number)
+        seen = numbers.as_array()
+        assert (seen == number).all(), f"DALI delivered batch {seen[0]}, batch {number} was asked for"
+        if not len(positions_B):
+            return ReadBatch(number, positions_B, None, faults)
+        # The tensor keeps DALI's memory alive: nothing is copied.
+        pages = torch.from_dlpack(images.as_tensor())
+        pages = pages.reshape(len(positions_B), 1, self.lines.height_px, -1)
+        if self.config.dtype != "uint8":
+            pages = normalised(pages, getattr(torch, self.config.dtype))
+        return ReadBatch(number, positions_B, pages, faults)
+
+    def _find_undecodable(self, plan: EpochPlan, number: int, fault: RuntimeError) -> None:
+        """Find the lines that made DALI fail, in the batches it had in hand; they will count as faults.
+
+        Raises:
+            RuntimeError: every line can be decoded: what failed was something else.
+        """
+        found = dict[int, str]()
+        if self.caches is None:
+            for ahead in range(number, min(number + _QUEUE + 2, len(plan))):
+                found |= read_pages(self.lines, plan.batch(ahead), self.config.align_px)[1]
+        found = {i: message for i, message in found.items() if i not in self._source.undecodable}
+        if not found:
+            raise fault
+        self._source.undecodable |= found
