@@ -76,6 +76,18 @@ class Download:
         return array
 
 
+def out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether a device had no memory left: torch's word for it, or CUDA's.
+
+    Args:
+        error: what a call that uses a device raised; a process's first call, a kernel's first launch and pinned memory
+            need room that torch does not manage, and what they raise has no class of its own.
+    """
+    import torch
+
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error)
+
+
 def warn_of_memory(lines: int) -> None:
     """Say, once in a process, that a device had no memory for that many lines together.
 

@@ -21,7 +21,7 @@ from khmer_ocr.augment.kornia_ops import apply
 from khmer_ocr.augment.limits import DRAWN
 from khmer_ocr.augment.lines import Lines
 from khmer_ocr.augment.recipe import Recipe, Wear
-from khmer_ocr.transfer import upload, warn_of_memory
+from khmer_ocr.transfer import out_of_memory, upload, warn_of_memory
 
 _Pixels = TypeVar("_Pixels", npt.NDArray[np.uint8], Tensor)
 BATCH_LINES, BATCH_COLUMNS = 64, 1 << 16
@@ -92,8 +92,8 @@ def _wear_batch(call: _Call, batch: npt.NDArray[np.int64]) -> list[Any]:
     """Pixels of each worn line, row by row."""
     try:
         return _from_ink(wear_ink(_to_ink(call, batch), call.recipe, call.wear, batch), call)
-    except torch.cuda.OutOfMemoryError:
-        if len(batch) == 1:
+    except RuntimeError as error:
+        if len(batch) == 1 or not out_of_memory(error):
             raise
     # Not within `except`: an exception being handled holds on to the tensors of what failed.
     warn_of_memory(len(batch))

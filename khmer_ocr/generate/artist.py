@@ -29,7 +29,7 @@ from khmer_ocr.render.parts import cut_in_two, pieces_of, with_second_parts
 from khmer_ocr.render.plan import LinePlan, RenderConfig
 from khmer_ocr.render.shape import EM16
 from khmer_ocr.text.normalize import normalize
-from khmer_ocr.transfer import Download, warn_of_memory
+from khmer_ocr.transfer import Download, out_of_memory, warn_of_memory
 
 BATCH_LINES = 512
 BATCH_AREA = 1 << 26
@@ -86,11 +86,21 @@ class Artist:
     Args:
         job: what the run is.
         at_face_1: int32 (1,) shared with the parent: the face being handled, so that a death has a name.
+
+    Raises:
+        ConfigError: the device has no memory for one more process, or the recipe needs torch, which is not installed.
     """
 
     def __init__(self, job: Job, at_face_1: npt.NDArray[np.int32] | None = None) -> None:
         self.job = job
-        self.renderer = LineRenderer(job.faces, job.metrics, job.render, job.atlas_dir, job.device)
+        try:
+            self.renderer = LineRenderer(job.faces, job.metrics, job.render, job.atlas_dir, job.device)
+        except RuntimeError as error:
+            if job.device == "cpu" or not out_of_memory(error):
+                raise
+            raise ConfigError(
+                f"The GPU has no memory left for one more process ({error}). Give fewer --workers, or --device cpu."
+            ) from error
         if at_face_1 is not None:
             self.renderer.runs.at_face_1 = self.renderer.atlas.at_face_1 = at_face_1
         self.journal = Journal(Path(job.root))
@@ -98,11 +108,6 @@ class Artist:
         self._sinks: dict[str, Any] = {}
         self._wearer = Wearer(job.recipe, job.seed, job.device) if job.recipe else None
         self._stem_em_F = np.array([job.metrics[face.name].stem_em16 for face in job.faces]) / EM16
-        self._out_of_memory: tuple[type[Exception], ...] = ()
-        if job.device != "cpu":
-            import torch
-
-            self._out_of_memory = (torch.cuda.OutOfMemoryError,)
 
     def plan(self, split: str, first: int, texts: list[str], normalised: bool) -> bytes:
         """Say for each line why it is rejected, a byte a line; `split` and `first` only name the task."""
@@ -136,7 +141,9 @@ class Artist:
         """The lines as one block, or in halves if the device has no memory for so many."""
         try:
             block = self._submit(split, first, texts)
-        except self._out_of_memory as error:
+        except RuntimeError as error:
+            if self.job.device == "cpu" or not out_of_memory(error):
+                raise
             if len(texts) == 1:
                 raise ConfigError(
                     f"The GPU has no memory left for a single line ({error}). Give fewer --workers, or --device cpu."
