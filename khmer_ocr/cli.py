@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from khmer_ocr.errors import ConfigError, KhmerOcrError
+from khmer_ocr.train.settings import TrainConfig
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 Folder = Annotated[Path, tyro.conf.Positional]
@@ -104,7 +105,7 @@ def generate(
     shard: str | None = None,
     format: Literal["files", "webdataset"] | None = None,
     image_height: int | None = None,
-    crop: Literal["line", "tight"] | None = None,
+    crop: Literal["line", "tight", "mixed"] | None = None,
     augment: bool = True,
     recipe: str | None = None,
     strength: Literal["mild", "medium", "heavy", "mixed"] | None = None,
@@ -129,7 +130,8 @@ def generate(
         shard: "i/n" draws every n-th chunk beginning with i, for several machines on one folder.
         format: "files" (default) or "webdataset": tar shards indexed for DALI.
         image_height: 24 to 96 px; default 32.
-        crop: "line" (default) keeps each face's own sizes; "tight" scales every line to fill the height.
+        crop: "line" (default) keeps each face's own sizes; "tight" scales every line to fill the height;
+            "mixed" draws half of the lines larger, up to that.
         augment: Wear training lines with the recipe (--no-augment: leave them clean).
         recipe: "basic" (default), "scan", "none", or a YAML file of your own.
         strength: How badly: mild, medium (default), heavy, or mixed (each line draws its own).
@@ -261,6 +263,17 @@ def preview(
     print(recipe_sheet(output=output, seed=seed, **_given(count=count), **of_recipe))
 
 
+def train(config: Annotated[TrainConfig, tyro.conf.arg(name="")]) -> None:
+    """Train a reader on stored lines; a run that was stopped goes on with --resume last.
+
+    Args:
+        config: How it learns.
+    """
+    from khmer_ocr.train.run import train as run
+
+    print(f"Weights: {run(config)}")
+
+
 VERBS: dict[str, Callable[..., None]] = {
     "corpus": corpus,
     "fonts": fonts,
@@ -268,6 +281,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "stats": stats,
     "verify": verify,
     "preview": preview,
+    "train": train,
 }
 
 

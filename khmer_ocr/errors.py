@@ -43,3 +43,11 @@ class WorkerError(KhmerOcrError):
 
 class ModelError(KhmerOcrError):
     """A model or a checkpoint is missing, damaged, hostile, or of another shape or charset."""
+
+
+class TrainingError(KhmerOcrError):
+    """A run of training cannot go on: its loss is no number, or one batch can't be learned."""
+
+
+class ImageError(KhmerOcrError, ValueError):
+    """An image to be read is missing, damaged, hostile, or no line of text."""

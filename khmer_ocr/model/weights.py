@@ -85,16 +85,20 @@ def load_model(path: str | Path | None = None, device: str | torch.device = "cpu
         ModelError: nothing is there, it is damaged, of an unknown format, or it is a pickle that would run code.
     """
     source = SHIPPED if path is None else Path(path)
-    if source.is_file():
-        config, state, charset, card = _from_checkpoint(source)
-    else:
-        config, state, charset, card = _from_folder(source)
+    config, state, charset, card = read_state(source)
     model = Reader(config, len(charset))
     try:
-        model.load_state_dict({name: value.float() for name, value in state.items()})
+        model.load_state_dict(state)
     except RuntimeError as fault:
         raise ModelError(f"{source}: the weights do not fit the shape it names ({config.preset}): {fault}") from fault
     return LoadedModel(model.to(device).fold(), charset, card, source)
+
+
+def read_state(source: Path) -> tuple[ModelConfig, dict[str, torch.Tensor], Charset, dict[str, Any]]:
+    """Read shape, weights (float32), characters and card of a folder or checkpoint; see `load_model`."""
+    config, state, charset, card = (_from_checkpoint if source.is_file() else _from_folder)(source)
+    floats = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    return config, floats, charset, card
 
 
 def build_config(values: Any, source: Path) -> ModelConfig:

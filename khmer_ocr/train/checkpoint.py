@@ -1,0 +1,66 @@
+"""The state of a run on disk: written atomically, read without running code, enough to go on as if never stopped."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from khmer_ocr.errors import ModelError, OutputError
+from khmer_ocr.model.weights import read_checkpoint
+from khmer_ocr.text.charset import Charset
+
+LAST, BEST = "last.pth", "best.pth"
+FORMAT = 1
+_KEYS = ("optimiser", "ema", "position", "config", "format")
+
+
+def epoch_name(epoch: int) -> str:
+    """File name after epoch `epoch`, which counts from 1, as users know it."""
+    return f"checkpoint_epoch_{epoch:03d}.pth"
+
+
+def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint beside its place and move it there.
+
+    Raises:
+        OutputError: no space is left, or the folder cannot be written; what was there before is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"format": FORMAT, **content}, temporary)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as fault:
+        # torch's zip writer reports a full disk as a RuntimeError.
+        raise OutputError(
+            f"{path} could not be written ({fault}). The last checkpoint written before is whole: make room, then "
+            "resume from it."
+        ) from fault
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_run(path: Path, charset: Charset) -> dict[str, Any]:
+    """Read a checkpoint to go on from.
+
+    Args:
+        path: the file.
+        charset: characters of the data that training is to go on with.
+
+    Raises:
+        ModelError: missing, damaged, hostile, of another format, without the state of a run, or of another charset.
+    """
+    content = read_checkpoint(path)
+    if missing := [key for key in _KEYS if key not in content]:
+        raise ModelError(f"{path} holds no run to go on with ({', '.join(missing)} lack). Begin one with --init {path}")
+    if content["format"] != FORMAT:
+        raise ModelError(f"{path} is of format {content['format']!r}; this version goes on with format {FORMAT}.")
+    if tuple(content["characters"]) != charset.characters:
+        own = set(content["characters"])
+        other = sorted(own.symmetric_difference(charset.characters))
+        raise ModelError(
+            f"{path} was trained for another charset ({len(own)} characters there, {len(charset.characters)} now; "
+            f"different: {''.join(other[:20])!r}). Use the data of that run, or begin another run."
+        )
+    return content

@@ -1,0 +1,155 @@
+"""Settings of a training run."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from khmer_ocr.errors import ConfigError
+from khmer_ocr.model.presets import preset as find_preset
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a reader learns.
+
+    Attributes:
+        synthetic_dir: roots of one or several data sets; val is taken from the first.
+        checkpoint_dir: where checkpoints and the finished weights go.
+        log_dir: where TensorBoard files and `metrics.jsonl` go.
+        preset: shape of the reader.
+        init: weights to begin with (a folder or a checkpoint), for another stretch of training; None begins anew.
+        resume: checkpoint whose very run goes on, or "last" for the newest in `checkpoint_dir`; None begins anew.
+        num_epochs: passes over the training split.
+        max_steps: updates at most; None takes what the epochs need.
+        max_minutes: time in which the schedule is to end; None takes what the steps need.
+        max_samples: use only so many lines of each split; None uses all.
+        batch_size: most lines in a batch of one process.
+        width_budget_px: most padded columns in a batch of one process; None leaves it to `batch_size`.
+        accumulate: batches whose gradients are gathered for one update.
+        learning_rate: peak of the schedule.
+        final_share: share of the peak that is left at its end.
+        warmup_steps: updates over which the rate rises.
+        weight_decay: of AdamW, for matrices.
+        clip: largest norm of the gradient.
+        ema_decay: of the moving average of the weights, which is what is evaluated and kept.
+        ctc_weight: share of the CTC loss; the rest is the decoder's.
+        label_smoothing: share of probability the decoder's targets give to other tokens.
+        dropout: share of values dropped; None takes the preset's.
+        recipe: wear put on training lines on the device ("none", "basic", "scan" or a YAML file).
+        strength: mild, medium, heavy, or mixed.
+        engine: what loads batches.
+        cache: read decoded lines from a packed cache, built where it lacks.
+        num_workers: of the loader.
+        device: "auto" takes a GPU if there is one.
+        precision: "bfloat16" computes in it where that is safe; "auto" does so on GPUs.
+        compile: compile the model by torch.compile.
+        seed: of weights, order, wear and dropout.
+        validate_lines: lines of val read after each epoch.
+        save_minutes: time between two writings of `last.pth` within an epoch.
+        log_steps: updates between two lines of the log.
+        preflight: check data before the first step.
+        check: also overfit one batch before training, and stop if that fails.
+        progress: show bars.
+    """
+
+    synthetic_dir: tuple[Path, ...] = (Path("data/synthetic"),)
+    checkpoint_dir: Path = Path("checkpoints")
+    log_dir: Path = Path("logs")
+    preset: str = "compact"
+    init: Path | None = None
+    resume: str | None = None
+    num_epochs: int = 20
+    max_steps: int | None = None
+    max_minutes: float | None = None
+    max_samples: int | None = None
+    batch_size: int = 64
+    width_budget_px: int | None = None
+    accumulate: int = 1
+    learning_rate: float = 1e-3
+    final_share: float = 0.01
+    warmup_steps: int = 500
+    weight_decay: float = 0.02
+    clip: float = 2.0
+    ema_decay: float = 0.9995
+    ctc_weight: float = 0.5
+    label_smoothing: float = 0.02
+    dropout: float | None = None
+    recipe: str = "none"
+    strength: Literal["mild", "medium", "heavy", "mixed"] = "medium"
+    engine: Literal["auto", "dali", "torch"] = "auto"
+    cache: bool = True
+    num_workers: int = 4
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False
+    seed: int = 42
+    validate_lines: int = 1000
+    save_minutes: float = 10.0
+    log_steps: int = 50
+    preflight: bool = True
+    check: bool = False
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        find_preset(self.preset)
+        if not self.synthetic_dir:
+            raise ConfigError("synthetic_dir names no folder; give the root of a data set")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise ConfigError(f"{name} is {value}; give at least {least}")
+        for name in ("final_share", "ctc_weight", "label_smoothing", "ema_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; give 0 to 1")
+        if self.learning_rate <= 0 or self.clip <= 0:
+            raise ConfigError(f"learning_rate is {self.learning_rate}, clip is {self.clip}; both are above 0")
+        if self.init is not None and self.resume is not None:
+            raise ConfigError("init and resume are both given: either another run begins with weights, or one goes on")
+
+
+_LEAST: dict[str, float] = {
+    "num_epochs": 1,
+    "max_steps": 1,
+    "max_minutes": 0.01,
+    "max_samples": 1,
+    "batch_size": 1,
+    "width_budget_px": 32,
+    "accumulate": 1,
+    "warmup_steps": 0,
+    "num_workers": 0,
+    "validate_lines": 1,
+    "save_minutes": 0,
+    "log_steps": 1,
+    "weight_decay": 0,
+}
+
+_FIXED = (
+    "preset", "max_samples", "batch_size", "width_budget_px", "accumulate", "learning_rate", "final_share",
+    "warmup_steps", "weight_decay", "clip", "ema_decay", "ctc_weight", "label_smoothing", "dropout", "recipe",
+    "strength", "seed",
+)  # fmt: skip
+"""What makes a run this run: a checkpoint resumes only under equal ones."""
+
+
+def plain(config: TrainConfig) -> dict[str, Any]:
+    """Settings as values that JSON and `weights_only` checkpoints hold."""
+    return {field.name: _plain(getattr(config, field.name)) for field in fields(config)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def check_same_run(recorded: dict[str, Any], config: TrainConfig, source: Path) -> None:
+    """Refuse to go on with a run under other settings than it began with; raises `ConfigError` with the difference."""
+    now = plain(config)
+    other = [
+        f"{name}: {recorded.get(name)!r} there, {now[name]!r} now" for name in _FIXED if recorded.get(name) != now[name]
+    ]
+    if other:
+        raise ConfigError(
+            f"{source} belongs to a run of other settings ({'; '.join(other)}). Use those to resume it, or --init to "
+            "begin another run with its weights."
+        )

@@ -1,0 +1,246 @@
+"""One run: its model, optimiser and place, a step of it, and its state on disk.
+
+Letters: B lines, T tokens.
+"""
+
+import math
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from khmer_ocr import chance
+from khmer_ocr.augment.device import pick_device
+from khmer_ocr.augment.recipe import load_recipe
+from khmer_ocr.augment.transform import BatchWear
+from khmer_ocr.errors import ModelError
+from khmer_ocr.load.loader import LineLoader, LoadConfig, open_loader
+from khmer_ocr.model.presets import ModelConfig, preset
+from khmer_ocr.model.seq2seq import Reader
+from khmer_ocr.model.weights import read_state
+from khmer_ocr.text.charset import Charset
+from khmer_ocr.train.checkpoint import LAST, read_run, write_checkpoint
+from khmer_ocr.train.losses import Losses, joint_losses, shifted
+from khmer_ocr.train.preflight import charset_of, open_splits, preflight
+from khmer_ocr.train.ranks import join, share_normalisation
+from khmer_ocr.train.schedule import MovingAverage, learning_rate
+from khmer_ocr.train.settings import TrainConfig, check_same_run, plain
+from khmer_ocr.train.validate import to_floats
+
+
+class Trainer:
+    """One run.
+
+    Args:
+        config: its settings.
+
+    Raises:
+        SplitNotFoundError, DatasetError: the data are missing, damaged or can't be learned.
+        ConfigError: settings that contradict each other, or a GPU is asked for and absent.
+        ModelError: weights or checkpoint are missing, damaged, hostile, or of another charset.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.device = pick_device(config.device)
+        self.ranks = join(self.device)
+        self.splits = open_splits(config.synthetic_dir, config.max_samples)
+        self.charset = charset_of(self.splits["train"])
+        shape = preset(config.preset)
+        if config.dropout is not None:
+            shape = replace(shape, dropout=config.dropout)
+        self.model = self._built(shape)
+        parameters = sum(each.numel() for each in self.model.parameters())
+        if config.preflight and self.ranks.first:
+            checkpoint_bytes = 16 * parameters
+            seen = preflight(
+                self.splits, self.charset, shape.slots, shape.height_px, config.checkpoint_dir, checkpoint_bytes
+            )
+            print(seen, flush=True)
+        self.ema = MovingAverage(self.model, config.ema_decay)
+        self.optimiser = torch.optim.AdamW(
+            _groups(self.model, config.weight_decay), lr=config.learning_rate, fused=self.device == "cuda"
+        )
+        self.step, self.epoch, self.batch, self.best = 0, 0, 0, math.inf
+        self.elapsed_s, self.lines_seen = 0.0, 0
+        if config.resume is not None:
+            self._resume(self._checkpoint_to_resume(config.resume))
+        self.trained: nn.Module = self.model
+        if self.ranks.world > 1:
+            share_normalisation(self.model)
+            where = [self.ranks.local] if self.device == "cuda" else None
+            self.trained = DistributedDataParallel(self.model, device_ids=where)
+        if config.compile:
+            self.trained = torch.compile(self.trained, dynamic=True)
+        self.loader = self._open("train", config.synthetic_dir)
+        self.wear = None
+        if (recipe := load_recipe(config.recipe, config.strength)) is not None:
+            self.wear = BatchWear(recipe, config.seed, self.device)
+
+    def _built(self, shape: ModelConfig) -> Reader:
+        """A new model, with weights from the seed alone or from `init`."""
+        with torch.random.fork_rng(devices=[]):
+            torch.random.manual_seed(_word(self.config.seed, "weights", 0))
+            model = Reader(shape, len(self.charset))
+        if self.config.init is not None:
+            _start_from(model, self.config.init, self.charset)
+        model = model.to(self.device)
+        return model.to(memory_format=torch.channels_last) if shape.encoder == "conv" else model
+
+    def _open(self, split: str, roots: tuple[Path, ...]) -> LineLoader:
+        config = self.config
+        training = split == "train"
+        settings = LoadConfig(
+            engine=config.engine,
+            batch_size=config.batch_size,
+            width_budget_px=config.width_budget_px,
+            num_workers=config.num_workers,
+            cache=config.cache,
+            device=self.device,
+            dtype="uint8",
+            shuffle=training,
+            seed=config.seed,
+            rank=self.ranks.rank if training else 0,
+            world=self.ranks.world if training else 1,
+            max_samples=config.max_samples if training else config.validate_lines,
+        )
+        return open_loader(roots if len(roots) > 1 else roots[0], split, settings, self.charset)
+
+    def validation_loader(self) -> LineLoader:
+        """The first lines of val, in one order, clean."""
+        return self._open("val", self.config.synthetic_dir[:1])
+
+    def _checkpoint_to_resume(self, asked: str) -> Path:
+        return self.config.checkpoint_dir / LAST if asked == "last" else Path(asked)
+
+    def _resume(self, path: Path) -> None:
+        content = read_run(path, self.charset)
+        check_same_run(content["config"], self.config, path)
+        self.model.load_state_dict(content["model"])
+        self.optimiser.load_state_dict(content["optimiser"])
+        for name, value in content["ema"].items():
+            self.ema.state[name].copy_(value)
+        position = content["position"]
+        self.step, self.epoch, self.batch = position["step"], position["epoch"], position["batch"]
+        self.best, self.elapsed_s = position["best"], position["elapsed_s"]
+        self.lines_seen = position["lines_seen"]
+        print(f"Resumed from {path}: epoch {self.epoch + 1}, step {self.step:,}.", flush=True)
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "model_config": asdict(self.model.config),
+            "characters": list(self.charset.characters),
+            "model": self.model.state_dict(),
+            "ema": self.ema.state,
+            "optimiser": self.optimiser.state_dict(),
+            "config": plain(self.config),
+            "position": {
+                "step": self.step,
+                "epoch": self.epoch,
+                "batch": self.batch,
+                "best": self.best,
+                "elapsed_s": self.elapsed_s,
+                "lines_seen": self.lines_seen,
+            },
+        }
+
+    def save(self, name: str) -> Path:
+        """Write a checkpoint; raises `OutputError` where it can't be, and what was there before is still whole."""
+        path = self.config.checkpoint_dir / name
+        if self.ranks.first:
+            write_checkpoint(path, self._content())
+        return path
+
+    def averaged(self) -> Reader:
+        """The model of the moving average, in eval mode: what is evaluated and kept."""
+        model = Reader(self.model.config, len(self.charset)).to(self.device)
+        model.load_state_dict(self.ema.state)
+        return model.eval()
+
+    def losses(self, batch: dict[str, Any], epoch: int, smoothing: float | None = None) -> Losses:
+        """Sums of losses over a batch as the loader gives it, worn if a recipe is set."""
+        images, width_B = batch["images"], batch["image_lengths"]
+        if self.wear is not None:
+            images, width_B = self.wear(images, width_B, batch["index"], epoch)
+        images = to_floats(images.to(self.device, non_blocking=True))
+        width_B = width_B.to(self.device, non_blocking=True)
+        targets_BT = batch["targets"].to(self.device, non_blocking=True)
+        length_B = batch["target_lengths"].to(self.device, non_blocking=True)
+        half = self.config.precision == "bfloat16" or (self.config.precision == "auto" and self.device == "cuda")
+        with torch.autocast(self.device, torch.bfloat16) if half else nullcontext():
+            scores = self.trained(images, width_B, shifted(targets_BT, length_B)[0])
+        if smoothing is None:
+            smoothing = self.config.label_smoothing
+        return joint_losses(*scores, targets_BT, length_B, self.config.ctc_weight, smoothing)
+
+    def update(self, batches: list[dict[str, Any]], epoch: int, progress: float) -> tuple[torch.Tensor, float]:
+        """Learn from some batches at once.
+
+        Args:
+            batches: of this process; the losses of all of them, and of all processes, are averaged over their tokens.
+            epoch: for the wear.
+            progress: share of the run that is done.
+
+        Returns:
+            Joint, CTC and decoder loss a token over all processes, (3,) on the device, and the learning rate.
+        """
+        config = self.config
+        _seed_dropout(config.seed, self.step, self.ranks.rank)
+        tokens = sum(int(batch["target_lengths"].sum()) + len(batch["target_lengths"]) for batch in batches)
+        count = self.ranks.sum(torch.tensor(float(tokens), device=self.device))
+        rate = learning_rate(self.step, progress, config.learning_rate, config.warmup_steps, config.final_share)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.trained.train()
+        self.optimiser.zero_grad(set_to_none=True)
+        total = torch.zeros(3, device=self.device)
+        for at, batch in enumerate(batches):
+            last = at == len(batches) - 1
+            with nullcontext() if last or self.ranks.world == 1 else self.trained.no_sync():  # type: ignore[operator]
+                losses = self.losses(batch, epoch)
+                # Data-parallel gradients are averaged over processes; the sum is wanted, divided by all tokens.
+                (losses.joint * (self.ranks.world / count)).backward()
+            total += torch.stack([losses.joint.detach(), losses.ctc, losses.decoder])
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        self.optimiser.step()
+        self.ema.update(self.model, self.step)
+        self.step += 1
+        # A norm that is no number has spoilt the weights: let the loss show it.
+        return self.ranks.sum(total) / count + torch.where(norm.isfinite(), 0.0, math.nan), rate
+
+
+def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Decay for matrices and kernels, none for biases and norms."""
+    matrices = [each for each in model.parameters() if each.dim() > 1]
+    others = [each for each in model.parameters() if each.dim() <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def _word(seed: int, stage: str, address: int) -> int:
+    return int(chance.draws(chance.key(seed, "train", stage), np.array([address], np.uint64), 1)[0, 0])
+
+
+def _seed_dropout(seed: int, step: int, rank: int) -> None:
+    """Dropout draws from torch's own generators: each step sets them, so that chance has an address there too."""
+    torch.random.manual_seed(_word(seed, f"dropout/{rank}", step))
+
+
+def _start_from(model: Reader, path: Path, charset: Charset) -> None:
+    """Take the weights of another run, whose shape and characters must be these."""
+    config, state, characters, _ = read_state(path)
+    if characters.characters != charset.characters:
+        raise ModelError(
+            f"{path} reads {len(characters.characters)} characters, these data have {len(charset.characters)}; weights "
+            "carry over only between equal charsets."
+        )
+    if replace(config, dropout=0) != replace(model.config, dropout=0):
+        raise ModelError(
+            f"{path} is a reader of preset {config.preset!r}, wanted {model.config.preset!r} as asked. "
+            f"Give --preset {config.preset}."
+        )
+    model.load_state_dict({name: value.float() for name, value in state.items()})

@@ -1,0 +1,85 @@
+"""How well a reader reads val, in the middle of its training.
+
+Letters: B lines, H rows, W columns, L tokens, T frames.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from khmer_ocr.model.decode import Method, decode
+from khmer_ocr.model.seq2seq import Reader
+from khmer_ocr.text.charset import SOS, Charset
+from khmer_ocr.text.compare import Score, score
+from khmer_ocr.train.journal import RunLog
+
+SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Scores of two ways of reading the same lines.
+
+    Attributes:
+        ctc: the best symbol of every slot.
+        decoder: the decoder's own way.
+    """
+
+    ctc: Score
+    decoder: Score
+
+
+def to_floats(images_B1HW: torch.Tensor) -> torch.Tensor:
+    """Images as a reader wants them, whatever the loader's dtype: float32 in 0..1, paper 1."""
+    floats = images_B1HW.float()
+    return floats / 255 if images_B1HW.dtype == torch.uint8 else floats
+
+
+def validate(
+    model: Reader, batches: Iterable[dict[str, Any]], charset: Charset, device: str, log: RunLog, step: int
+) -> Validation:
+    """Read batches and compare.
+
+    Args:
+        model: in eval mode.
+        batches: of a loader.
+        charset: of the model.
+        device: where the model is.
+        log: gets the first lines, with where the decoder looked.
+        step: updates so far.
+    """
+    sums: dict[Method, Score] = {"ctc": Score(), "greedy": Score()}
+    for number, batch in enumerate(batches):
+        images, width_B = to_floats(batch["images"].to(device)), batch["image_lengths"].to(device)
+        for method in sums:
+            found = [charset.decode(each.ids) for each in decode(model, images, width_B, method)]
+            for label, reading in zip(batch["texts"], found, strict=True):
+                sums[method] += score(label, reading)
+        if number == 0:
+            _show(model, batch, images, width_B, found, log, step)
+    return Validation(sums["ctc"], sums["greedy"])
+
+
+def _show(
+    model: Reader,
+    batch: dict[str, Any],
+    images_B1HW: torch.Tensor,
+    width_B: torch.Tensor,
+    found: list[str],
+    log: RunLog,
+    step: int,
+) -> None:
+    for at in range(min(SHOWN, len(found))):
+        width = int(width_B[at])
+        targets_T = batch["targets"][at, : int(batch["target_lengths"][at])].to(images_B1HW.device)
+        tokens_1L = torch.cat([targets_T.new_tensor([SOS]), targets_T])[None]
+        looks: list[torch.Tensor] = []
+        with torch.inference_mode():
+            memory = model.encode(images_B1HW[at : at + 1, ..., :width], width_B[at : at + 1])
+            model.decoder(memory, tokens_1L, looks)
+        pixels_HW = (images_B1HW[at, 0, :, :width] * 255).byte().cpu().numpy()
+        look_LT = np.asarray(looks[0][0].float().cpu())
+        log.sample(step, at, pixels_HW, look_LT, f"want {batch['texts'][at]}  \ngot {found[at]}")
