@@ -63,7 +63,7 @@ def test_what_is_given_is_taken(tmp_path: Path) -> None:
         ("render:\n  image_height: 32.5\n", r"render\.image_height: .*, seen 32\.5"),
         ("render:\n  image_height: null\n", r"render\.image_height: .*, seen None"),
         ("render:\n  image_height: 500\n", "image_height is 500; wanted 24 to 96 px"),
-        ("render:\n  crop: loose\n", r"render\.crop: .*'line' or 'tight'.*seen 'loose'"),
+        ("render:\n  crop: loose\n", r"render\.crop: .*'line', 'tight' or 'mixed'.*seen 'loose'"),
         ("render:\n  min_margin: 9\n  max_margin: 3\n", r"margins 9\.\.3 px; wanted"),
         ("generate:\n  shard: [4, 4]\n", r"shard is \(4, 4\); wanted i/n"),
         ("generate:\n  shard: [1]\n", r"generate\.shard"),

@@ -27,6 +27,8 @@ from khmer_ocr.render.shape import EM16
 
 # Steps below the chosen ones, for lines too tall for 0.8: a small line is better than a lost one.
 RESCUE_STEPS = (0.6, 0.7)
+# Crop "mixed": sizes beyond a face's usual largest, for lines that leave room. Few, so that rasters are used again.
+TALL_STEPS = (1.2, 1.45, 1.75, 2.1)
 RANDOM_ATTEMPTS = 8
 WORDS = 4 + 2 * RANDOM_ATTEMPTS
 # A quarter-pixel phase rounds by up to 1/8 px (8/64) and FreeType's scaled outline by up to 1/64 px.
@@ -57,7 +59,8 @@ class RenderConfig:
 
     Attributes:
         image_height: px, 24 to 96.
-        crop: "line" leaves each face at its own sizes, as on a page; "tight" scales every line to fill the height.
+        crop: "line" leaves each face at its own sizes, as on a page; "tight" scales every line to fill the height,
+            "mixed" draws half of the lines larger than their faces' sizes, by chance up to the whole height.
         size_steps: sizes per face.
         min_size: smallest step as a share of the largest.
         baseline_jitter: px the baseline may move at a height of 32.
@@ -68,7 +71,7 @@ class RenderConfig:
     """
 
     image_height: int = 32
-    crop: Literal["line", "tight"] = "line"
+    crop: Literal["line", "tight", "mixed"] = "line"
     size_steps: int = 5
     min_size: float = 0.8
     baseline_jitter: int = 2
@@ -81,8 +84,8 @@ class RenderConfig:
         """Refuse settings that can't be drawn."""
         if not 24 <= self.image_height <= 96:
             raise ConfigError(f"image_height is {self.image_height}; wanted 24 to 96 px")
-        if self.crop not in ("line", "tight"):
-            raise ConfigError(f"crop is {self.crop!r}; wanted 'line' or 'tight'")
+        if self.crop not in ("line", "tight", "mixed"):
+            raise ConfigError(f"crop is {self.crop!r}; wanted 'line', 'tight' or 'mixed'")
         if not 0.5 <= self.min_size <= 1.0 or not 1 <= self.size_steps <= 16:
             raise ConfigError(f"min_size {self.min_size} x size_steps {self.size_steps}; wanted 0.5-1.0 and 1-16")
         if not 0 <= self.min_margin <= self.max_margin <= 64:
@@ -223,8 +226,11 @@ class Planner:
         if len(pending):
             raise ValueError(f"no face draws {texts[pending[0]]!r}; ask `rejections` before `choose`")
         size64_B = self.size64_FS[face_B, step_B]
+        seen = Extents(advance_B, ascent_B, descent_B, np.zeros(lines, np.uint8))
         if self.config.crop == "tight":
-            size64_B = self._tight(Extents(advance_B, ascent_B, descent_B, np.zeros(lines, np.uint8)), face_B, size64_B)
+            size64_B = self._tight(seen, face_B, size64_B)
+        elif self.config.crop == "mixed":
+            size64_B = self._taller(seen, face_B, size64_B, words_BN[:, 3])
         return self._place(ascent_B, descent_B, face_B, size64_B, words_BN)
 
     def _face_of_attempt(self, attempt: int, words_BN: npt.NDArray[np.uint32]) -> npt.NDArray[np.int32]:
@@ -246,6 +252,24 @@ class Planner:
             if not high.any():
                 return np.maximum(wanted, size64_B)
             wanted = np.where(high, wanted - 32, wanted)
+
+    def _taller(
+        self,
+        seen: Extents,
+        face_B: npt.NDArray[np.int32],
+        size64_B: npt.NDArray[np.int64],
+        word_B: npt.NDArray[np.uint32],
+    ) -> npt.NDArray[np.int64]:
+        """Half the lines as they are; the others at the largest of some first `TALL_STEPS` at which their ink fits.
+
+        The word's upper bits choose a margin, so its lower 16 choose here.
+        """
+        steps_B = (word_B & 0xFFFF).astype(np.int64) * 2 * len(TALL_STEPS) >> 16
+        for number, share in enumerate(TALL_STEPS):
+            tall_B = (self.size64_FS[face_B, -1] * share).astype(np.int64)
+            fits_B = (number < steps_B - len(TALL_STEPS) + 1) & self._fits(seen, face_B, tall_B)
+            size64_B = np.where(fits_B, tall_B, size64_B)
+        return size64_B
 
     def _place(
         self,

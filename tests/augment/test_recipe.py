@@ -118,7 +118,9 @@ def test_a_file_that_is_missing_binary_or_no_yaml(tmp_path):
 
 
 def test_names_and_strengths():
-    with pytest.raises(ConfigError, match=r"no recipe 'scann'. Did you mean 'scan'\? Known: none, basic, scan, or a"):
+    with pytest.raises(
+        ConfigError, match=r"no recipe 'scann'. Did you mean 'scan'\? Known: none, basic, scan, train, or a"
+    ):
         load_recipe("scann")
     with pytest.raises(ConfigError, match=r"no recipe 'nonne'. Did you mean 'none'\?"):
         load_recipe("nonne")
@@ -128,6 +130,20 @@ def test_names_and_strengths():
     assert load_recipe("none") is None
     assert [load_recipe("basic", strength).strength for strength in (*STRENGTHS, MIXED)] == [*STRENGTHS, MIXED]
     assert load_recipe("basic").strength == "medium"
+
+
+def test_train_leaves_a_third_of_the_lines_nearly_clean_and_moves_most():
+    recipe = load_recipe("train", MIXED)
+    wear = recipe.draw(chance.key(1, "train", "augment"), np.arange(6000, dtype=np.uint64))
+    active = {step.op: row_B for step, row_B in zip(recipe.steps, wear.active_SB, strict=True)}
+    dirt_B = sum(row_B.astype(int) for op, row_B in active.items() if op != "geometry")
+    mild_B = wear.strength_B == 0
+    assert 0.3 < mild_B.mean() < 0.36
+    assert dirt_B[mild_B].mean() < 3 < dirt_B[~mild_B].mean()
+    assert 0.75 < active["geometry"].mean() < 0.88
+    scale = wear.values_S[list(active).index("geometry")]["scale"]
+    assert scale.min() < 0.75 and scale.max() > 1.3
+    assert list(active) == list(LIMITS)
 
 
 @pytest.mark.parametrize("strength", [*STRENGTHS, MIXED])

@@ -65,7 +65,7 @@ def test_the_same_over_the_whole_corpus(renderer, corpus_lines):
 
 
 @pytest.mark.parametrize("height", [24, 48, 96])
-@pytest.mark.parametrize("crop", ["line", "tight"])
+@pytest.mark.parametrize("crop", ["line", "tight", "mixed"])
 def test_the_same_at_other_heights(few_faces, metrics, real_lines, height, crop):
     renderer = LineRenderer(few_faces, metrics, RenderConfig(image_height=height, crop=crop))
     lines = real_lines[: 24_000 // height]
@@ -103,7 +103,7 @@ def small_renderer(few_faces, metrics) -> LineRenderer:
     return LineRenderer(few_faces, metrics)
 
 
-@pytest.mark.parametrize("crop", ["line", "tight"])
+@pytest.mark.parametrize("crop", ["line", "tight", "mixed"])
 def test_a_taller_image_shows_no_more_ink(usable, metrics, real_lines, crop):
     """Independent of the count of clipped pixels: what stands above and below the image is paper."""
     renderer, room = LineRenderer(usable, metrics, RenderConfig(crop=crop)), 20

@@ -187,7 +187,7 @@ def test_empty_batches(few):
 
 
 @pytest.mark.parametrize("height", [24, 32, 48, 96])
-@pytest.mark.parametrize("crop", ["line", "tight"])
+@pytest.mark.parametrize("crop", ["line", "tight", "mixed"])
 def test_the_plan_leaves_room_for_all_ink(few_faces, metrics, drawable, height, crop):
     config = RenderConfig(image_height=height, crop=crop, max_width=2000)
     renderer = LineRenderer(few_faces, metrics, config)
@@ -208,6 +208,22 @@ def test_tight_fills_more_of_the_height(few_faces, metrics, drawable):
     full = tight.plan(lines, addresses(len(lines)), KEY)
     assert (full.size64_B >= loose.size64_B).all() and (full.size64_B > loose.size64_B).mean() > 0.5
     assert (full.face_B == loose.face_B).all()
+
+
+def test_mixed_draws_half_of_the_lines_as_they_are_and_the_rest_up_to_the_whole_height(few_faces, metrics, drawable):
+    line, mixed = (LineRenderer(few_faces, metrics, RenderConfig(crop=crop)) for crop in ("line", "mixed"))
+    lines = [text for text in drawable[:400] if not line.planner.rejections([text])[0]]
+    usual = line.plan(lines, addresses(len(lines)), KEY)
+    plan = mixed.plan(lines, addresses(len(lines)), KEY)
+    grown = plan.size64_B / usual.size64_B
+    assert (plan.face_B == usual.face_B).all() and (plan.left_B == usual.left_B).all()
+    assert (grown >= 1).all() and 0.4 < (grown == 1).mean() < 0.75
+    # Short words without signs above and below take twice their faces' size.
+    word = mixed.plan(["ការ"] * 200, addresses(200), KEY)
+    small = line.plan(["ការ"] * 200, addresses(200), KEY)
+    assert 0.4 < (word.size64_B == small.size64_B).mean() < 0.6
+    assert (word.size64_B > 1.6 * small.size64_B).mean() > 0.15
+    assert len(set(zip(plan.face_B.tolist(), plan.size64_B.tolist(), strict=True))) <= len(few_faces) * (7 + 4)
 
 
 @given(
