@@ -4,6 +4,7 @@ A document goes whole to the split its seeded hash names; of its lines only near
 there (see `sieve`). When the documents are too few to fill three splits, lines are divided one by one instead.
 """
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -32,6 +33,8 @@ from khmer_ocr.text.sieve import Sieve, SieveCounts
 from khmer_ocr.text.synthesize import coverage, synthesize_lines
 
 SAMPLE = "khmer_sample.txt"
+_MANY_LINES = 20_000
+"""From here on several processes recombine faster than one."""
 
 
 @dataclass(frozen=True)
@@ -224,6 +227,7 @@ def _recombine(config: CorpusConfig, sieve: Sieve, writer: SplitWriter, real_lin
         min_chars=config.min_chars,
         max_chars=config.max_chars,
         refuse=lambda lines: sieve.stand_elsewhere(lines, "train"),
+        workers=len(os.sched_getaffinity(0)) if config.recombine >= _MANY_LINES else 1,
     )
     with tqdm(total=config.recombine, unit="line", disable=not progress) as bar:
         for lines in blocks:

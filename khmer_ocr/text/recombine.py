@@ -5,13 +5,14 @@ that single words and full lines are as common as what lies between.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from khmer_ocr import chance
 from khmer_ocr.text import figures, oddments
 from khmer_ocr.text.dice import Dice, dice_of
 from khmer_ocr.text.normalize import normalize
 from khmer_ocr.text.pool import Pool, after_space
+from khmer_ocr.text.spread import spread
 from khmer_ocr.text.syllables import is_well_formed
 from khmer_ocr.text.synthesize import random_line, random_syllable
 
@@ -180,6 +181,37 @@ SHARES = {
 """Of 100 lines, how many are of each kind. Each is a method of the writer."""
 
 
+class Drafts:
+    """Draws lines before anybody has refused one.
+
+    Args:
+        pool: what they are made of.
+        seed: the run's seed.
+        min_chars: shortest line in code points, at least 1.
+        max_chars: longest line in code points.
+    """
+
+    def __init__(self, pool: Pool, seed: int, min_chars: int, max_chars: int) -> None:
+        self.pool = pool
+        self._writer = _Writer(pool, min_chars, max_chars)
+        self._key_2 = chance.key(seed, "text", "recombine")
+
+    def block(self, numbers: range) -> list[str]:
+        """Draw lines by number; one that comes out wrong eight times is a line of the pool."""
+        lines = [self._writer.write(dice) for dice in dice_of(self._key_2, numbers, _WORDS_PER_LINE)]
+        return [line or self.line(number, bool) for number, line in zip(numbers, lines, strict=True)]
+
+    def line(self, number: int, good: Callable[[str], bool]) -> str:
+        """Draw a line again and again until it is good."""
+        for attempt in range(_ATTEMPTS):
+            address = attempt << 48 | number
+            (dice,) = dice_of(self._key_2, range(address, address + 1), _WORDS_PER_LINE)
+            line = self._writer.write(dice)
+            if line and good(line):
+                return line
+        return self.pool.lines[number % len(self.pool.lines)]
+
+
 def recombine_lines(
     pool: Pool,
     count: int,
@@ -188,6 +220,7 @@ def recombine_lines(
     min_chars: int = 1,
     max_chars: int = 90,
     refuse: Callable[[Sequence[str]], Sequence[bool]] | None = None,
+    workers: int = 1,
 ) -> Iterator[list[str]]:
     """Write lines out of pieces of others.
 
@@ -201,34 +234,19 @@ def recombine_lines(
         min_chars: shortest line in code points, at least 1.
         max_chars: longest line in code points.
         refuse: tells which of some lines must not be written, for instance because another split holds them.
+        workers: processes that draw; the lines do not depend on it.
 
     Yields:
         Blocks of lines in order; line i does not depend on count.
+
+    Raises:
+        WorkerError: a process died.
     """
-    writer = _Writer(pool, min_chars, max_chars)
-    key_2 = chance.key(seed, "text", "recombine")
-    for start in range(0, count, _BLOCK_LINES):
-        block = range(start, min(start + _BLOCK_LINES, count))
-        lines = [writer.write(dice) for dice in dice_of(key_2, block, _WORDS_PER_LINE)]
-        wrong = _wrong(range(len(lines)), lines, refuse)
-        for attempt in range(1, _ATTEMPTS):
-            if not wrong:
-                break
-            for n in wrong:
-                (dice,) = dice_of(
-                    key_2, range(attempt << 48 | block[n], (attempt << 48 | block[n]) + 1), _WORDS_PER_LINE
-                )
-                lines[n] = writer.write(dice)
-            wrong = _wrong(wrong, lines, refuse)
-        for n in wrong:
-            lines[n] = pool.lines[block[n] % len(pool.lines)]
+    drafts = Drafts(pool, seed, min_chars, max_chars)
+    blocks = [range(start, min(start + _BLOCK_LINES, count)) for start in range(0, count, _BLOCK_LINES)]
+    drawn = spread(drafts, blocks, workers) if workers > 1 else map(drafts.block, blocks)
+    for block, lines in zip(blocks, drawn, strict=True):
+        if refuse:
+            for n in (n for n, no in enumerate(refuse(lines)) if no):
+                lines[n] = drafts.line(block[n], lambda line: not refuse([line])[0])
         yield lines
-
-
-def _wrong(
-    numbers: Iterable[int], lines: Sequence[str], refuse: Callable[[Sequence[str]], Sequence[bool]] | None
-) -> list[int]:
-    """Which of these lines are empty or refused."""
-    numbers = list(numbers)
-    refused = refuse([lines[n] for n in numbers]) if refuse else [False] * len(numbers)
-    return [n for n, no in zip(numbers, refused, strict=True) if no or not lines[n]]

@@ -1,3 +1,4 @@
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from khmer_ocr.chance import key
-from khmer_ocr.errors import ConfigError
+from khmer_ocr.errors import ConfigError, WorkerError
 from khmer_ocr.text import figures, oddments
 from khmer_ocr.text.charset import Charset
 from khmer_ocr.text.corpus import CorpusConfig, process_corpus, sample_lines
@@ -15,6 +16,7 @@ from khmer_ocr.text.normalize import normalize
 from khmer_ocr.text.pool import Pool, make_pool
 from khmer_ocr.text.recombine import SHARES, recombine_lines
 from khmer_ocr.text.sieve import near_copy_key
+from khmer_ocr.text.spread import spread
 from khmer_ocr.text.syllables import is_well_formed
 from khmer_ocr.text.syllables import split as syllables
 
@@ -157,3 +159,26 @@ def test_dice_go_on_where_the_first_words_end() -> None:
     few, many = (next(dice_of(key(1, "text", "test"), range(7, 8), words)) for words in (2, 64))
     assert [few.below(1000) for _ in range(40)] == [many.below(1000) for _ in range(40)]
     assert len(set(islice((dice.below(1 << 20) for dice in some_dice(50)), 50))) > 45
+
+
+def test_the_lines_do_not_depend_on_the_number_of_processes(pool: Pool, lines: list[str]) -> None:
+    banned = set(lines[:3000:7])
+    refuse = [None, lambda asked: [line in banned for line in asked]]
+    for which in refuse:
+        alone, spread_3 = (flat(recombine_lines(pool, 3100, seed=3, refuse=which, workers=n)) for n in (1, 3))
+        assert alone == spread_3
+    assert len(alone) == 3100
+
+
+def test_processes_end_with_the_generator_and_their_death_is_told(pool: Pool) -> None:
+    blocks = recombine_lines(pool, 100_000, seed=3, workers=2)
+    first = next(blocks)
+    blocks.close()  # type: ignore[attr-defined]
+    assert len(first) == 1024
+    with pytest.raises(WorkerError, match="ended early"):
+        list(spread(Broken(), [range(3), range(3, 6)], 2))
+
+
+class Broken:
+    def block(self, numbers: range) -> list[str]:
+        os._exit(3)
