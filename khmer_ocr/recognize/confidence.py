@@ -1,0 +1,55 @@
+"""How sure a reader is of each syllable of what it read."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rapidfuzz.distance import Levenshtein
+
+from khmer_ocr.text.syllables import split
+
+
+@dataclass(frozen=True)
+class Syllable:
+    """An orthographic syllable, or a single foreign character, of what was read.
+
+    Attributes:
+        text: its code points.
+        confidence: 0 to 1, the product of the probabilities of its code points.
+    """
+
+    text: str
+    confidence: float
+
+
+def syllables_of(text: str, raw: str, log_probs: Sequence[float]) -> list[Syllable]:
+    """Share the scores of what a reader wrote out among the syllables of its normal form.
+
+    Args:
+        text: the normal form of `raw`.
+        raw: what the reader wrote.
+        log_probs: one for each code point of `raw`.
+
+    Returns:
+        The syllables of `text` in order; joined they are the text.
+    """
+    of_text = list(log_probs) if text == raw else _carried_over(text, raw, log_probs)
+    syllables, start = [], 0
+    for part in split(text):
+        score = sum(of_text[start : start + len(part)])
+        syllables.append(Syllable(part, math.exp(min(score, 0.0))))
+        start += len(part)
+    return syllables
+
+
+def _carried_over(text: str, raw: str, log_probs: Sequence[float]) -> list[float]:
+    """Scores of the code points of `text`: their own where `raw` has them too, else an even share of what changed."""
+    scores = [0.0] * len(text)
+    for step in Levenshtein.opcodes(raw, text):
+        before = log_probs[step.src_start : step.src_end]
+        places = range(step.dest_start, step.dest_end)
+        if step.tag == "equal":
+            scores[step.dest_start : step.dest_end] = before
+        for place in places if step.tag == "replace" else ():
+            scores[place] = sum(before) / len(places)
+    return scores

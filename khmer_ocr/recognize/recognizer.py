@@ -1,0 +1,205 @@
+"""Images of lines to texts: prepared one by one, read in batches of like width, given back in the order they came.
+
+Letters: B lines, H rows, W columns.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from khmer_ocr.errors import ConfigError, ImageError
+from khmer_ocr.recognize.confidence import Syllable, syllables_of
+from khmer_ocr.recognize.images import ImageSource, read_grey
+from khmer_ocr.recognize.prepare import Line, prepare
+from khmer_ocr.text.normalize import normalize
+
+try:
+    import torch
+except ModuleNotFoundError as fault:
+    raise ModuleNotFoundError(
+        "Recognising needs torch, which is not installed. Run: pip install 'khmer-ocr[torch]'", name=fault.name
+    ) from fault
+
+from khmer_ocr.model.decode import Hypothesis, decode
+from khmer_ocr.model.weights import LoadedModel, load_model
+
+Method = Literal["ctc", "greedy", "beam"]
+METHODS = ("ctc", "greedy", "beam")
+DEVICES = ("auto", "cpu", "cuda")
+_BATCHES_AHEAD = 16
+"""Batches' worth of images that are held to be sorted by width."""
+_BATCH_WIDTH_PX = 32_768
+"""Padded columns of a batch at most: a very wide line is read alone, within 200 MB."""
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What was read on a line.
+
+    Attributes:
+        text: in the normal form of labels; empty where nothing is written.
+        confidence: 0 to 1, the geometric mean of the probabilities of its code points; 0 for an empty text.
+        syllables: the text's orthographic syllables, each with a confidence of its own.
+        inverted: whether the line was light on dark.
+    """
+
+    text: str
+    confidence: float
+    syllables: list[Syllable]
+    inverted: bool = False
+
+
+class Recognizer:
+    """Reads images of Khmer text lines.
+
+    Args:
+        model: folder of weights, a checkpoint of training (.pth), or a model already loaded; None takes the weights
+            that come with the package.
+        device: "cpu", "cuda", or "auto", which takes a GPU if torch sees one.
+        decode: "beam" weighs CTC and attention together, "greedy" is attention alone, "ctc" CTC alone and fastest.
+        beam_size: texts of a line weighed against each other.
+        batch_size: lines read at a time.
+
+    Raises:
+        ModelError: the model is missing, damaged or hostile.
+        ConfigError: a setting out of range, or a GPU asked for and absent.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | LoadedModel | None = None,
+        *,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        decode: Method = "beam",
+        beam_size: int = 8,
+        batch_size: int = 16,
+    ) -> None:
+        if decode not in METHODS:
+            raise ConfigError(f"decode is {decode!r}; wanted one of {', '.join(METHODS)}")
+        if batch_size < 1 or beam_size < 1:
+            raise ConfigError(f"batch_size is {batch_size} and beam_size is {beam_size}; wanted 1 or more of each")
+        self.device = torch.device(_picked(device))
+        self.loaded = model if isinstance(model, LoadedModel) else load_model(model, self.device)
+        self.method: Method = decode
+        self.beam_size, self.batch_size = beam_size, batch_size
+        self.height_px = self.loaded.model.config.height_px
+
+    def recognize(self, image: ImageSource, name: str | None = None) -> Recognition:
+        """Read one line.
+
+        Args:
+            image: a path, bytes, a Pillow image or an array; see `khmer_ocr.recognize.images.read_grey`.
+            name: what to call it in messages.
+
+        Raises:
+            ImageError: it can't be read, or is far wider than a line of text.
+        """
+        return self._read([prepare(read_grey(image, name), self.height_px, name or _name(image))])[0]
+
+    def recognize_lines(self, images: Iterable[ImageSource]) -> list[Recognition]:
+        """Read many lines.
+
+        Args:
+            images: as for `recognize`.
+
+        Returns:
+            One recognition an image, in their order.
+
+        Raises:
+            ImageError: one of them can't be read; `stream` reads the others all the same.
+        """
+        found = []
+        for recognition in self.stream(images):
+            if isinstance(recognition, ImageError):
+                raise recognition
+            found.append(recognition)
+        return found
+
+    def stream(self, images: Iterable[ImageSource]) -> Iterator[Recognition | ImageError]:
+        """Read any number of lines in bounded memory.
+
+        Args:
+            images: as for `recognize`.
+
+        Yields:
+            For each image, in their order, what was read or why it can't be.
+        """
+        source = iter(images)
+        while window := list(islice(source, self.batch_size * _BATCHES_AHEAD)):
+            yield from self._read_window([self._prepared(image) for image in window])
+
+    def _prepared(self, image: ImageSource) -> Line | ImageError:
+        try:
+            return prepare(read_grey(image), self.height_px, _name(image))
+        except ImageError as error:
+            return error
+
+    def _read_window(self, lines: Sequence[Line | ImageError]) -> list[Recognition | ImageError]:
+        found: list[Recognition | ImageError] = [line if isinstance(line, ImageError) else _NOTHING for line in lines]
+        widths = {place: line.pixels_HW.shape[1] for place, line in enumerate(lines) if isinstance(line, Line)}
+        for batch in _batches(widths, self.batch_size):
+            ready = [line for line in (lines[place] for place in batch) if isinstance(line, Line)]
+            for place, recognition in zip(batch, self._read(ready), strict=True):
+                found[place] = recognition
+        return found
+
+    def _read(self, lines: Sequence[Line]) -> list[Recognition]:
+        """Read lines as one batch; those without ink are not looked at."""
+        inked = [place for place, line in enumerate(lines) if not line.blank]
+        found = [_NOTHING] * len(lines)
+        if inked:
+            images_B1HW, width_B = _padded([lines[place] for place in inked], self.device)
+            read = decode(self.loaded.model, images_B1HW, width_B, self.method, self.beam_size)
+            for place, hypothesis in zip(inked, read, strict=True):
+                found[place] = self._recognition(hypothesis, lines[place].inverted)
+        return found
+
+    def _recognition(self, hypothesis: Hypothesis, inverted: bool) -> Recognition:
+        raw, scores = self.loaded.charset.decode(hypothesis.ids), hypothesis.token_log_probs
+        text = normalize(raw)
+        confidence = math.exp(min(sum(scores) / len(scores), 0.0)) if text and scores else 0.0
+        return Recognition(text, confidence, syllables_of(text, raw, scores), inverted)
+
+
+_NOTHING = Recognition("", 0.0, [])
+
+
+def _name(image: ImageSource) -> str:
+    return str(image) if isinstance(image, str | Path) else "the image"
+
+
+def _picked(device: str) -> str:
+    if device not in DEVICES:
+        raise ConfigError(f"device is {device!r}; wanted one of {', '.join(DEVICES)}")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("CUDA was asked for and there is none: torch sees no GPU. Use --device cpu, or auto.")
+    return device
+
+
+def _batches(width_of: dict[int, int], batch_size: int) -> Iterator[list[int]]:
+    """Places of lines in batches of like width."""
+    batch: list[int] = []
+    for place in sorted(width_of, key=lambda place: width_of[place]):
+        if len(batch) == batch_size or (batch and (len(batch) + 1) * width_of[place] > _BATCH_WIDTH_PX):
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
+
+
+def _padded(lines: Sequence[Line], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lines side by side, padded with paper: float32 (B, 1, H, W) in 0..1, and their widths in px, int64 (B,)."""
+    widths = [line.pixels_HW.shape[1] for line in lines]
+    batch_BHW = np.full((len(lines), lines[0].pixels_HW.shape[0], max(widths)), 255, np.uint8)
+    for row_HW, line, width in zip(batch_BHW, lines, widths, strict=True):
+        row_HW[:, :width] = line.pixels_HW
+    images_B1HW = torch.from_numpy(batch_BHW).to(device).to(torch.float32).div_(255).unsqueeze_(1)
+    return images_B1HW, torch.tensor(widths, dtype=torch.int64, device=device)
