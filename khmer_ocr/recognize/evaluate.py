@@ -1,0 +1,168 @@
+"""How right what was read is: rates over all lines, by length, font and source; which character is taken for which."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rapidfuzz.distance import Levenshtein
+
+from khmer_ocr.errors import ConfigError
+from khmer_ocr.text.compare import Score, comparable, confusions, score
+
+Named = Mapping[str, str]
+_LENGTH_BOUNDS = (5, 10, 20, 40, 60, 90)
+_CONFUSIONS_SHOWN, _WORST_SHOWN = 20, 10
+
+
+@dataclass(frozen=True)
+class ReadLine:
+    """One line of an evaluation.
+
+    Attributes:
+        name: its image.
+        label: what it says.
+        reading: what was read.
+        score: how they differ.
+    """
+
+    name: str
+    label: str
+    reading: str
+    score: Score
+
+    @property
+    def badness(self) -> float:
+        """Edits over the longer of both texts, comparable view: 0 to 1, whatever was read."""
+        return Levenshtein.normalized_distance(comparable(self.label), comparable(self.reading))
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """What an evaluation found; prints as a table.
+
+    Attributes:
+        total: over all lines.
+        groups: "length", "font", "source", ... -> value -> score of the lines that have it.
+        confusions: (wanted, seen, how often), the most frequent first; "" stands for nothing.
+        lines: every line, in the order of the labels.
+    """
+
+    total: Score
+    groups: dict[str, dict[str, Score]]
+    confusions: list[tuple[str, str, int]]
+    lines: list[ReadLine] = field(repr=False)
+
+    def worst(self, count: int = _WORST_SHOWN) -> list[ReadLine]:
+        """Lines with an error that shows, the worst first, as many as asked for."""
+        wrong = [line for line in self.lines if line.score.edits]
+        return sorted(wrong, key=lambda line: -line.badness)[:count]
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the report as plain values; rates are shares of 1, not per cent."""
+        return {
+            **_rates(self.total),
+            **{f"by_{name}": {value: _rates(part) for value, part in of.items()} for name, of in self.groups.items()},
+            "confusions": [list(each) for each in self.confusions[:_CONFUSIONS_SHOWN]],
+            "worst": [
+                {"image": line.name, "label": line.label, "text": line.reading, "cer": line.score.cer}
+                for line in self.worst()
+            ],
+        }
+
+    def __str__(self) -> str:
+        rows = [f"{'':26s}{'lines':>7s}{'CER':>10s}{'plain':>10s}{'syllables':>11s}{'exact':>9s}{'plain':>9s}"]
+        rows.append(_row("all", self.total))
+        for name, of in self.groups.items():
+            rows += [f"by {name}", *(_row(f"  {value}", part) for value, part in of.items())]
+        if self.confusions:
+            shown = (f"{_shown(want)} as {_shown(got)} {n}" for want, got, n in self.confusions[:_CONFUSIONS_SHOWN])
+            rows += ["most frequent errors", "  " + ", ".join(shown)]
+        return "\n".join(rows)
+
+
+def evaluate_lines(
+    labels: Named | Sequence[str],
+    predictions: Named | Sequence[str],
+    groups: Mapping[str, Named] | None = None,
+) -> EvaluationReport:
+    """Compare readings with their labels, by the definitions of `khmer_ocr.text.compare`.
+
+    Args:
+        labels: what the lines say: image name -> text, or texts in order.
+        predictions: what was read, likewise. A line that lacks in a mapping was read as nothing.
+        groups: further ways to part the lines, e.g. {"font": {image name: font}}; needs names.
+
+    Returns:
+        Rates over all lines, by length of the label in code points, and by each of `groups`.
+
+    Raises:
+        ConfigError: of two sequences one is longer; one is a mapping and the other is not; or a prediction has a name
+            that no label has.
+    """
+    if isinstance(labels, Mapping) != isinstance(predictions, Mapping):
+        raise ConfigError("labels and predictions differ in kind; wanted two mappings by image name, or two sequences")
+    wanted = dict(labels) if isinstance(labels, Mapping) else _numbered(labels)
+    seen = dict(predictions) if isinstance(predictions, Mapping) else _numbered(predictions)
+    strange = seen.keys() - wanted.keys()
+    if strange or (not isinstance(labels, Mapping) and len(wanted) != len(seen)):
+        raise ConfigError(
+            f"{len(wanted)} labels and {len(seen)} predictions do not belong together"
+            + (f": {sorted(strange)[0]!r} has no label" if strange else "")
+            + ". Give the predictions of these very lines."
+        )
+    lines = [
+        ReadLine(name, label, seen.get(name, ""), score(label, seen.get(name, ""))) for name, label in wanted.items()
+    ]
+    parted = {"length": {line.name: _length_class(line.label) for line in lines}, **(groups or {})}
+    counts = confusions((line.label, line.reading) for line in lines if line.score.edits)
+    return EvaluationReport(
+        total=sum((line.score for line in lines), Score()),
+        groups={name: _part(lines, of) for name, of in parted.items()},
+        confusions=[(want, got, n) for (want, got), n in counts.most_common()],
+        lines=lines,
+    )
+
+
+def _numbered(texts: Iterable[str]) -> dict[str, str]:
+    return {str(number): text for number, text in enumerate(texts)}
+
+
+def _length_class(label: str) -> str:
+    length, low = len(comparable(label)), 0
+    for high in _LENGTH_BOUNDS:
+        if length <= high:
+            return f"{low + 1:2d}-{high}" if low else f" 0-{high}"
+        low = high
+    return f"{low + 1}-"
+
+
+def _part(lines: Sequence[ReadLine], of: Named) -> dict[str, Score]:
+    parts: dict[str, Score] = {}
+    for line in lines:
+        value = of.get(line.name, "unknown")
+        parts[value] = parts.get(value, Score()) + line.score
+    return dict(sorted(parts.items()))
+
+
+def _rates(part: Score) -> dict[str, float | int]:
+    return {
+        "lines": part.lines,
+        "characters": part.characters,
+        "cer": part.cer,
+        "cer_plain": part.cer_plain,
+        "syllable_error_rate": part.syllable_error_rate,
+        "exact": part.exact_share,
+        "exact_plain": part.exact_plain_share,
+    }
+
+
+def _row(name: str, part: Score) -> str:
+    rates = (part.cer, part.cer_plain, part.syllable_error_rate)
+    first = "".join(f"{100 * rate:{width}.2f} %" for rate, width in zip(rates, (8, 8, 9), strict=True))
+    return f"{name:26s}{part.lines:7d}{first}{100 * part.exact_share:7.1f} %{100 * part.exact_plain_share:7.1f} %"
+
+
+def _shown(character: str) -> str:
+    if not character:
+        return "nothing"
+    return "space" if character == " " else f"{character} ({ord(character):04X})"
