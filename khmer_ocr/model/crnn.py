@@ -34,7 +34,7 @@ class CrnnEncoder(nn.Module):
             config.layers,
             batch_first=True,
             bidirectional=True,
-            dropout=config.dropout,
+            dropout=config.dropout if config.layers > 1 else 0.0,
         )
 
     def forward(self, images_B1HW: Tensor, width_B: Tensor) -> tuple[Tensor, Tensor]:
