@@ -13,6 +13,8 @@ _HOME = {
     "SyntheticImageGenerator": "khmer_ocr.generate.generator",
     "SyntheticImageDataset": "khmer_ocr.load.dataset",
     "create_synthetic_dataloaders": "khmer_ocr.load.dataset",
+    "Recognizer": "khmer_ocr.recognize.recognizer",
+    "evaluate_lines": "khmer_ocr.recognize.evaluate",
     "KhmerOcrError": "khmer_ocr.errors",
     "ConfigError": "khmer_ocr.errors",
     "CorpusError": "khmer_ocr.errors",
@@ -23,6 +25,8 @@ _HOME = {
     "RunConflictError": "khmer_ocr.errors",
     "DatasetError": "khmer_ocr.errors",
     "WorkerError": "khmer_ocr.errors",
+    "ImageError": "khmer_ocr.errors",
+    "ModelError": "khmer_ocr.errors",
 }
 __all__ = ["__version__", *_HOME]
 
@@ -32,7 +36,9 @@ if TYPE_CHECKING:
     from khmer_ocr.errors import CorpusError as CorpusError
     from khmer_ocr.errors import DatasetError as DatasetError
     from khmer_ocr.errors import FontError as FontError
+    from khmer_ocr.errors import ImageError as ImageError
     from khmer_ocr.errors import KhmerOcrError as KhmerOcrError
+    from khmer_ocr.errors import ModelError as ModelError
     from khmer_ocr.errors import NoFontsError as NoFontsError
     from khmer_ocr.errors import OutputError as OutputError
     from khmer_ocr.errors import RunConflictError as RunConflictError
@@ -41,6 +47,8 @@ if TYPE_CHECKING:
     from khmer_ocr.generate.generator import SyntheticImageGenerator as SyntheticImageGenerator
     from khmer_ocr.load.dataset import SyntheticImageDataset as SyntheticImageDataset
     from khmer_ocr.load.dataset import create_synthetic_dataloaders as create_synthetic_dataloaders
+    from khmer_ocr.recognize.evaluate import evaluate_lines as evaluate_lines
+    from khmer_ocr.recognize.recognizer import Recognizer as Recognizer
 
 
 def __getattr__(name: str) -> Any:

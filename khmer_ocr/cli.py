@@ -274,6 +274,80 @@ def train(config: Annotated[TrainConfig, tyro.conf.arg(name="")]) -> None:
     print(f"Weights: {run(config)}")
 
 
+def recognize(
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional] = (),
+    json: bool = False,
+    model: Path | None = None,
+    decode: Literal["beam", "greedy", "ctc"] = "beam",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    batch_size: int = 16,
+) -> None:
+    """Read images of text lines. One that can't be read does not lose the others; exit status 1 then.
+
+    Args:
+        images: Image files of one line each: any size, dark on light or light on dark.
+        json: Print one JSON object a line: image, text, confidence, syllables.
+        model: Folder of weights or checkpoint (.pth); default the weights that come with the package.
+        decode: beam weighs CTC and attention together; greedy is attention alone; ctc is CTC alone, and fastest.
+        device: auto (default) takes a GPU if there is one.
+        batch_size: Lines read at a time.
+    """
+    from khmer_ocr.recognize.commands import ReadingOptions, recognize_images
+
+    if recognize_images(images, ReadingOptions(model, decode, device, batch_size), json):
+        raise SystemExit(1)
+
+
+def evaluate(
+    directory: Annotated[Path | None, tyro.conf.Positional] = None,
+    labels: Path | None = None,
+    split: Literal["train", "val", "test"] = "val",
+    json: bool = False,
+    predictions: Path | None = None,
+    worst: Path | None = None,
+    worst_count: int = 20,
+    max_lines: int | None = None,
+    model: Path | None = None,
+    decode: Literal["beam", "greedy", "ctc"] = "beam",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    batch_size: int = 16,
+    quiet: bool = False,
+) -> None:
+    """Read labelled lines and say how right that was: CER plain and after Khmer normalisation, syllables, exact lines.
+
+    Args:
+        directory: A data set's folder; or give --labels.
+        labels: File of image, TAB, text; the images lie beside it, and meta.tsv (font, source) if there is one.
+        split: Which split of the data set.
+        json: Print the report as one JSON object; rates are shares of 1.
+        predictions: Write what was read: image, TAB, text.
+        worst: Draw the worst lines, their labels and what was read (.png).
+        worst_count: How many of them.
+        max_lines: Only the first so many.
+        model: Folder of weights or checkpoint (.pth); default the weights that come with the package.
+        decode: beam, greedy or ctc; see recognize.
+        device: auto (default) takes a GPU if there is one.
+        batch_size: Lines read at a time.
+        quiet: No progress bar.
+    """
+    from khmer_ocr.recognize.commands import ReadingOptions, evaluate_set
+
+    print(
+        evaluate_set(
+            directory,
+            labels,
+            ReadingOptions(model, decode, device, batch_size),
+            split=split,
+            max_lines=max_lines,
+            predictions=predictions,
+            worst=worst,
+            worst_count=worst_count,
+            as_json=json,
+            progress=not quiet,
+        )
+    )
+
+
 VERBS: dict[str, Callable[..., None]] = {
     "corpus": corpus,
     "fonts": fonts,
@@ -282,6 +356,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "verify": verify,
     "preview": preview,
     "train": train,
+    "recognize": recognize,
+    "evaluate": evaluate,
 }
 
 
