@@ -6,11 +6,12 @@ Letters: B lines, H rows, X columns of the padded batch, T tokens of the longest
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypedDict, cast
+from typing import Any, NamedTuple, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from khmer_ocr_kernels.pad_normalize import normalisation_table
 
 from khmer_ocr.errors import ConfigError, DatasetError
 from khmer_ocr.load.cache import PackedCache
@@ -91,6 +92,12 @@ class LineLoader(ABC):
         self.left_out: dict[int, str] = {}
         self._plan_config = config.plan(split)
         self._encode = TargetEncoder(vocab)
+        # What engines make in this process: for a GPU the bytes cross as they are and become numbers there.
+        on_cpu = self.device.type == "cpu"
+        self._dtype: torch.dtype = getattr(torch, config.dtype) if on_cpu else torch.uint8
+        self._bits_256: npt.NDArray[np.unsignedinteger[Any]] | None = None
+        if config.dtype != "uint8" and on_cpu:
+            self._bits_256 = normalisation_table(config.dtype, 0.0, 1.0)
         self._planned: tuple[int, EpochPlan] | None = None
 
     def plan(self, epoch: int) -> EpochPlan:

@@ -15,6 +15,7 @@ from khmer_ocr.dataset.index import SplitIndex, build_index, load_index, split_f
 from khmer_ocr.dataset.scan import scan
 from khmer_ocr.errors import ConfigError, DatasetError
 from khmer_ocr.load.checks import check_crcs
+from khmer_ocr.load.files import SplitFiles
 
 OnFault = Callable[[str, DatasetError], None]
 
@@ -79,24 +80,27 @@ class Lines:
                 f"{self.name(int(odd[0]))} is {heights_N[odd[0]]} px high, {self.name(0)} is {self.height_px}. "
                 "Batches need one height: generate with one --image-height."
             )
+        self._files = tuple(map(SplitFiles, self.indices))
         self._labels_seen_N = np.zeros(len(heights_N), np.bool_)
 
     def __len__(self) -> int:
         return len(self.widths_N)
 
-    def locate(self, i: int) -> tuple[SplitIndex, int]:
-        """Split that holds line i, and the line's position there."""
-        part = 0 if len(self.indices) == 1 else int(np.searchsorted(self.begins_P1, i, "right")) - 1
-        return self.indices[part], i - int(self.begins_P1[part])
+    def _locate(self, i: int) -> tuple[SplitIndex, int, SplitFiles]:
+        """Split that holds line i, the line's position there, and what reads its files."""
+        if len(self.indices) == 1:
+            return self.indices[0], i, self._files[0]
+        part = int(np.searchsorted(self.begins_P1, i, "right")) - 1
+        return self.indices[part], i - int(self.begins_P1[part]), self._files[part]
 
     def name(self, i: int) -> str:
         """Path of the image of line i, or of its place in its shard."""
-        index, own = self.locate(i)
+        index, own, _ = self._locate(i)
         return index.paths(own)[0]
 
     def text(self, i: int) -> str:
         """Text of line i."""
-        index, own = self.locate(i)
+        index, own, _ = self._locate(i)
         return index.text(own)
 
     def pixels(self, i: int) -> npt.NDArray[np.uint8]:
@@ -111,13 +115,15 @@ class Lines:
         Raises:
             DatasetError: missing, unreadable, of another size, of other pixels or with another label than recorded.
         """
-        index, own = self.locate(i)
-        pixels_HW = index.image(own)
+        index, own, files = self._locate(i)
+        name = index.paths(own)[0]
+        pixels_HW = images.decode_image(files.image(own), name)
+        _check_size(index, own, name, pixels_HW.shape[1], pixels_HW.shape[0])
         if index.pixel_hashes is not None:
             seen, recorded = images.pixel_hash(pixels_HW), f"{int(index.pixel_hashes[own]):016x}"
             if seen != recorded:
-                raise _differs(index, self.name(i), f"has other pixels than recorded (hash {seen}, not {recorded})")
-        self._check_label(i, index, own)
+                raise _differs(index, name, f"has other pixels than recorded (hash {seen}, not {recorded})")
+        self._check_label(i, index, own, files)
         return pixels_HW
 
     def png(self, i: int) -> bytes:
@@ -132,24 +138,28 @@ class Lines:
         Raises:
             DatasetError: missing, cut short, failing a CRC, of another size or with another label than recorded.
         """
-        index, own = self.locate(i)
-        data, name = index.image_bytes(own), index.paths(own)[0]
+        index, own, files = self._locate(i)
+        data, name = files.image(own), index.paths(own)[0]
         width, height = images.png_size(data, name)
         check_crcs(data, name)
-        if (width, height) != (index.widths[own], index.heights[own]):
-            recorded = f"{index.widths[own]} x {index.heights[own]}"
-            raise _differs(index, name, f"is {width} x {height} px, {layout.SPLIT_METADATA} says {recorded}")
-        self._check_label(i, index, own)
+        _check_size(index, own, name, width, height)
+        self._check_label(i, index, own, files)
         return data
 
-    def _check_label(self, i: int, index: SplitIndex, own: int) -> None:
-        """Compare a label file with the metadata, once: a scan took the text from it, and reading it costs a tenth."""
+    def _check_label(self, i: int, index: SplitIndex, own: int, files: SplitFiles) -> None:
+        """Compare a label file with the metadata, once in a process; in a scan the text was taken from it."""
         if self._labels_seen_N[i] or index.scanned:
             return
-        label, text = index.label_text(own), index.text(own)
+        label, text = files.label(own), index.text(own)
         if label != text:
             raise _differs(index, index.paths(own)[1], f"says {label!r}, {layout.SPLIT_METADATA} says {text!r}")
         self._labels_seen_N[i] = True
+
+
+def _check_size(index: SplitIndex, own: int, name: str, width: int, height: int) -> None:
+    if width != index.widths[own] or height != index.heights[own]:
+        recorded = f"{index.widths[own]} x {index.heights[own]}"
+        raise _differs(index, name, f"is {width} x {height} px, but {layout.SPLIT_METADATA} says {recorded}")
 
 
 def _joined(parts: list[npt.NDArray[np.int32]]) -> npt.NDArray[np.int32]:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from khmer_ocr_kernels.pad_normalize import normalisation_table
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from khmer_ocr.load.cache import PackedCache
@@ -41,11 +40,6 @@ class TorchLoader(LineLoader):
     ) -> None:
         super().__init__(lines, caches, config, split, vocab)
         self._pin = self.device.type == "cuda"
-        # For a GPU the bytes cross as they are and become numbers there.
-        self._dtype: torch.dtype = torch.uint8 if self._pin else getattr(torch, config.dtype)
-        self._bits_256: npt.NDArray[Any] | None = None
-        if config.dtype != "uint8" and not self._pin:
-            self._bits_256 = normalisation_table(config.dtype, 0.0, 1.0)
         self._orders = _Orders()
         self._workers: DataLoader | None = None
         if caches is None and config.num_workers:
