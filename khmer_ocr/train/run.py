@@ -116,6 +116,7 @@ class _Run:
                     self._validate()
                     trainer.save(LAST)
                     trainer.save(epoch_name(trainer.epoch))
+                    self._keep()
         trainer.save(LAST)
         if self.stop.why:
             self.log.event("stopped", trainer.step, why=self.stop.why)

@@ -1,0 +1,16 @@
+"""Run by tests: train from the settings in a JSON file."""
+
+import json
+import sys
+from pathlib import Path
+
+import runs
+import torch
+
+from khmer_ocr.train.run import train
+
+torch.set_num_threads(1)
+if __name__ == "__main__":
+    given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    changes = given.get("changes", {})
+    print(train(runs.settings(Path(given["tree"]), Path(given["out"]), **changes)), flush=True)

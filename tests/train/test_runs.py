@@ -1,0 +1,224 @@
+"""Whole runs: they learn, stop, go on as if never stopped, agree between processes, and lose nothing."""
+
+import errno
+import json
+import math
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import runs
+import torch
+
+from khmer_ocr.errors import ConfigError, ModelError, OutputError, TrainingError
+from khmer_ocr.model.weights import load_model
+from khmer_ocr.train import checkpoint, trainer
+from khmer_ocr.train.checkpoint import write_checkpoint
+from khmer_ocr.train.run import train
+from khmer_ocr.train.trainer import Trainer
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return runs.write_tree(tmp_path_factory.mktemp("tree"), {"train": 80, "val": 16})
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def losses(out: Path) -> list[float]:
+    return [row["loss"] for row in runs.rows(out, "train")]
+
+
+def test_run_learns_and_leaves_what_reading_and_resuming_need(tree: Path, tmp_path: Path) -> None:
+    config = runs.settings(tree, tmp_path, num_epochs=30, learning_rate=1e-2, ema_decay=0.9)
+    folder = train(config)
+    seen = losses(tmp_path)
+    assert len(seen) == 300
+    assert sum(seen[-10:]) / 10 < 0.25 * sum(seen[:10]) / 10
+    names = {path.name for path in config.checkpoint_dir.iterdir()}
+    assert names == {"last.pth", "best.pth", "model", *(f"checkpoint_epoch_{n:03d}.pth" for n in range(1, 31))}
+    loaded = load_model(folder)
+    assert loaded.card["steps"] == 300
+    assert loaded.card["lines_seen"] == 30 * 80
+    assert load_model(config.checkpoint_dir / "best.pth").charset == loaded.charset
+    cers = [row["cer_ctc"] for row in runs.rows(tmp_path, "val")]
+    assert len(cers) == 30
+    assert cers[-1] < 0.5
+    assert list(config.log_dir.glob("events.out.tfevents.*"))
+
+
+def test_resumed_run_is_the_very_same_run(tree: Path, tmp_path: Path) -> None:
+    """Stopped in the middle of the second epoch, with dropout and wear drawn anew at every step."""
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    changes = {"num_epochs": 4, "recipe": "basic", "max_steps": 36}
+    train(runs.settings(tree, whole, **changes))
+    first = Trainer(runs.settings(tree, halves, **changes))
+    for epoch in range(2):
+        for number, batch in enumerate(first.loader.epoch(epoch)):
+            if (epoch, number) == (1, 6):
+                break
+            first.update([batch], epoch, first.step / 36)
+            first.epoch, first.batch = epoch, number + 1
+    assert first.step == 16
+    first.save("last.pth")
+    train(runs.settings(tree, halves, **changes, resume="last"))
+    assert losses(halves) == losses(whole)[16:]
+    one, other = (load_model(out / "checkpoints" / "model").model.state_dict() for out in (whole, halves))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def launch(tmp_path: Path, tree: Path, out: Path, *launcher: str, **changes: Any) -> "subprocess.Popen[str]":
+    given = tmp_path / f"{out.name}-{time.monotonic_ns()}.json"
+    given.write_text(json.dumps({"tree": str(tree), "out": str(out), "changes": changes}))
+    return runs.start(str(Path(__file__).with_name("run_tiny.py")), str(given), launcher=launcher)
+
+
+def finished(process: "subprocess.Popen[str]", seconds: float = 120) -> str:
+    said, _ = process.communicate(timeout=seconds)
+    assert process.returncode == 0, said
+    return said
+
+
+def test_sigterm_saves_and_leaves_and_the_run_goes_on(tree: Path, tmp_path: Path) -> None:
+    out, whole = tmp_path / "stopped", tmp_path / "whole"
+    changes = {"num_epochs": 1000, "max_steps": 150, "recipe": "basic"}
+    process = launch(tmp_path, tree, out, **changes)
+    deadline = time.monotonic() + 100
+    log = out / "logs" / "metrics.jsonl"
+    while not (log.exists() and len(runs.rows(out, "train")) >= 25):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert "go on with --resume last" in finished(process)
+    stopped = len(losses(out))
+    assert 25 <= stopped < 150
+    assert (out / "checkpoints" / "last.pth").exists()
+    finished(launch(tmp_path, tree, out, **changes, resume="last"))
+    train(runs.settings(tree, whole, **changes))
+    assert losses(out) == losses(whole)
+
+
+def test_two_processes_learn_what_one_does_from_twice_the_batch(tree: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    changes = {"num_epochs": 3, "dropout": 0.0, "max_steps": 14}
+    train(runs.settings(tree, one, **changes, batch_size=16))
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    finished(launch(tmp_path, tree, two, *torchrun, **changes, batch_size=8), 200)
+    alone, together = losses(one), losses(two)
+    assert len(alone) == len(together) == 14
+    # Sums are taken in another order: float32 rounding, grown over the steps.
+    assert together == pytest.approx(alone, rel=2e-3)
+    assert together[0] == pytest.approx(alone[0], rel=1e-5)
+
+
+def test_gathered_batches_count_by_their_tokens(tree: Path, tmp_path: Path) -> None:
+    """Reported loss of an update over two batches of different size: all losses over all tokens."""
+    config = runs.settings(tree, tmp_path, dropout=0.0, learning_rate=1e-9, weight_decay=0.0)
+    run = Trainer(config)
+    batches = [batch for _, batch in zip(range(2), run.loader.epoch(0), strict=False)]
+    tokens = [int(batch["target_lengths"].sum()) + len(batch["texts"]) for batch in batches]
+    assert tokens[0] != tokens[1]
+    each = [float(run.update([batch], 0, 0.0)[0][0]) for batch in batches]
+    both = float(run.update(batches, 0, 0.0)[0][0])
+    assert both == pytest.approx((each[0] * tokens[0] + each[1] * tokens[1]) / sum(tokens), rel=1e-4)
+
+
+def test_loss_that_is_no_number_stops_and_keeps_the_last_good(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = trainer.joint_losses, iter(range(10**6))
+
+    def spoilt(*arguments: Any) -> Any:
+        found = real(*arguments)
+        if next(calls) == 13:
+            found.joint.data.fill_(math.nan)
+        return found
+
+    monkeypatch.setattr(trainer, "joint_losses", spoilt)
+    config = runs.settings(tree, tmp_path, num_epochs=5, log_steps=7)
+    with pytest.raises(TrainingError, match=r"no number any more.*kept"):
+        train(config)
+    kept = torch.load(config.checkpoint_dir / "last.pth", weights_only=True)
+    assert kept["position"]["step"] == 10
+    assert all(value.isfinite().all() for value in kept["model"].values())
+
+
+def test_overfitting_one_batch_is_checked_and_forgotten(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(runs.settings(tree, tmp_path / "checked", check=True, max_steps=3, batch_size=3, dropout=0.0))
+    assert "learned by heart" in capsys.readouterr().out
+    train(runs.settings(tree, tmp_path / "plain", max_steps=3, batch_size=3, dropout=0.0))
+    assert losses(tmp_path / "checked") == losses(tmp_path / "plain")
+
+
+def test_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "last.pth"
+    write_checkpoint(path, {"step": 1})
+
+    def fills_up(content: Any, target: Path) -> None:
+        target.write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.torch, "save", fills_up)
+    with pytest.raises(OutputError, match=r"No space left.*The last checkpoint written before is whole"):
+        write_checkpoint(path, {"step": 2})
+    monkeypatch.undo()
+    assert torch.load(path, weights_only=True)["step"] == 1
+    assert [each.name for each in tmp_path.iterdir()] == ["last.pth"]
+
+
+def test_other_settings_do_not_resume(tree: Path, tmp_path: Path) -> None:
+    train(runs.settings(tree, tmp_path, max_steps=2))
+    with pytest.raises(ConfigError, match=r"learning_rate: 0.003 there, 0.5 now"):
+        train(runs.settings(tree, tmp_path, max_steps=4, resume="last", learning_rate=0.5))
+
+
+def test_other_characters_do_not_resume_or_begin(tree: Path, tmp_path: Path) -> None:
+    train(runs.settings(tree, tmp_path, max_steps=2))
+    other = runs.write_tree(tmp_path / "other", {"train": 20, "val": 4}, {"train": ["ក\u4e2d"] * 20})
+    with pytest.raises(ModelError, match=r"another charset.*中"):
+        train(runs.settings(other, tmp_path, max_steps=4, resume="last"))
+    with pytest.raises(ModelError, match="weights carry over only between equal charsets"):
+        train(runs.settings(other, tmp_path / "new", max_steps=4, init=tmp_path / "checkpoints" / "model"))
+
+
+def test_another_stretch_begins_with_the_weights_of_the_last(tree: Path, tmp_path: Path) -> None:
+    train(runs.settings(tree, tmp_path / "a", num_epochs=12, learning_rate=1e-2, ema_decay=0.5))
+    train(runs.settings(tree, tmp_path / "b", max_steps=3, init=tmp_path / "a" / "checkpoints" / "model"))
+    assert losses(tmp_path / "b")[0] < 0.7 * losses(tmp_path / "a")[0]
+    assert losses(tmp_path / "b")[0] < 1.5 * losses(tmp_path / "a")[-1]
+
+
+def test_another_preset_does_not_begin_with_these_weights(tree: Path, tmp_path: Path) -> None:
+    train(runs.settings(tree, tmp_path, max_steps=2))
+    with pytest.raises(ModelError, match=r"preset 'tiny', wanted 'compact'"):
+        train(runs.settings(tree, tmp_path, max_steps=2, preset="compact", init=tmp_path / "checkpoints" / "model"))
+
+
+def test_missing_checkpoint_is_named(tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"last\.pth does not exist"):
+        train(runs.settings(tree, tmp_path, resume="last"))
+
+
+def test_gpu_asked_for_and_absent_is_said(tree: Path, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(ConfigError, match="CUDA was asked for and there is none"):
+        train(runs.settings(tree, tmp_path, device="cuda"))
+
+
+def test_clock_ends_the_schedule(tree: Path, tmp_path: Path) -> None:
+    train(runs.settings(tree, tmp_path, num_epochs=10**4, max_minutes=0.05))
+    rates = [row["learning_rate"] for row in runs.rows(tmp_path, "train")]
+    assert 5 < len(rates) < 10**4
+    assert rates[-1] < 0.1 * max(rates)
