@@ -1,41 +1,36 @@
-"""Stored lines as a torch data set and as three plain data loaders.
+"""Stored lines as a torch data set and as three loaders of batches: the door that users know.
 
 Letters: H rows, W columns, T tokens.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
-from khmer_ocr import chance
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.index import load_index
 from khmer_ocr.dataset.stats import split_statistics
-from khmer_ocr.errors import ConfigError, DatasetError
+from khmer_ocr.errors import ConfigError
 
 try:
     import torch
-    from torch.utils.data import DataLoader, Dataset
+    from torch.utils.data import Dataset
 except ModuleNotFoundError as fault:
     raise ModuleNotFoundError(
         "Reading batches needs torch, which is not installed. Run: pip install 'khmer-ocr[torch]'", name=fault.name
     ) from fault
 
-from khmer_ocr.load.collate import collate_lines
+from khmer_ocr.load.lines import Lines, load_lines
+from khmer_ocr.load.loader import LineLoader, LoadConfig, loader_of
+from khmer_ocr.load.settings import Engine
+from khmer_ocr.load.targets import Vocabulary
 
 SHUFFLE_SEED = 42
-
-
-class Vocabulary(Protocol):
-    """What turns a text into token ids; 0 is the padding and stands for no character."""
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text."""
-        ...
+_KEYS = ("images", "targets", "image_lengths", "target_lengths", "texts")
 
 
 class HasVocabulary(Protocol):
@@ -162,53 +157,88 @@ def _default_vocabulary() -> Vocabulary:
     return Charset.default()
 
 
+class SyntheticLoader:
+    """Batches of one split: each `iter` is the next epoch, `len` counts its batches.
+
+    Attributes:
+        dataset: the split, sample by sample.
+        loader: what reads it; has statistics, and epochs by their number.
+        batch_size: lines in a batch; the last one may have fewer.
+        num_workers: worker processes (torch) or threads (DALI) that decode.
+    """
+
+    def __init__(self, dataset: SyntheticImageDataset, loader: LineLoader) -> None:
+        self.dataset, self.loader = dataset, loader
+        self.batch_size, self.num_workers = loader.config.batch_size, loader.config.num_workers
+        self._epoch = 0
+
+    def __len__(self) -> int:
+        return self.loader.batch_count(self._epoch)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        epoch, self._epoch = self._epoch, self._epoch + 1
+        return ({key: batch[key] for key in _KEYS} for batch in self.loader.epoch(epoch))  # type: ignore[literal-required]
+
+
 def create_synthetic_dataloaders(
     config_manager: HasVocabulary | None = None,
     batch_size: int = 32,
     num_workers: int = 4,
     synthetic_dir: str | Path = "data/synthetic",
     max_samples: int | None = None,
-) -> tuple[Any, Any, Any]:
-    """Make loaders of the three splits; train is shuffled, in the same order in every run, val and test are not.
+    *,
+    engine: Engine = "auto",
+    cache: bool = False,
+    device: str = "cpu",
+) -> tuple[SyntheticLoader, SyntheticLoader, SyntheticLoader]:
+    """Make loaders of the three splits.
+
+    Train is shuffled, in the same order in every run, and its batches hold lines of like widths, which leaves little to
+    pad. Val and test come in their own order.
 
     Args:
         config_manager: supplies `vocab`; None means the default character set.
         batch_size: lines per batch, at least 1; the last batch of an epoch may be smaller.
-        num_workers: processes that read, of which no more are started than there are cores to use; 0 reads in this one.
+        num_workers: processes (torch) or threads (DALI) that decode, of which no more are started than there are cores
+            to use; 0 decodes where batches are put together.
         synthetic_dir: root of the data set.
         max_samples: use only the first so many of each split.
+        engine: "dali", "torch" (the same batches), or "auto": DALI for files where it is installed.
+        cache: read decoded pixels from a packed cache beside each split, built when it is not there yet.
+        device: where images are delivered: "cpu" or "cuda".
 
     Returns:
-        Train, val and test `DataLoader`; their batches are those of `khmer_ocr.load.collate.collate_lines`.
+        Loaders of train, val and test. A batch has `images`, float32 (B, 1, H, W), 1.0 where a line has ended;
+        `targets`, int64 (B, T), 0 where a text has ended; `image_lengths`, int64 (B,), true widths in px;
+        `target_lengths`, int64 (B,); `texts`, a list of B strings.
 
     Raises:
         SplitNotFoundError: a split's folder does not exist.
-        DatasetError: metadata is damaged, or a split is empty.
-        ConfigError: `batch_size` or `max_samples` is below 1, or `num_workers` below 0.
+        DatasetError: metadata is damaged, a split is empty, or has lines of different heights.
+        ConfigError: a setting is out of range, or DALI or a GPU is asked for and not there.
     """
     if batch_size < 1 or num_workers < 0:
         raise ConfigError(f"batch_size is {batch_size} (at least 1), num_workers is {num_workers} (at least 0).")
-    num_workers = min(num_workers, len(os.sched_getaffinity(0)))
     loaders = []
     for split in layout.SPLITS:
-        dataset = SyntheticImageDataset(split, synthetic_dir, config_manager, max_samples)
-        if not len(dataset):
-            raise DatasetError(
-                f"Split {split!r} in {synthetic_dir} holds no samples. "
-                f"Run: khmer-ocr generate --output-dir {synthetic_dir} --splits {split}"
-            )
-        low, high = chance.key(SHUFFLE_SEED, split, "shuffle").tolist()
-        loaders.append(
-            DataLoader(
-                dataset,
-                batch_size=batch_size,
-                shuffle=split == "train",
-                num_workers=num_workers,
-                collate_fn=collate_lines,
-                pin_memory=torch.cuda.is_available(),
-                persistent_workers=num_workers > 0,
-                generator=torch.Generator().manual_seed(high << 31 ^ low),
-            )
+        train = split == layout.SPLITS[0]
+        config = LoadConfig(
+            engine=engine,
+            batch_size=batch_size,
+            shuffle=train,
+            bucket=train,
+            seed=SHUFFLE_SEED,
+            align_px=1,
+            max_samples=max_samples,
+            num_workers=min(num_workers, len(os.sched_getaffinity(0))),
+            cache=cache,
+            device=device,
+            dtype="float32",
         )
-    train, val, test = loaders
-    return train, val, test
+        dataset = SyntheticImageDataset(split, synthetic_dir, config_manager, max_samples)
+        # The cache is that of the whole split, whatever part of it is asked for.
+        whole = cache and max_samples is not None
+        lines = load_lines(synthetic_dir, split) if whole else Lines([dataset.index])
+        loaders.append(SyntheticLoader(dataset, loader_of(lines, split, config, dataset.vocab)))
+    train_loader, val_loader, test_loader = loaders
+    return train_loader, val_loader, test_loader

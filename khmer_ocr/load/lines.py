@@ -49,14 +49,8 @@ def load_lines(
 
 def _open(root: Path, split: str, max_samples: int | None, on_fault: OnFault | None) -> SplitIndex:
     if on_fault is None or (split_folder(root, split) / layout.SPLIT_METADATA).exists():
-        index = load_index(root, split, max_samples=max_samples)
-    else:
-        index = build_index(root, split, islice(scan(root, split, on_fault), max_samples), scanned=True)
-    if not len(index):
-        raise DatasetError(
-            f"Split {split!r} in {root} holds no samples. Run: khmer-ocr generate --output-dir {root} --splits {split}"
-        )
-    return index
+        return load_index(root, split, max_samples=max_samples)
+    return build_index(root, split, islice(scan(root, split, on_fault), max_samples), scanned=True)
 
 
 class Lines:
@@ -71,6 +65,12 @@ class Lines:
 
     def __init__(self, indices: Sequence[SplitIndex]) -> None:
         self.indices = tuple(indices)
+        for index in self.indices:
+            if not len(index):
+                raise DatasetError(
+                    f"Split {index.split!r} in {index.root} holds no samples. "
+                    f"Run: khmer-ocr generate --output-dir {index.root} --splits {index.split}"
+                )
         self.begins_P1 = np.cumsum([0, *map(len, self.indices)])
         self.widths_N = _joined([index.widths for index in self.indices])
         heights_N = _joined([index.heights for index in self.indices])

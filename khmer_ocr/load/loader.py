@@ -12,11 +12,11 @@ from khmer_ocr.errors import ConfigError
 from khmer_ocr.load.cache import PackedCache
 from khmer_ocr.load.engine import Batch, LineLoader
 from khmer_ocr.load.faults import FaultLog
-from khmer_ocr.load.lines import load_lines
+from khmer_ocr.load.lines import Lines, load_lines
 from khmer_ocr.load.settings import LoadConfig
 from khmer_ocr.load.targets import Vocabulary
 
-__all__ = ["Batch", "LineLoader", "LoadConfig", "choose_engine", "open_loader"]
+__all__ = ["Batch", "LineLoader", "LoadConfig", "choose_engine", "loader_of", "open_loader"]
 
 log = logging.getLogger(__name__)
 DALI_MISSING = "NVIDIA DALI is not installed (pip install 'khmer-ocr[torch]' on Linux)"
@@ -63,23 +63,28 @@ def open_loader(
         DatasetError: metadata is damaged, the split is empty, or its lines have different heights.
         ConfigError: DALI or a GPU is asked for and not there.
     """
-    engine = choose_engine(config)
-    if torch.device(config.device).type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f'device is {config.device!r}, but torch sees no GPU. Give device="cpu".')
-    skip = config.on_error == "skip"
     lost: list[str] = []
     lines = load_lines(
         root,
         split,
         # A cache is that of the whole split; the plan then takes the first so many.
         max_samples=None if config.cache else config.max_samples,
-        on_fault=(lambda name, fault: lost.append(str(fault))) if skip else None,
+        on_fault=(lambda name, fault: lost.append(str(fault))) if config.on_error == "skip" else None,
     )
     scanned = FaultLog(config.on_error, len(lines) + len(lost))
     scanned.add({-1 - place: message for place, message in enumerate(lost)})
     scanned.tell(f"{split}, scanned")
+    return loader_of(lines, split, config, vocab)
+
+
+def loader_of(lines: Lines, split: str, config: LoadConfig, vocab: Vocabulary) -> LineLoader:
+    """Make the loader of lines that are open already; see `open_loader`."""
+    engine = choose_engine(config)
+    if torch.device(config.device).type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f'device is {config.device!r}, but torch sees no GPU. Give device="cpu".')
     caches = None
     if config.cache:
+        skip = config.on_error == "skip"
         caches = [PackedCache.open_or_build(index, skip=skip, progress=config.progress) for index in lines.indices]
     if engine == "dali":
         from khmer_ocr.load.dali_loader import DaliLoader
