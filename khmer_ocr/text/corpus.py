@@ -26,7 +26,7 @@ from khmer_ocr.text.corpus_files import (
     sole_run,
 )
 from khmer_ocr.text.normalize import NORMALIZER_VERSION
-from khmer_ocr.text.pool import make_pool
+from khmer_ocr.text.pool import MAX_LINES, make_pool
 from khmer_ocr.text.readers import find_inputs, foreign_files, read_documents, text_documents
 from khmer_ocr.text.recombine import SHARES, recombine_lines
 from khmer_ocr.text.sieve import Sieve, SieveCounts
@@ -219,7 +219,7 @@ def _sift(config: CorpusConfig, files: list[Path], progress: bool, *, by_line: b
 
 def _recombine(config: CorpusConfig, sieve: Sieve, writer: SplitWriter, real_lines: int, progress: bool) -> None:
     """Add lines made of the first `real_lines` of the training split, none a near-copy of a line of another split."""
-    pool = make_pool(islice(writer.written("train"), real_lines))
+    pool = make_pool(islice(writer.written("train"), 0, real_lines, -(-real_lines // MAX_LINES)))
     blocks = recombine_lines(
         pool,
         config.recombine,

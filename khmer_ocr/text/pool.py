@@ -39,13 +39,12 @@ def make_pool(lines: Iterable[str]) -> Pool:
     """Find where lines may be cut, and the syllables and Latin words in them.
 
     Args:
-        lines: normalised lines of the training split; all but every k-th are left out where there are too many.
+        lines: normalised lines of the training split, at most about `MAX_LINES`: they are all held in memory.
 
     Raises:
         ConfigError: there is no line.
     """
     kept = list(lines)
-    kept = kept[:: -(-len(kept) // MAX_LINES)] if kept else kept
     if not kept:
         raise ConfigError("there is no training line to take pieces from. Give --input PATH... or --sample.")
     cuts, syllables = [], {}

@@ -8,7 +8,7 @@ import pytest
 
 from khmer_ocr.chance import key
 from khmer_ocr.errors import ConfigError, WorkerError
-from khmer_ocr.text import figures, oddments
+from khmer_ocr.text import corpus, figures, oddments
 from khmer_ocr.text.charset import Charset
 from khmer_ocr.text.corpus import CorpusConfig, process_corpus, sample_lines
 from khmer_ocr.text.dice import Dice, dice_of
@@ -148,6 +148,20 @@ def test_the_corpus_takes_lines_from_training_alone(tmp_path: Path) -> None:
     assert added == flat(recombine_lines(make_pool(real), 3000, seed=42, refuse=near(before["val"] + before["test"])))
     elsewhere = {near_copy_key(line) for line in before["val"] + before["test"]}
     assert not [line for line in added if near_copy_key(line) in elsewhere]
+
+
+def test_of_a_long_corpus_every_kth_line_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
+
+    def counted(lines: Iterator[str]) -> Pool:
+        pool = make_pool(lines)
+        held.append(len(pool.lines))
+        return pool
+
+    monkeypatch.setattr(corpus, "MAX_LINES", 100)
+    monkeypatch.setattr(corpus, "make_pool", counted)
+    process_corpus(CorpusConfig(output_dir=tmp_path, sample=True, recombine=10), progress=False)
+    assert 50 < held[0] <= 100
 
 
 def near(held_out: list[str]) -> Callable[[Sequence[str]], list[bool]]:
