@@ -348,6 +348,80 @@ def evaluate(
     )
 
 
+def cache(
+    directory: Folder,
+    splits: tuple[str, ...] = (),
+    on_error: Literal["raise", "skip"] = "raise",
+    overwrite: bool = False,
+    workers: int = 0,
+    quiet: bool = False,
+) -> None:
+    """Decode a data set once and pack its pixels beside it, memory-mapped: the fast path for training.
+
+    Args:
+        directory: The data set's folder.
+        splits: Which splits; default all.
+        on_error: What to do about lines that can't be read: raise, or skip up to 1 % of a split.
+        overwrite: Pack anew what is packed already.
+        workers: Threads that decode; default every core.
+        quiet: No progress bar.
+    """
+    from khmer_ocr.load.commands import build_caches
+
+    for said in build_caches(
+        directory, splits, on_error=on_error, overwrite=overwrite, workers=workers, progress=not quiet
+    ):
+        print(said)
+
+
+def bench(
+    what: Annotated[Literal["load"], tyro.conf.Positional],
+    directory: Folder,
+    split: str = "train",
+    engines: tuple[Literal["dali", "torch"], ...] = ("torch", "dali"),
+    cache: bool = False,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    device: str = "cpu",
+    dtype: Literal["uint8", "float32", "float16", "bfloat16"] = "uint8",
+    epochs: int = 3,
+    max_samples: int | None = None,
+    step_ms: float = 0.0,
+    quiet: bool = False,
+) -> None:
+    """Measure how fast a data set becomes batches here: lines a second, padding, and who waits for whom.
+
+    Args:
+        what: What to measure.
+        directory: The data set's folder.
+        split: Which split.
+        engines: Which engines.
+        cache: Read the packed cache, which is built if need be.
+        batch_size: Lines in a batch.
+        num_workers: Worker processes (torch, files) or threads (DALI) that decode.
+        device: Where images are delivered: cpu or cuda.
+        dtype: Of the images.
+        epochs: Timed epochs, after one that warms up.
+        max_samples: Use only the first so many.
+        step_ms: Pretend to train for so long on each batch.
+        quiet: No progress bar.
+    """
+    from khmer_ocr.load.commands import LoadBench, bench_load
+    from khmer_ocr.load.settings import LoadConfig
+
+    settings = LoadConfig(
+        batch_size=batch_size,
+        num_workers=num_workers,
+        cache=cache,
+        device=device,
+        dtype=dtype,
+        max_samples=max_samples,
+        progress=not quiet,
+    )
+    for said in bench_load(directory, LoadBench(split, engines, epochs, step_ms, settings)):
+        print(said, flush=True)
+
+
 VERBS: dict[str, Callable[..., None]] = {
     "corpus": corpus,
     "fonts": fonts,
@@ -355,6 +429,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "stats": stats,
     "verify": verify,
     "preview": preview,
+    "cache": cache,
+    "bench": bench,
     "train": train,
     "recognize": recognize,
     "evaluate": evaluate,
