@@ -6,6 +6,7 @@ that single words and full lines are as common as what lies between.
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 
 from khmer_ocr import chance
 from khmer_ocr.text import figures, oddments
@@ -30,6 +31,7 @@ class _Writer:
         for name, share in SHARES.items():
             kinds += [getattr(self, f"_{name}")] * share
         self._kinds = kinds
+        self._ends = list(accumulate(map(len, pool.lines)))
 
     def write(self, dice: Dice) -> str:
         """One line; empty when what was drawn does not fit."""
@@ -40,12 +42,14 @@ class _Writer:
     def _length(self, dice: Dice) -> int:
         return self.min_chars + dice.below(self.max_chars - self.min_chars + 1)
 
+    def _number(self, dice: Dice) -> int:
+        """A line, long ones more often: every letter of the pool is as likely to be met."""
+        return bisect_right(self._ends, dice.below(self._ends[-1]))
+
     def _piece(self, dice: Dice, length: int) -> str:
         """A stretch of a real line of about `length` code points, or all of a shorter one."""
         lines = self.pool.lines
-        number = dice.below(len(lines))
-        if len(lines[number]) < length:
-            number = dice.below(len(lines))
+        number = self._number(dice)
         line, cuts = lines[number], self.pool.cuts[number]
         if len(line) <= length:
             return line
@@ -57,7 +61,7 @@ class _Writer:
         return line[cuts[first] : cuts[end]].rstrip(" ")
 
     def _short_piece(self, dice: Dice, syllables: int) -> str:
-        number = dice.below(len(self.pool.lines))
+        number = self._number(dice)
         cuts = self.pool.cuts[number]
         first = dice.below(len(cuts) - 1)
         if dice.below(2):
