@@ -71,6 +71,7 @@ class Lines:
                     f"Split {index.split!r} in {index.root} holds no samples. "
                     f"Run: khmer-ocr generate --output-dir {index.root} --splits {index.split}"
                 )
+        self._files = tuple(map(SplitFiles, self.indices))
         self.begins_P1 = np.cumsum([0, *map(len, self.indices)])
         self.widths_N = _joined([index.widths for index in self.indices])
         heights_N = _joined([index.heights for index in self.indices])
@@ -80,7 +81,6 @@ class Lines:
                 f"{self.name(int(odd[0]))} is {heights_N[odd[0]]} px high, {self.name(0)} is {self.height_px}. "
                 "Batches need one height: generate with one --image-height."
             )
-        self._files = tuple(map(SplitFiles, self.indices))
         self._labels_seen_N = np.zeros(len(heights_N), np.bool_)
 
     def __len__(self) -> int:
