@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Look at a generated data set the way training will: structure, one batch of each split, labels, statistics.
+"""Look at a generated data set the way training will: structure, batches by both engines, labels, statistics.
 
 Leaves with 1 and says why when something is wrong. To check every single file: khmer-ocr verify DIR.
 """
@@ -7,12 +7,17 @@ Leaves with 1 and says why when something is wrong. To check every single file: 
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.stats import dataset_statistics, format_statistics
-from khmer_ocr.errors import KhmerOcrError
+from khmer_ocr.errors import ConfigError, KhmerOcrError
 
+if TYPE_CHECKING:
+    from khmer_ocr.load.loader import Batch
+
+ENGINES: tuple[Literal["torch", "dali"], ...] = ("torch", "dali")
+LINES_READ = 2000
 LABELS_SHOWN = 5
 LABELS_COMPARED = 200
 
@@ -39,7 +44,7 @@ def check_structure(root: Path) -> tuple[list[str], list[str]]:
     return splits, reasons
 
 
-def check_batch(split: str, batch: dict[str, Any]) -> list[str]:
+def check_batch(split: str, batch: "Batch") -> list[str]:
     """Print the shapes and ranges of a batch; returns what is wrong with it."""
     images, widths, lengths = batch["images"], batch["image_lengths"], batch["target_lengths"]
     low, high = float(images.min()), float(images.max())
@@ -61,9 +66,6 @@ def check_batch(split: str, batch: dict[str, Any]) -> list[str]:
 
 def check_split(split: str, arguments: argparse.Namespace) -> list[str]:
     """Print what one split holds; returns what is wrong with it."""
-    from torch.utils.data import DataLoader
-
-    from khmer_ocr.load.collate import collate_lines
     from khmer_ocr.load.dataset import SyntheticImageDataset
     from khmer_ocr.text.charset import Charset
 
@@ -81,8 +83,37 @@ def check_split(split: str, arguments: argparse.Namespace) -> list[str]:
     characters = dataset.get_statistics()["character_set"]
     unknown = sorted(Charset.default().missing(characters))
     print(f"  {len(characters)} distinct characters, {len(unknown)} unknown to the vocabulary {unknown or ''}")
-    batch = next(iter(DataLoader(dataset, batch_size=arguments.batch_size, collate_fn=collate_lines)))
-    return reasons + check_batch(split, batch)
+    return reasons + check_engines(split, arguments)
+
+
+def check_engines(split: str, arguments: argparse.Namespace) -> list[str]:
+    """Read the split by each engine, its first lines if it is large, and compare; returns what is wrong with them."""
+    from khmer_ocr.load.loader import LoadConfig, choose_engine, open_loader
+    from khmer_ocr.text.charset import Charset
+
+    loaders = []
+    for engine in ENGINES:
+        most = arguments.max_samples or LINES_READ
+        config = LoadConfig(engine=engine, batch_size=arguments.batch_size, max_samples=most, dtype="float32")
+        try:
+            choose_engine(config)
+        except ConfigError as fault:
+            print(f"  {engine}: not looked at, {fault}")
+            continue
+        loaders.append(open_loader(arguments.synthetic_dir, split, config, Charset.default()))
+    reasons: list[str] = []
+    for number, batches in enumerate(zip(*(loader.epoch(0) for loader in loaders), strict=True)):
+        if not number:
+            reasons += check_batch(split, batches[0])
+        for loader, batch in zip(loaders[1:], batches[1:], strict=True):
+            same = batch["index"].equal(batches[0]["index"]) and batch["texts"] == batches[0]["texts"]
+            if not same or not batch["images"].equal(batches[0]["images"]):
+                reasons.append(f"{split}: batch {number} of {loader.engine} is not that of {loaders[0].engine}.")
+    for loader in loaders:
+        print(f"  {loader.engine}: {loader.statistics}")
+    if len(loaders) > 1 and not reasons:
+        print(f"  {' and '.join(loader.engine for loader in loaders)} give the same batches to the last bit")
+    return reasons
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -21,6 +21,7 @@ from khmer_ocr.dataset.index import SplitIndex
 from khmer_ocr.dataset.layout import CHUNK
 from khmer_ocr.errors import DatasetError, OutputError
 from khmer_ocr.load.cache import (
+    FORMAT,
     HEADER_BYTES,
     NAME,
     SUFFIX,
@@ -116,7 +117,7 @@ def _write(path: Path, index: SplitIndex, key: str, skip: bool, progress: bool, 
             tail = begins_N1[:-1].tobytes() + sums_N.tobytes() + json.dumps(faults, ensure_ascii=False).encode()
             file.write(tail)
             header = {
-                "format": "khmer_ocr packed lines",
+                "format": FORMAT,
                 "version": VERSION,
                 "key": key,
                 "split": index.split,

@@ -27,7 +27,7 @@ from khmer_ocr.dataset.index import SplitIndex
 from khmer_ocr.errors import DatasetError
 from khmer_ocr.load.gather import WORD_BYTES, copy_lines, line_sums, look_up_lines
 
-VERSION = 1
+FORMAT, VERSION = "khmer_ocr packed lines", 1
 PAPER = 255
 HEADER_BYTES = 4096
 NAME, SUFFIX = "packed-", ".lines"
@@ -69,15 +69,16 @@ def _read(path: Path, key: str, count: int) -> tuple[dict[str, Any], npt.NDArray
     with images.open_contained(path.parents[1], path) as file:
         try:
             header = json.loads(file.read(HEADER_BYTES))
-            known = header["version"] == VERSION and header["key"] == key and header["samples"] == count
+            wanted = (FORMAT, VERSION, key, path.parent.name, count)
+            known = tuple(header[name] for name in ("format", "version", "key", "split", "samples")) == wanted
             pixel_bytes, tail_bytes = int(header["pixel_bytes"]), int(header["tail_bytes"])
         except (ValueError, KeyError, TypeError) as fault:
             raise unusable(path, f"its header is damaged ({fault!r})") from fault
         if not known:
             raise unusable(path, "its header is that of another cache")
-        size, wanted = os.fstat(file.fileno()).st_size, HEADER_BYTES + pixel_bytes + tail_bytes
-        if size != wanted or tail_bytes < 16 * count:
-            raise unusable(path, f"it has {size} bytes, its header wants {wanted}")
+        size, told = os.fstat(file.fileno()).st_size, HEADER_BYTES + pixel_bytes + tail_bytes
+        if size != told or tail_bytes < 16 * count:
+            raise unusable(path, f"it has {size} bytes, its header says {told}")
         file.seek(HEADER_BYTES + pixel_bytes)
         tail = file.read(tail_bytes)
     if xxhash.xxh3_64_hexdigest(tail) != header["tail_hash"]:

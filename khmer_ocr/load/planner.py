@@ -56,9 +56,7 @@ class PlanConfig:
         if self.batch_size is None and self.width_budget_px is None:
             raise ConfigError("neither batch_size nor width_budget_px is given; a batch needs one of them.")
         if self.width_budget_px is not None and not self.bucket:
-            raise ConfigError(
-                "width_budget_px needs lines of like widths; leave bucket on, or give batch_size."
-            )
+            raise ConfigError("width_budget_px needs lines of like widths; leave bucket on, or give batch_size.")
         if not 0 <= self.rank < self.world:
             raise ConfigError(f"rank is {self.rank} of world {self.world}; ranks count from 0 to world - 1.")
         if self.align_px < 1:

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from trees import edit_metadata, pixels, png, write_tree
+from trees import as_older_scripts_wrote_it, edit_metadata, pixels, png, write_tree
 
 from khmer_ocr.dataset import layout
 
@@ -29,6 +29,10 @@ def test_a_right_tree_passes_and_is_described(tmp_path, main, capsys, format):
     shown = capsys.readouterr().out
     for word in ("train: 5 samples", "batch: images (4, 1, 32,", "label:", "Nothing is wrong", "width, px"):
         assert word in shown
+    assert "torch: 5 lines in 2 batches" in shown
+    if importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.dali"):
+        assert "dali: 5 lines in 2 batches" in shown
+        assert "torch and dali give the same batches to the last bit" in shown
 
 
 def test_a_tree_of_one_split_passes(tmp_path, main, capsys):
@@ -37,6 +41,7 @@ def test_a_tree_of_one_split_passes(tmp_path, main, capsys):
 
 
 def blank(root):
+    as_older_scripts_wrote_it(root, "train")  # without hashes, which would tell
     page = pixels("train", 1)
     page[:] = 255
     (root / "train/images/train_000001.png").write_bytes(png(page))
