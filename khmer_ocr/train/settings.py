@@ -17,6 +17,7 @@ class TrainConfig:
         checkpoint_dir: where checkpoints and the finished weights go.
         log_dir: where TensorBoard files and `metrics.jsonl` go.
         preset: shape of the reader.
+        charset: "corpus" adds characters of training texts that the default lacks; "default" reads them as unknown.
         init: weights to begin with (a folder or a checkpoint), for another stretch of training; None begins anew.
         resume: checkpoint whose very run goes on, or "last" for the newest in `checkpoint_dir`; None begins anew.
         num_epochs: passes over the training split.
@@ -25,6 +26,8 @@ class TrainConfig:
         max_samples: use only so many lines of each split; None uses all.
         batch_size: most lines in a batch of one process.
         width_budget_px: most padded columns in a batch of one process; None leaves it to `batch_size`.
+        align_px: padded widths are multiples of it; None takes 8 on CPUs and 64 on GPUs, where the first batch of every
+            shape is slow.
         accumulate: batches whose gradients are gathered for one update.
         learning_rate: peak of the schedule.
         final_share: share of the peak that is left at its end.
@@ -56,6 +59,7 @@ class TrainConfig:
     checkpoint_dir: Path = Path("checkpoints")
     log_dir: Path = Path("logs")
     preset: str = "compact"
+    charset: Literal["corpus", "default"] = "corpus"
     init: Path | None = None
     resume: str | None = None
     num_epochs: int = 20
@@ -64,6 +68,7 @@ class TrainConfig:
     max_samples: int | None = None
     batch_size: int = 64
     width_budget_px: int | None = None
+    align_px: int | None = None
     accumulate: int = 1
     learning_rate: float = 1e-3
     final_share: float = 0.01
@@ -114,6 +119,7 @@ _LEAST: dict[str, float] = {
     "max_samples": 1,
     "batch_size": 1,
     "width_budget_px": 32,
+    "align_px": 1,
     "accumulate": 1,
     "warmup_steps": 0,
     "num_workers": 0,
@@ -124,7 +130,7 @@ _LEAST: dict[str, float] = {
 }
 
 _FIXED = (
-    "preset", "max_samples", "batch_size", "width_budget_px", "accumulate", "learning_rate", "final_share",
+    "preset", "max_samples", "batch_size", "width_budget_px", "align_px", "accumulate", "learning_rate", "final_share",
     "warmup_steps", "weight_decay", "clip", "ema_decay", "ctc_weight", "label_smoothing", "dropout", "recipe",
     "strength", "seed",
 )  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -50,7 +51,8 @@ class Trainer:
         self.device = pick_device(config.device)
         self.ranks = join(self.device)
         self.splits = open_splits(config.synthetic_dir, config.max_samples)
-        self.charset = charset_of(self.splits["train"])
+        self.charset = Charset.default() if config.charset == "default" else charset_of(self.splits["train"])
+        self.align_px = config.align_px or (64 if self.device == "cuda" else 8)
         shape = preset(config.preset)
         if config.dropout is not None:
             shape = replace(shape, dropout=config.dropout)
@@ -108,6 +110,7 @@ class Trainer:
             rank=self.ranks.rank if training else 0,
             world=self.ranks.world if training else 1,
             max_samples=config.max_samples if training else config.validate_lines,
+            align_px=self.align_px,
         )
         return open_loader(roots if len(roots) > 1 else roots[0], split, settings, self.charset)
 
@@ -167,6 +170,7 @@ class Trainer:
         images, width_B = batch["images"], batch["image_lengths"]
         if self.wear is not None:
             images, width_B = self.wear(images, width_B, batch["index"], epoch)
+            images = F.pad(images, (0, -images.shape[3] % self.align_px), value=255)
         images = to_floats(images.to(self.device, non_blocking=True))
         width_B = width_B.to(self.device, non_blocking=True)
         targets_BT = batch["targets"].to(self.device, non_blocking=True)
