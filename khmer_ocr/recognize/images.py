@@ -23,7 +23,7 @@ ImageSource = str | os.PathLike[str] | bytes | bytearray | Image.Image | npt.NDA
 Grey = npt.NDArray[np.uint8]
 
 # Formats that hold pixels. Pillow knows more, some of which start other programs (EPS).
-FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "MPO", "AVIF")
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
 _FULL_SCALES = tuple((1 << bits) - 1 for bits in (8, 10, 12, 14, 16, 24, 32))
 """Of the depths that cameras and scanners write, whatever container holds them."""
 _LEVELS_OF_INK = 10
@@ -136,6 +136,8 @@ def _to_grey(image: Image.Image) -> Grey:
         if isinstance(see_through, int):
             grey_HW[deep_HW == see_through] = 255
         return grey_HW
+    if image.mode == "La":
+        image = image.convert("LA")
     if image.has_transparency_data:
         return _on_white(np.asarray(image.convert("RGBA")))
     return np.array(image.convert("RGB").convert("L"))

@@ -43,7 +43,8 @@ class Recognition:
 
     Attributes:
         text: in the normal form of labels; empty where nothing is written.
-        confidence: 0 to 1, the geometric mean of the probabilities of its code points; 0 for an empty text.
+        confidence: 0 to 1, the probability of the text by the scores that chose it, as the geometric mean over its code
+            points and its end; 0 for an empty text.
         syllables: the text's orthographic syllables, each with a confidence of its own.
         inverted: whether the line was light on dark.
     """
@@ -162,7 +163,9 @@ class Recognizer:
     def _recognition(self, hypothesis: Hypothesis, inverted: bool) -> Recognition:
         raw, scores = self.loaded.charset.decode(hypothesis.ids), hypothesis.token_log_probs
         text = normalize(raw)
-        confidence = math.exp(min(sum(scores) / len(scores), 0.0)) if text and scores else 0.0
+        # Of the scores that chose the text, for a beam those of both heads: the decoder alone is glib where CTC sees
+        # nothing. The end of the text counts as a symbol.
+        confidence = math.exp(min(hypothesis.log_prob / (len(scores) + 1), 0.0)) if text else 0.0
         return Recognition(text, confidence, syllables_of(text, raw, scores), inverted)
 
 

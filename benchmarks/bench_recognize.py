@@ -1,0 +1,167 @@
+"""How well and how fast lines are read, and Tesseract beside it in the same run, on one core each.
+
+    python benchmarks/bench_recognize.py --set ../shared/eval/clean --set ../shared/eval/pages [--model FOLDER]
+
+A set is a folder with labels.tsv (image, TAB, text). Tesseract reads what it likes best: lines 48 px high with a
+border, once white, as it is usually fed, and once of the line's own paper, which halves its errors on grey scans. Both
+readers run on one core; where Tesseract is not installed that is said and only our figures are given.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from common import store
+from PIL import Image, ImageOps
+
+from khmer_ocr.recognize.commands import read_set
+from khmer_ocr.recognize.evaluate import EvaluationReport, evaluate_lines
+from khmer_ocr.recognize.images import read_grey
+from khmer_ocr.recognize.recognizer import Recognizer
+from khmer_ocr.recognize.sets import LineSet, labelled_set
+
+TESSERACT_HEIGHT_PX, TESSERACT_BORDER_PX = 48, 10
+BORDERS = ("white", "paper")
+FIRST_TEXT = """
+import sys
+from khmer_ocr import Recognizer
+print(Recognizer(*sys.argv[2:]).recognize(sys.argv[1]).text)
+"""
+
+
+@dataclass(frozen=True)
+class Tesseract:
+    """How it is run: page segmentation mode, and the colour of the border."""
+
+    psm: int
+    border: str
+
+
+def tesseract(lines: LineSet, how: Tesseract) -> tuple[dict[str, str], float]:
+    """Read a set with one Tesseract process on one core: texts by image, and seconds taken, its start included."""
+    with tempfile.TemporaryDirectory() as scratch:
+        files = []
+        for number, name in enumerate(lines.labels):
+            line = Image.fromarray(read_grey(lines.image(name)))
+            width = max(1, round(line.width * TESSERACT_HEIGHT_PX / line.height))
+            # Bilinear: it makes fewer errors so than with sharper filters, on every set tried.
+            line = line.resize((width, TESSERACT_HEIGHT_PX), Image.Resampling.BILINEAR)
+            border, paper = TESSERACT_BORDER_PX, 255 if how.border == "white" else int(np.median(np.asarray(line)))
+            page = ImageOps.expand(line, border, paper)
+            files.append(Path(scratch) / f"{number:06d}.png")
+            page.save(files[-1])
+        listed = Path(scratch) / "lines.txt"
+        listed.write_text("\n".join(map(str, files)) + "\n")
+        command = ["tesseract", str(listed), "stdout", "-l", "khm", "--psm", str(how.psm)]
+        begin = perf_counter()
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, env={**os.environ, "OMP_THREAD_LIMIT": "1"}
+        )
+        elapsed_s = perf_counter() - begin
+    texts = done.stdout.split("\f")[: len(files)]
+    if len(texts) != len(files):
+        raise SystemExit(f"tesseract gave {len(texts)} pages for {len(files)} lines:\n{done.stderr[-500:]}")
+    return {name: " ".join(text.split()) for name, text in zip(lines.labels, texts, strict=True)}, elapsed_s
+
+
+def tesseract_version() -> str | None:
+    """Version, or None where it or its Khmer is not installed."""
+    if shutil.which("tesseract") is None:
+        return None
+    said = subprocess.run(["tesseract", "--list-langs"], capture_output=True, text=True, check=False).stdout
+    if "khm" not in said.split():
+        return None
+    first = subprocess.run(["tesseract", "--version"], capture_output=True, text=True, check=True)
+    return (first.stdout or first.stderr).splitlines()[0]
+
+
+def figures(report: EvaluationReport, elapsed_s: float) -> dict[str, Any]:
+    """What the table shows, per cent and ms."""
+    total = report.total
+    return {
+        "cer": round(100 * total.cer, 2),
+        "cer_plain": round(100 * total.cer_plain, 2),
+        "syllables": round(100 * total.syllable_error_rate, 2),
+        "exact": round(100 * total.exact_share, 1),
+        "ms_per_line": round(1000 * elapsed_s / total.lines, 1),
+    }
+
+
+def measure(lines: LineSet, readers: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every reader on one set."""
+    row = {}
+    for name, reader in readers.items():
+        if isinstance(reader, Recognizer):
+            begin = perf_counter()
+            read = read_set(lines, reader)
+            elapsed_s = perf_counter() - begin
+        else:
+            read, elapsed_s = tesseract(lines, reader)
+        row[name] = figures(evaluate_lines(lines.labels, read), elapsed_s)
+    return row
+
+
+def first_text_s(lines: LineSet, model: Path | None) -> float:
+    """Seconds from the start of Python to the first text, best of three."""
+    image = lines.image(next(iter(lines.labels)))
+    command = [sys.executable, "-c", FIRST_TEXT, str(image), *([str(model)] if model else [])]
+    taken = []
+    for _ in range(3):
+        begin = perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        taken.append(perf_counter() - begin)
+    return min(taken)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--set", dest="sets", type=Path, action="append", required=True, help="folder with labels.tsv")
+    parser.add_argument("--model", type=Path, help="folder of weights or checkpoint; default those of the package")
+    parser.add_argument("--decode", choices=["beam", "greedy", "ctc"], nargs="+", default=["beam", "greedy", "ctc"])
+    parser.add_argument("--psm", type=int, nargs="*", default=[7], help="page segmentation modes of Tesseract")
+    parser.add_argument("--no-ours", action="store_true", help="Tesseract only")
+    parser.add_argument("--max-lines", type=int)
+    args = parser.parse_args()
+    core = min(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {core})
+    import torch
+
+    torch.set_num_threads(1)
+    readers: dict[str, Any] = {}
+    for decode in () if args.no_ours else args.decode:
+        for lot, batch_size in (("batch 16", 16), ("alone", 1)):
+            reader = Recognizer(args.model, device="cpu", decode=decode, batch_size=batch_size)
+            readers[f"ours, {decode}, {lot}"] = reader
+    version = tesseract_version()
+    if version is None and args.psm:
+        print("Tesseract or its Khmer model is not installed: no figures of it. apt-get install tesseract-ocr-khm")
+    elif args.psm:
+        readers |= {f"tesseract, psm {psm}, {border}": Tesseract(psm, border) for psm in args.psm for border in BORDERS}
+    sets = {folder.name: labelled_set(folder / "labels.tsv", args.max_lines) for folder in args.sets}
+    result: dict[str, Any] = {"command": " ".join(["python", *sys.argv]), "tesseract": version, "sets": {}}
+    print(f"{'set':14s}{'lines':>6s}  {'reader':26s}{'CER':>8s}{'plain':>8s}{'syll.':>8s}{'exact':>8s}{'ms/line':>9s}")
+    for name, lines in sets.items():
+        if readers and not args.no_ours:
+            read_set(labelled_set(args.sets[0] / "labels.tsv", 16), next(iter(readers.values())))  # compiles and warms
+        row = measure(lines, readers)
+        result["sets"][name] = {"lines": len(lines.labels), **row}
+        for reader, seen in row.items():
+            cells = "".join(f"{seen[key]:8.2f}" for key in ("cer", "cer_plain", "syllables", "exact"))
+            print(f"{name:14s}{len(lines.labels):6d}  {reader:26s}{cells}{seen['ms_per_line']:9.1f}", flush=True)
+    if not args.no_ours:
+        result["first_text_s"] = round(first_text_s(next(iter(sets.values())), args.model), 2)
+        print(f"from the start of Python to the first text: {result['first_text_s']} s, on one core")
+    print(json.dumps(result["sets"], indent=1) if args.max_lines else store("recognize", result))
+
+
+if __name__ == "__main__":
+    main()

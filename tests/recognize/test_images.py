@@ -1,0 +1,255 @@
+"""Every kind of image to the same grey pixels; everything else to an error that names it."""
+
+import io
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from khmer_ocr.errors import ImageError
+from khmer_ocr.recognize import images as room
+from khmer_ocr.recognize.images import read_grey
+
+Grey = npt.NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def grey() -> Grey:
+    """A gradient with a dark stroke: wrong scales and wrong orders both show."""
+    pixels_HW = np.linspace(60, 255, 24 * 90).reshape(24, 90).round().astype(np.uint8)
+    pixels_HW[4:20, 10:13] = 0
+    return pixels_HW
+
+
+def file_of(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "YCbCr", "CMYK", "HSV", "LAB", "PA", "La", "RGBa"])
+def test_every_mode_is_the_same_grey(grey: Grey, mode: str) -> None:
+    image = Image.fromarray(grey)
+    if mode in ("La", "RGBa"):
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}[mode])
+    elif mode == "LAB":
+        image = Image.merge("LAB", [image, Image.new("L", image.size, 128), Image.new("L", image.size, 128)])
+    elif mode == "HSV":
+        image = image.convert("RGB")
+    if image.mode != mode:
+        image = image.convert(mode)
+    # Lightness of LAB is no linear grey.
+    np.testing.assert_allclose(read_grey(image).astype(int), grey, atol=30 if mode == "LAB" else 1)
+
+
+def test_two_levels(grey: Grey) -> None:
+    wanted = np.where(grey > 127, 255, 0)
+    np.testing.assert_array_equal(read_grey(Image.fromarray(grey > 127)), wanted)
+    np.testing.assert_array_equal(read_grey(file_of(Image.fromarray(grey > 127), "TIFF", compression="group4")), wanted)
+    np.testing.assert_array_equal(read_grey(grey > 127), wanted)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "off"),
+    [
+        ("PNG", {}, 0),
+        ("BMP", {}, 0),
+        ("TIFF", {"compression": "tiff_lzw"}, 0),
+        ("GIF", {}, 0),
+        ("PPM", {}, 0),
+        ("WEBP", {"lossless": True}, 0),
+        ("JPEG", {"quality": 98}, 12),
+    ],
+)
+def test_every_format(grey: Grey, kind: str, options: dict[str, object], off: int, tmp_path: Path) -> None:
+    data = file_of(Image.fromarray(grey), kind, **options)
+    (tmp_path / "line.x").write_bytes(data)
+    for source in (data, bytearray(data), tmp_path / "line.x", str(tmp_path / "line.x")):
+        np.testing.assert_allclose(read_grey(source).astype(int), grey, atol=off)
+
+
+@pytest.mark.parametrize("bits", [9, 10, 12, 14, 16])
+def test_deep_pixels_are_scaled_not_clipped(grey: Grey, bits: int) -> None:
+    """By the smallest usual depth that holds them."""
+    full = (1 << bits) - 1
+    deep = np.rint(grey.astype(np.float64) * full / 255).astype(np.uint16)
+    wanted = grey.astype(int) * (511 / 1023 if bits == 9 else 1)
+    for source in (
+        Image.fromarray(deep),
+        file_of(Image.fromarray(deep)),
+        file_of(Image.fromarray(deep), "TIFF"),
+        Image.fromarray(deep.astype(np.int32)),
+        deep,
+        deep.astype(np.int64),
+        deep.astype(np.float32),
+        Image.fromarray(deep.astype(np.float32)),
+    ):
+        np.testing.assert_allclose(read_grey(source).astype(int), wanted, atol=1)
+
+
+def test_floats_from_0_to_1_and_bytes_in_any_container(grey: Grey) -> None:
+    for source in (grey / 255, (grey / 255).astype(np.float32), Image.fromarray((grey / 255).astype(np.float32))):
+        np.testing.assert_allclose(read_grey(source).astype(int), grey, atol=1)
+    for kind in (np.int16, np.uint32, np.int64, np.float64):
+        np.testing.assert_array_equal(read_grey(grey.astype(kind)), grey)
+
+
+def test_arrays_with_channels(grey: Grey) -> None:
+    three = np.repeat(grey[..., None], 3, 2)
+    opaque = np.full((*grey.shape, 1), 255, np.uint8)
+    for array in (
+        grey[..., None],
+        three,
+        np.concatenate([three, opaque], 2),
+        np.concatenate([grey[..., None], opaque], 2),
+    ):
+        np.testing.assert_allclose(read_grey(array).astype(int), grey, atol=1)
+    np.testing.assert_array_equal(read_grey(np.asfortranarray(grey)[:, ::-1]), grey[:, ::-1])
+    red = np.zeros((4, 4, 3), np.uint8)
+    red[..., 0] = 255
+    assert read_grey(red).max() == 76  # ITU-R 601: 0.299 of 255
+
+
+def test_the_source_is_not_changed_and_not_shared(grey: Grey) -> None:
+    mine = grey.copy()
+    read_grey(mine)[:] = 0
+    image = Image.fromarray(mine)
+    read_grey(image)[:] = 0
+    np.testing.assert_array_equal(mine, grey)
+    np.testing.assert_array_equal(np.asarray(image), grey)
+
+
+def test_transparency_lies_on_white(grey: Grey) -> None:
+    ink = Image.new("RGBA", (90, 24), (0, 0, 0, 0))
+    ink.putalpha(Image.fromarray(255 - grey))
+    np.testing.assert_allclose(read_grey(ink).astype(int), grey, atol=1)
+    np.testing.assert_allclose(read_grey(file_of(ink)).astype(int), grey, atol=1)
+    keyed = Image.fromarray(np.where(grey == 0, 0, 7).astype(np.uint8))
+    assert set(np.unique(read_grey(file_of(keyed, transparency=7)))) == {0, 255}
+    palette = Image.fromarray(grey).convert("P")
+    palette.info["transparency"] = bytes([255] * 255 + [0])
+    assert read_grey(palette)[-1, -1] == 255
+    deep = np.where(grey == 0, 0, 700).astype(np.uint16)
+    assert set(np.unique(read_grey(file_of(Image.fromarray(deep), transparency=700)))) == {0, 255}
+
+
+def test_white_ink_on_nothing_is_ink_all_the_same(grey: Grey) -> None:
+    """As logos and captions are stored: laid on white they would vanish."""
+    white = Image.new("RGBA", (90, 24), (255, 255, 255, 0))
+    white.putalpha(Image.fromarray(255 - grey))
+    np.testing.assert_allclose(read_grey(white).astype(int), grey, atol=1)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_says_which_way_is_up(grey: Grey, orientation: int) -> None:
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = Image.fromarray(grey)
+    if orientation in undo:
+        stored = stored.transpose(undo[orientation])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    np.testing.assert_array_equal(read_grey(file_of(stored, exif=exif)), grey)
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A small file that unfolds to a huge image."""
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(bytes(1 << 16)))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("size", [(9000, 9000), (14000, 14000), (60000, 60000), (2**31 - 1, 2**31 - 1)])
+def test_bombs_are_refused_before_they_unfold(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match=r"67108864 pixels|no image that can be read"):
+        read_grey(bomb(*size), "bomb.png")
+
+
+def test_metadata_that_swells_is_refused(grey: Grey) -> None:
+    info = PngInfo()
+    info.add_text("note", "0" * (8 << 20), zip=True)
+    with pytest.raises(ImageError, match="swollen"):
+        read_grey(file_of(Image.fromarray(grey), pnginfo=info), "swollen")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF"])
+def test_a_file_cut_short_is_no_image_anywhere(grey: Grey, kind: str) -> None:
+    noisy = np.random.default_rng(1).integers(0, 256, grey.shape).astype(np.uint8)
+    data = file_of(Image.fromarray(noisy), kind)
+    for share in (0.02, 0.1, 0.3, 0.5, 0.7, 0.9):
+        with pytest.raises(ImageError, match="cut.x"):
+            read_grey(data[: int(share * len(data))], "cut.x")
+
+
+def test_flipped_bits_raise_nothing_else_than_our_own_error(grey: Grey) -> None:
+    rng = np.random.default_rng(2)
+    refused = 0
+    for kind in ("PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP", "PPM"):
+        data = file_of(Image.fromarray(grey), kind)
+        for _ in range(60):
+            broken = bytearray(data)
+            for at in rng.integers(0, len(data), 3):
+                broken[at] ^= 1 << int(rng.integers(8))
+            try:
+                assert read_grey(bytes(broken)).dtype == np.uint8
+            except ImageError:
+                refused += 1
+    assert refused > 60
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (b"", "empty (0 bytes)"),
+        (b"#!/bin/sh\necho no image\n", "no image that can be read"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "no image that can be read"),
+        ("no/such.png", "no/such.png does not exist"),
+        ("nul\0byte.png", "can't be read"),
+        (42, "given as int"),
+        (np.zeros((0, 5), np.uint8), "5 x 0 px: it has no pixels"),
+        (np.zeros((3, 4, 5), np.uint8), "shape (3, 4, 5)"),
+        (np.zeros((2, 3, 4, 5), np.uint8), "shape (2, 3, 4, 5)"),
+        (np.zeros(7, np.uint8), "shape (7,)"),
+        (np.array([["a"]]), "booleans, integers or floats"),
+        (np.full((3, 3), np.nan), "NaN"),
+        (np.zeros((3, 3), complex), "complex128"),
+    ],
+)
+def test_what_is_no_image_says_so(source: object, says: str) -> None:
+    with pytest.raises(ImageError, match=re.escape(says)):
+        read_grey(source)  # type: ignore[arg-type]
+
+
+def test_folders_and_files_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ImageError, match=r"is a folder; wanted image files, for example .*\*\.png"):
+        read_grey(tmp_path)
+    (tmp_path / "large.png").write_bytes(bytes(3 << 20))
+    monkeypatch.setattr(room, "MAX_FILE_BYTES", 2 << 20)
+    with pytest.raises(ImageError, match="larger than 2 MiB"):
+        read_grey(tmp_path / "large.png")
+
+
+def test_one_pixel() -> None:
+    assert read_grey(np.array([[7]], np.uint8)).tolist() == [[7]]
+    assert read_grey(file_of(Image.new("1", (1, 1), 1))).tolist() == [[255]]

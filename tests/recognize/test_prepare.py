@@ -1,0 +1,125 @@
+"""Lines to one height and one polarity, on lines that the project itself draws and wears."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from reading import Grey
+
+from khmer_ocr import chance
+from khmer_ocr.augment.recipe import load_recipe
+from khmer_ocr.augment.transform import BatchWear
+from khmer_ocr.errors import ImageError
+from khmer_ocr.recognize.images import read_grey
+from khmer_ocr.recognize.prepare import MAX_WIDTH_PX, is_light_on_dark, prepare
+from khmer_ocr.render.compose import LineRenderer
+from khmer_ocr.render.fonts import FontFace
+from khmer_ocr.render.metrics import measure_all
+from khmer_ocr.text.corpus import sample_lines
+from khmer_ocr.text.normalize import normalize
+
+SETS = Path(__file__).resolve().parents[3] / "shared" / "eval"
+
+
+@pytest.fixture(scope="module")
+def clean(embedded: list[FontFace]) -> list[Grey]:
+    """Lines as the generator draws them, in all weights and widths of the embedded font."""
+    renderer = LineRenderer(embedded, measure_all(embedded, progress=False))
+    texts = [text for text in map(normalize, sample_lines()[:260]) if not renderer.planner.rejections([text])[0]]
+    plan = renderer.plan(texts, np.arange(len(texts), dtype=np.uint64), chance.key(5, "train", "plan"))
+    batch = renderer.draw(texts, plan)
+    assert len(texts) > 200
+    return [np.array(batch.image(line)) for line in range(len(texts))]
+
+
+def worn(lines: list[Grey], strength: str) -> list[Grey]:
+    """Lines as the recipe `scan` leaves them."""
+    recipe = load_recipe("scan", strength)
+    assert recipe is not None
+    width_B = torch.tensor([line.shape[1] for line in lines])
+    images_B1HW = torch.full((len(lines), 1, 32, int(width_B.max())), 255, dtype=torch.uint8)
+    for row_1HW, line in zip(images_B1HW, lines, strict=True):
+        row_1HW[0, :, : line.shape[1]] = torch.from_numpy(line)
+    out_B1HW, out_width_B = BatchWear(recipe, seed=5)(images_B1HW, width_B, range(len(lines)), 0)
+    return [row[0, :, :width].numpy() for row, width in zip(out_B1HW, out_width_B.tolist(), strict=True)]
+
+
+@pytest.mark.parametrize("strength", ["none", "mild", "medium", "heavy"])
+def test_polarity_of_lines_as_the_generator_wears_them(clean: list[Grey], strength: str) -> None:
+    lines = clean if strength == "none" else worn(clean, strength)
+    assert [at for at, line in enumerate(lines) if is_light_on_dark(line)] == []
+    missed = [at for at, line in enumerate(lines) if not is_light_on_dark(255 - line)]
+    assert len(missed) <= (0.005 * len(lines) if strength == "heavy" else 0), missed
+
+
+def test_polarity_of_lines_that_others_drew_and_wore() -> None:
+    if not SETS.is_dir():
+        pytest.skip("../shared/eval is not here")
+    files = sorted(SETS.glob("*/*.png"))[::3]
+    ready = [prepare(read_grey(file), 32) for file in files]
+    opposite = [prepare(255 - read_grey(file), 32) for file in files]
+    assert len(files) > 200 and not any(line.inverted for line in ready)
+    assert sum(not line.inverted for line in opposite) <= 0.005 * len(files)
+    for line, other in zip(ready, opposite, strict=True):
+        if other.inverted:
+            assert np.abs(line.pixels_HW.astype(int) - other.pixels_HW).max() <= 1
+
+
+def test_polarity_in_light_that_falls_off(lines: list[Grey]) -> None:
+    """A shadow darker than half of the ink on the lit side."""
+    for line in lines:
+        shade_W = np.linspace(1.0, 0.35, line.shape[1])
+        shaded = (line * 0.8 * shade_W + 10).astype(np.uint8)
+        assert not prepare(shaded, 32).inverted and prepare(255 - shaded, 32).inverted
+
+
+def test_polarity_with_wide_margins_and_with_none(lines: list[Grey]) -> None:
+    for line in lines:
+        tight = line[3:-3, 3:-3]
+        wide = np.pad(line, ((30, 30), (200, 200)), constant_values=255)
+        for each in (tight, wide):
+            assert not prepare(each, 32).inverted and prepare(255 - each, 32).inverted
+
+
+def test_height_and_aspect(lines: list[Grey]) -> None:
+    for line in lines:
+        ready = prepare(line, 32)
+        assert ready.pixels_HW.shape == (32, max(1, round(line.shape[1] * 32 / line.shape[0])))
+        assert ready.pixels_HW.dtype == np.uint8 and not ready.inverted and not ready.blank
+
+
+def test_lines_of_the_right_height_stay_as_they_are(lines: list[Grey]) -> None:
+    line = np.ascontiguousarray(np.pad(lines[1], ((0, 40), (0, 0)), constant_values=255)[:32])
+    np.testing.assert_array_equal(prepare(line, 32).pixels_HW, line)
+
+
+def test_thin_strokes_survive_shrinking() -> None:
+    """A filter that skipped pixels would lose a stroke of 1 px in 16."""
+    tall = np.full((512, 800), 255, np.uint8)
+    tall[:, 100::200] = 0
+    ready = prepare(tall, 32).pixels_HW
+    assert ready.shape == (32, 50) and (ready[16] < 250).sum() >= 4
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 64), (200, 1), (3, 2), (32, 1), (2000, 30)])
+def test_any_shape(shape: tuple[int, int]) -> None:
+    pixels_HW = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    ready = prepare(pixels_HW, 32)
+    assert ready.pixels_HW.shape[0] == 32 and ready.pixels_HW.shape[1] >= 1
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_paper_without_ink_is_blank(level: int) -> None:
+    flat = np.full((40, 300), level, np.uint8)
+    assert prepare(flat, 32).blank
+    noisy = np.clip(flat.astype(int) + np.random.default_rng(0).integers(-2, 3, flat.shape), 0, 255).astype(np.uint8)
+    assert prepare(noisy, 32).blank
+
+
+def test_too_wide_says_what_to_do() -> None:
+    assert prepare(np.zeros((32, MAX_WIDTH_PX), np.uint8), 32).pixels_HW.shape == (32, MAX_WIDTH_PX)
+    with pytest.raises(ImageError, match=r"long\.png is 20000 x 32 px.*up to 8192\. Cut the line at spaces"):
+        prepare(np.zeros((32, 20_000), np.uint8), 32, "long.png")
+    # It is the aspect ratio that counts.
+    assert prepare(np.zeros((640, 20_000), np.uint8), 32).pixels_HW.shape == (32, 1000)
