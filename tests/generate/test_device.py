@@ -231,7 +231,7 @@ def test_a_download_is_taken_once():
 
 @pytest.mark.gpu
 def test_a_device_makes_the_files_of_the_cpu(job, tmp_path, monkeypatch):
-    texts = TEXTS * 200
+    texts = TEXTS * 140  # no more than a chunk: what lies beyond has a shard of its own
     cases = [
         (with_recipe(job, name), texts, lines, most) for name in RECIPES[:2] for lines, most in ((512, 0), (37, 20))
     ]
