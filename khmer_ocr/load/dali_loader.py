@@ -7,6 +7,7 @@ Letters: B lines, H rows, X columns of the padded batch.
 """
 
 import io
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from importlib import import_module
@@ -47,7 +48,14 @@ def _png_of(pixels_HW: npt.NDArray[np.uint8]) -> bytes:
 
 
 class _Source(ABC):
-    """Gives DALI the batches of a plan by their number, and keeps for its caller which lines are in them."""
+    """Gives DALI the batches of a plan by their number, and keeps for its caller which lines are in them.
+
+    Attributes:
+        at_once: how many batches of the plan DALI gets in one iteration.
+        read: number of a batch to the positions of its lines and the faults of others, until it is delivered.
+    """
+
+    at_once = 1
 
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
@@ -61,15 +69,17 @@ class _Source(ABC):
         self.read.clear()
 
     def __call__(self, info: Any) -> list[npt.NDArray[Any]]:
-        """Give one batch; DALI delivers what becomes of it in the same order."""
+        """Give the samples of one iteration; DALI delivers what becomes of them in the same order."""
         assert self._plan is not None
-        number = self._start + info.iteration
-        if number >= len(self._plan):
+        first, given = self._start + info.iteration * self.at_once, list[npt.NDArray[Any]]()
+        if first >= len(self._plan):
             raise StopIteration
-        positions_B = self._plan.batch(number)
-        samples, faults = self._samples(positions_B)
-        self.read[number] = without(positions_B, faults), faults
-        return samples
+        for number in range(first, min(first + self.at_once, len(self._plan))):
+            positions_B = self._plan.batch(number)
+            samples, faults = self._samples(positions_B)
+            self.read[number] = without(positions_B, faults), faults
+            given += samples
+        return given
 
     @abstractmethod
     def _samples(self, positions_B: npt.NDArray[np.int64]) -> tuple[list[npt.NDArray[Any]], dict[int, str]]:
@@ -102,7 +112,9 @@ class _Files(_Source):
 
 
 class _Cached(_Source):
-    """A whole padded batch as one sample: DALI's cost is by samples, and nothing is left to do for each line."""
+    """Whole padded batches as samples: nothing is left to do for a line, and DALI's cost is by samples and runs."""
+
+    at_once = 4
 
     def __init__(
         self, lines: Lines, caches: Sequence[PackedCache], align_px: int, bits_256: npt.NDArray[Any] | None
@@ -110,10 +122,16 @@ class _Cached(_Source):
         super().__init__(lines)
         self._caches, self._align_px, self._bits_256 = caches, align_px, bits_256
         self._dtype = np.dtype(np.uint8) if bits_256 is None else bits_256.dtype
+        # DALI copies what it is given before it asks again; memory that was touched before is faster to write.
+        self._rooms = [np.empty(0, self._dtype) for _ in range(self.at_once)]
 
     def _samples(self, positions_B: npt.NDArray[np.int64]) -> tuple[list[npt.NDArray[Any]], dict[int, str]]:
         def empty(lines: int, columns: int) -> npt.NDArray[Any]:
-            return np.empty((lines, self._lines.height_px, columns), self._dtype)
+            room, shape = self._rooms.pop(0), (lines, self._lines.height_px, columns)
+            if room.size < math.prod(shape):
+                room = np.empty(2 * math.prod(shape), self._dtype)
+            self._rooms.append(room)
+            return room[: math.prod(shape)].reshape(shape)
 
         caches, align_px = self._caches, self._align_px
         padded_BHX, faults = gather_pages(self._lines, caches, positions_B, align_px, empty, self._bits_256)
@@ -141,16 +159,17 @@ class DaliLoader(LineLoader):
             pipeline = self._begin(plan, number)
             try:
                 while number < len(plan):
-                    outputs = pipeline.run()
-                    yield self._finish(number, outputs)
-                    number += 1
+                    (samples,) = pipeline.run()
+                    for images in (samples,) if self.caches is None else samples:
+                        yield self._finish(number, images)
+                        number += 1
                 self._end(pipeline)
             except RuntimeError as fault:
                 self._find_undecodable(plan, number, fault)
 
     def _begin(self, plan: EpochPlan, start_batch: int) -> Any:
         """Take the pipeline of the last epoch, or build one where that broke off or had smaller batches."""
-        most_samples = int(np.diff(plan.batch_offsets_B1).max()) if self.caches is None else 1
+        most_samples = int(np.diff(plan.batch_offsets_B1).max()) if self.caches is None else self._source.at_once
         pipeline, self._pipeline = self._pipeline, None
         self._source.begin(plan, start_batch)
         if pipeline is None or most_samples > self._most_samples:
@@ -200,13 +219,13 @@ class DaliLoader(LineLoader):
         pipeline.build()
         return pipeline
 
-    def _finish(self, number: int, outputs: Any) -> ReadBatch:
-        (images,) = outputs
+    def _finish(self, number: int, images: Any) -> ReadBatch:
+        """See what DALI made, the samples of a batch or one that is a batch, as a tensor; its memory is DALI's."""
         positions_B, faults = self._source.read.pop(number)
         if not len(positions_B):
             return ReadBatch(number, positions_B, None, faults)
-        # The tensor keeps DALI's memory alive: nothing is copied.
-        pages = torch.from_dlpack(images.as_tensor()).reshape(len(positions_B), 1, self.lines.height_px, -1)
+        pages = torch.from_dlpack(images.as_tensor() if self.caches is None else images)
+        pages = pages.reshape(len(positions_B), 1, self.lines.height_px, -1)
         if self.caches is not None:
             pages = pages.view(self._dtype)
         if self.config.dtype != "uint8" and pages.dtype == torch.uint8:
