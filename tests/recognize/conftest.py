@@ -6,6 +6,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))  # where `reading` lies
+sys.path.insert(0, str(Path(__file__).parents[1] / "dataset"))  # where `trees` lies
 
 from reading import TEXTS, Grey, draw, teach
 

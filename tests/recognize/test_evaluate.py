@@ -1,0 +1,181 @@
+"""Rates over sets: parts add up to the whole, names are matched, the sheet shows what went wrong."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, features
+from reading import TEXTS, Grey
+from trees import write_tree
+
+from khmer_ocr import evaluate_lines
+from khmer_ocr.dataset.metadata import iter_samples
+from khmer_ocr.errors import ConfigError, DatasetError, ImageError, OutputError, SplitNotFoundError
+from khmer_ocr.model.weights import LoadedModel
+from khmer_ocr.recognize.commands import ReadingOptions, evaluate_set, read_set
+from khmer_ocr.recognize.recognizer import Recognizer
+from khmer_ocr.recognize.sets import labelled_set, read_labels, split_set
+from khmer_ocr.recognize.worst import worst_sheet
+from khmer_ocr.text.compare import Score
+
+GREEDY = {"decode": "greedy", "device": "cpu"}
+LABELS = {"a.png": "ខ្មែរ", "b.png": "ស្ត្រី", "c.png": "ភាសាខ្មែរ ងាយស្រួល", "d.png": "១២"}
+FONTS = {"a.png": "Moul", "b.png": "Moul", "c.png": "Bokor"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, lines: list[Grey]) -> Path:
+    """A set as ../shared/eval has them: images, labels.tsv, meta.tsv."""
+    for number, line in enumerate(lines):
+        Image.fromarray(line).save(tmp_path / f"{number}.png")
+    rows = [f"{number}.png\t{text}\n" for number, text in enumerate(TEXTS)]
+    (tmp_path / "labels.tsv").write_text("".join(rows), encoding="utf-8")
+    kinds = [f"{n}.png\t{'Moul' if n % 2 else 'Bokor'}\tnews\tdoc\tmild;dpi{n}\n" for n in range(len(TEXTS))]
+    (tmp_path / "meta.tsv").write_text("file\tfont\tsource\tdoc\tdetail\n" + "".join(kinds), encoding="utf-8")
+    return tmp_path
+
+
+def test_rates_and_groups() -> None:
+    read = {"a.png": "ខ្មែ", "b.png": "ស្រ្តី", "c.png": "ភាសាខ្មែរ ងាយស្រួល"}
+    report = evaluate_lines(LABELS, read, {"font": FONTS})
+    assert (report.total.lines, report.total.edits, report.total.exact, report.total.exact_plain) == (4, 3, 2, 1)
+    assert report.total.characters == sum(map(len, LABELS.values()))
+    assert {font: part.edits for font, part in report.groups["font"].items()} == {"Bokor": 0, "Moul": 1, "unknown": 2}
+    assert {size: part.lines for size, part in report.groups["length"].items()} == {" 0-5": 2, " 6-10": 1, "11-20": 1}
+    for parts in report.groups.values():
+        assert sum(parts.values(), Score()) == report.total
+    assert report.confusions[0][2] == 1 and ("រ", "", 1) in report.confusions
+    assert [line.name for line in report.worst()] == ["d.png", "a.png"] and len(report.worst(1)) == 1
+    shown = str(report)
+    assert "by font" in shown and "Bokor" in shown and "រ (179A) as nothing 1" in shown
+    values = json.loads(json.dumps(report.as_json()))
+    assert values["cer"] == pytest.approx(3 / report.total.characters) and values["exact"] == 0.5
+    assert values["by_font"]["Moul"]["lines"] == 2 and values["worst"][0] == {
+        "image": "d.png",
+        "label": "១២",
+        "text": "",
+        "cer": 1.0,
+    }
+
+
+def test_texts_in_order_and_texts_by_name_give_the_same() -> None:
+    read = ["ខ្មែរ", "", "ភាសា", "១២៣"]
+    named = evaluate_lines(LABELS, dict(zip(LABELS, read, strict=True)))
+    assert evaluate_lines(list(LABELS.values()), read).total == named.total
+    assert evaluate_lines([], []).total == Score() and evaluate_lines({}, {}).as_json()["cer"] == 0.0
+    strange = [(["a"], ["a", "b"]), (["a", "b"], ["a"]), (["a"], {"0": "a"}), ({"x": "a"}, {"y": "a"})]
+    for labels, predictions in strange:
+        with pytest.raises(ConfigError):
+            evaluate_lines(labels, predictions)
+
+
+def test_a_reading_of_nothing_is_exactly_everything_wrong() -> None:
+    report = evaluate_lines(LABELS, {})
+    assert report.total.cer == report.total.syllable_error_rate == 1.0 and report.total.exact == 0
+
+
+def test_a_set_of_labels_is_read_and_judged(folder: Path, taught_folder: Path, tmp_path: Path) -> None:
+    options = ReadingOptions(taught_folder, **GREEDY)  # type: ignore[arg-type]
+    out = tmp_path / "out.tsv"
+    said = evaluate_set(None, folder / "labels.tsv", options, predictions=out, as_json=True, progress=False)
+    report = json.loads(said)
+    assert report["cer"] == 0 and report["exact"] == 1 and report["lines"] == len(TEXTS)
+    assert set(report["by_font"]) == {"Moul", "Bokor"} and set(report["by_detail"]) == {"mild"}
+    assert report["ms_per_line"] > 0 and report["decode"] == "greedy" and report["device"] == "cpu"
+    assert list(read_labels(out).values()) == list(TEXTS)
+    assert not list(tmp_path.glob(".*"))
+    assert "ms a line on cpu" in evaluate_set(None, folder / "labels.tsv", options, max_lines=2, progress=False)
+
+
+def test_a_split_of_a_data_set_is_read_and_judged(taught: LoadedModel, lines: list[Grey], tmp_path: Path) -> None:
+    images = tmp_path / "val/images"
+    images.mkdir(parents=True)
+    (tmp_path / "val/labels").mkdir()
+    for number, (text, line) in enumerate(zip(TEXTS, lines, strict=True)):
+        Image.fromarray(line).save(images / f"val_{number:06d}.png")
+        (tmp_path / f"val/labels/val_{number:06d}.txt").write_text(text, encoding="utf-8")
+    read = read_set(split_set(tmp_path, "val"), Recognizer(taught, device="cpu", decode="greedy"))
+    assert list(read.values()) == list(TEXTS)
+    assert len(split_set(tmp_path, "val", 3).labels) == 3
+    with pytest.raises(SplitNotFoundError):
+        split_set(tmp_path, "test")
+
+
+def test_fonts_of_a_split_come_from_its_metadata(tmp_path: Path) -> None:
+    root = write_tree(tmp_path, {"train": 9})
+    found = split_set(root, "train")
+    fonts = {sample["filename"]: sample["font"] for sample in iter_samples(root / "train/metadata.json")}
+    assert found.groups["font"] == fonts and len(fonts) == len(found.labels)
+    assert isinstance(found.image(next(iter(fonts))), np.ndarray)
+
+
+def test_an_image_that_is_missing_stops_the_evaluation(folder: Path, taught: LoadedModel) -> None:
+    (folder / "3.png").unlink()
+    with pytest.raises(ImageError, match=r"3\.png does not exist"):
+        read_set(labelled_set(folder / "labels.tsv"), Recognizer(taught, device="cpu", decode="ctc"))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "does not exist; wanted a file of labels"),
+        (b"", "holds no line"),
+        (b"\n \n", "holds no line"),
+        (b"\xff\xfe", "wanted UTF-8"),
+        (b"a.png\tx\na.png\ty\n", "names 'a.png' twice"),
+    ],
+)
+def test_labels_that_are_none(content: bytes | None, says: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "labels.tsv").write_bytes(content)
+    with pytest.raises(DatasetError, match=says):
+        labelled_set(tmp_path / "labels.tsv")
+
+
+def test_labels_as_people_write_them(tmp_path: Path) -> None:
+    (tmp_path / "labels.tsv").write_bytes("\ufeffa.png\tកខ\u2028គ\tmore\r\nb.png\r\n\r\nc d.png\t ឃ \r\n".encode())
+    assert read_labels(tmp_path / "labels.tsv") == {"a.png": "កខ\u2028គ", "b.png": "", "c d.png": " ឃ "}
+    (tmp_path / "meta.tsv").write_text("font\nMoul\n")
+    with pytest.raises(DatasetError, match="wanted `file` among them"):
+        labelled_set(tmp_path / "labels.tsv")
+
+
+def test_what_to_evaluate_has_to_be_said(folder: Path, tmp_path: Path) -> None:
+    options = ReadingOptions()
+    for directory, labels in ((None, None), (tmp_path, folder / "labels.tsv")):
+        with pytest.raises(ConfigError, match="either a data set's folder, or --labels"):
+            evaluate_set(directory, labels, options)
+    with pytest.raises(ConfigError, match="max_lines is 0"):
+        evaluate_set(None, folder / "labels.tsv", options, max_lines=0)
+
+
+@pytest.mark.skipif(not features.check("raqm"), reason="Pillow lacks FriBiDi")
+def test_the_sheet_shows_image_label_and_errors_in_red(folder: Path, tmp_path: Path) -> None:
+    found = labelled_set(folder / "labels.tsv")
+    read = {**found.labels, "2.png": "ខ្មែ", "3.png": ""}
+    report = evaluate_lines(found.labels, read)
+    said = worst_sheet(report.worst(), found.image, tmp_path / "sheet.png")
+    assert "the 2 worst lines" in said
+    with Image.open(tmp_path / "sheet.png") as image:
+        sheet = np.asarray(image.convert("RGB")).astype(int)
+    red = (sheet[..., 0] > 150) & (sheet[..., 1] < 80)
+    assert red.sum() > 20 and (sheet.sum(2) == 0).sum() > 20
+    line = np.asarray(Image.open(folder / "3.png"))
+    left = sheet[:, 8 : 8 + line.shape[1], 0]
+    rows = [top for top in range(len(left) - len(line)) if (left[top : top + len(line)] == line).all()]
+    assert len(rows) == 1
+    said = worst_sheet([], found.image, tmp_path / "none.png")
+    assert "the 0 worst lines" in said and (tmp_path / "none.png").exists()
+    with pytest.raises(OutputError, match="can't be written"):
+        worst_sheet([], found.image, tmp_path / "no/such/folder.png")
+
+
+def test_without_fribidi_no_sheet_is_drawn_wrongly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from khmer_ocr.recognize import worst
+
+    worst._font.cache_clear()
+    monkeypatch.setattr(features, "check", lambda name: False)
+    with pytest.raises(ConfigError, match="libfribidi0"):
+        worst_sheet([], lambda name: name, tmp_path / "sheet.png")
+    assert not list(tmp_path.iterdir())
