@@ -22,6 +22,7 @@ from khmer_ocr.dataset.images import PNG_SIGNATURE  # noqa: E402
 from khmer_ocr.dataset.index import load_index  # noqa: E402
 from khmer_ocr.errors import DatasetError  # noqa: E402
 from khmer_ocr.load.build_cache import build_cache  # noqa: E402
+from khmer_ocr.load.cache import HEADER_BYTES, PackedCache  # noqa: E402
 
 COUNT = 240
 BAD = 77
@@ -122,21 +123,37 @@ def test_a_bad_sample_raises_or_is_left_out(tree, engine, damage, caplog):
     assert loader.statistics.left_out == 2 and loader.statistics.samples == 2 * (COUNT - 1)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_cache_is_built_without_a_bad_sample_only_where_that_is_asked_for(tree, engine, damage):
+def test_a_cache_is_built_without_a_bad_sample_only_where_that_is_asked_for(tree, damage):
     wreck, message = DAMAGE[damage]
     wreck(tree)
     with pytest.raises(DatasetError, match=message):
-        open_split(tree, engine=engine, cache=True)
+        open_split(tree, cache=True)
     assert not list((tree / "train").glob("*packed-*.lines*"))
 
-    loader = open_split(tree, engine=engine, cache=True, on_error="skip")
-    index = [i for batch in loader.epoch(0) for i in batch["index"].tolist()]
-    assert sorted(index) == [i for i in range(COUNT) if i != BAD]
-    assert list(loader.left_out) == [BAD] and NAME in loader.left_out[BAD]
-    with pytest.raises(DatasetError, match=message):
+    for engine in ENGINES:
+        loader = open_split(tree, engine=engine, cache=True, on_error="skip")
+        index = [i for batch in loader.epoch(0) for i in batch["index"].tolist()]
+        assert sorted(index) == [i for i in range(COUNT) if i != BAD]
+        assert list(loader.left_out) == [BAD] and NAME in loader.left_out[BAD]
+        with pytest.raises(DatasetError, match=message):
+            list(open_split(tree, engine=engine, cache=True).epoch(0))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_bit_that_flips_in_a_cache_raises_or_costs_its_line(tree, engine):
+    cache = PackedCache.open_or_build(load_index(tree, "train"), progress=False)
+    with cache.path.open("r+b") as file:
+        file.seek(HEADER_BYTES + int(cache.begins_N[BAD]) + 100)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+    with pytest.raises(DatasetError, match=rf"the pixels of {NAME}\.png are not those that were stored"):
         list(open_split(tree, engine=engine, cache=True).epoch(0))
+    loader = open_split(tree, engine=engine, cache=True, on_error="skip")
+    for epoch in range(2):
+        assert sum(len(batch["texts"]) for batch in loader.epoch(epoch)) == COUNT - 1
+        assert list(loader.left_out) == [BAD]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
