@@ -422,6 +422,25 @@ def bench(
         print(said, flush=True)
 
 
+def export(
+    onnx: Path,
+    model: Path | None = None,
+    labels: Path | None = None,
+    max_lines: int = 100,
+) -> None:
+    """Write a reader as ONNX, compared with torch before: lines to frames and CTC, and the decoder beside it.
+
+    Args:
+        onnx: File to write (.onnx); the decoder goes to .decoder.onnx beside it.
+        model: Folder of weights or checkpoint (.pth); default the weights that come with the package.
+        labels: File of image, TAB, text: real lines that ONNX Runtime has to read as torch does.
+        max_lines: Only the first so many of them.
+    """
+    from khmer_ocr.recognize.commands import export_model
+
+    print(export_model(onnx, model, labels, max_lines))
+
+
 VERBS: dict[str, Callable[..., None]] = {
     "corpus": corpus,
     "fonts": fonts,
@@ -434,6 +453,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "train": train,
     "recognize": recognize,
     "evaluate": evaluate,
+    "export": export,
 }
 
 

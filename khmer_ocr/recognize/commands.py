@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from khmer_ocr.errors import ConfigError, ImageError, OutputError
+from khmer_ocr.errors import ConfigError, ImageError, ModelError, OutputError
+from khmer_ocr.model.weights import load_model
 from khmer_ocr.recognize.evaluate import evaluate_lines
 from khmer_ocr.recognize.recognizer import Method, Recognition, Recognizer
 from khmer_ocr.recognize.sets import LineSet, labelled_set, split_set
@@ -133,6 +134,35 @@ def evaluate_set(
         timing = {"ms_per_line": round(ms_per_line, 2)}
         return json.dumps({**report.as_json(), **facts, **timing}, ensure_ascii=False)
     return "\n".join([str(report), f"{ms_per_line:.1f} ms a line on {recognizer.device}", *([drawn] if drawn else [])])
+
+
+def export_model(onnx: Path, model: Path | None, labels: Path | None = None, max_lines: int = 100) -> str:
+    """Write a reader as ONNX, and compare it with torch on real lines if there are some.
+
+    Args:
+        onnx: file to write.
+        model: folder of weights or checkpoint; None takes the weights that come with the package.
+        labels: a file of labels whose images both read.
+        max_lines: only the first so many.
+
+    Returns:
+        A sentence that says what was written and how it compares.
+
+    Raises:
+        ModelError: ONNX Runtime reads a line otherwise than torch.
+    """
+    from khmer_ocr.recognize.export import export_onnx, texts_apart
+
+    loaded = load_model(model)
+    encoder, decoder, difference = export_onnx(loaded, onnx)
+    said = f"{encoder}, {decoder}: log-probabilities differ from torch by {difference:.1e} at most"
+    if labels is None:
+        return said
+    lines = labelled_set(labels, max_lines)
+    apart = texts_apart(loaded, encoder, lines.images())
+    if apart:
+        raise ModelError(f"{encoder} reads {apart} of {len(lines.labels)} lines of {labels} otherwise than torch")
+    return f"{said}; the same CTC texts of {len(lines.labels)} lines of {labels}"
 
 
 def read_set(lines: LineSet, recognizer: Recognizer, progress: bool = False) -> dict[str, str]:
