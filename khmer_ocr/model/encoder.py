@@ -45,7 +45,7 @@ class ConvNorm(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Channels (B, C, H, W), and a mask of the columns that come out."""
         x = self.norm(self.conv(x))
-        return (F.relu(x) if self.relu else x) * mask.to(x.dtype)
+        return (F.relu(x) if self.relu else x) * mask
 
     def fold(self) -> None:
         """Take the normalisation into the convolution: the same function, faster; not for training."""
@@ -115,8 +115,11 @@ class ConvEncoder(nn.Module):
         Returns:
             Frames (B, T, D) and how many of them each line has, int64 (B,); frames beyond that mean nothing.
         """
-        full, half, quarter = column_masks(width_B, images_B1HW.shape[3], 2)
-        x = standardised(images_B1HW, width_B, full)
+        masks = column_masks(width_B, images_B1HW.shape[3], 2)
+        x = standardised(images_B1HW, width_B, masks[0])
+        kind = x.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        full, half, quarter = (mask.to(dtype) for mask in masks)
         if not self.training:
             # Twice as fast on CPUs; training chooses for itself.
             x = x.contiguous(memory_format=torch.channels_last)

@@ -50,7 +50,7 @@ def joint_losses(
 
     Args:
         ctc_scores_BSV: before the softmax.
-        slot_count_B: slots of each line.
+        slot_count_B: int64 slots of each line. On the host, like `target_length_B`, no GPU need be waited for.
         decoder_scores_BLV: before the softmax, for the tokens of `shifted`.
         targets_BT: int64 token ids, 0 beyond a text.
         target_length_B: int64.
@@ -65,7 +65,7 @@ def joint_losses(
     ctc = F.ctc_loss(
         log_prob_SBV, targets_BT, slot_count_B, target_length_B, blank=BLANK, reduction="sum", zero_infinity=True
     )
-    wanted_BL = shifted(targets_BT, target_length_B)[1]
+    wanted_BL = shifted(targets_BT, target_length_B.to(targets_BT.device, non_blocking=True))[1]
     decoder = F.cross_entropy(
         decoder_scores_BLV.float().flatten(0, 1),
         wanted_BL.flatten(),

@@ -25,23 +25,22 @@ class MovingAverage:
     """Exponential moving average of a model's weights and of what its normalisations have seen.
 
     Args:
-        model: whose values it starts with.
+        model: whose values it starts with and follows; they must stay the same tensors, as optimisers keep them.
         decay: share that stays at each step; lower in the first steps, (1 + step) / (10 + step).
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        values = model.state_dict()
+        self.state = {name: value.detach().clone() for name, value in values.items()}
+        pairs = [(self.state[name], value.detach()) for name, value in values.items()]
+        self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
+    def update(self, step: int) -> None:
         """Move towards the model's values after update number `step`, from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        mine, theirs = [], []
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                mine.append(self.state[name])
-                theirs.append(value.detach())
-            else:
-                self.state[name].copy_(value)
-        torch._foreach_lerp_(mine, theirs, 1 - decay)
+        torch._foreach_lerp_([mine for mine, _ in self._floats], [theirs for _, theirs in self._floats], 1 - decay)
+        for mine, theirs in self._counts:
+            mine.copy_(theirs)

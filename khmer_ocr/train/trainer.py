@@ -22,7 +22,7 @@ from khmer_ocr.augment.transform import BatchWear
 from khmer_ocr.errors import ModelError
 from khmer_ocr.load.loader import LineLoader, LoadConfig, open_loader
 from khmer_ocr.model.presets import ModelConfig, preset
-from khmer_ocr.model.seq2seq import Reader
+from khmer_ocr.model.seq2seq import Reader, slots_for
 from khmer_ocr.model.weights import read_state
 from khmer_ocr.text.charset import Charset
 from khmer_ocr.train.checkpoint import LAST, read_run, write_checkpoint
@@ -172,15 +172,16 @@ class Trainer:
             images, width_B = self.wear(images, width_B, batch["index"], epoch)
             images = F.pad(images, (0, -images.shape[3] % self.align_px), value=255)
         images = to_floats(images.to(self.device, non_blocking=True))
-        width_B = width_B.to(self.device, non_blocking=True)
         targets_BT = batch["targets"].to(self.device, non_blocking=True)
-        length_B = batch["target_lengths"].to(self.device, non_blocking=True)
+        length_B = batch["target_lengths"]
+        tokens_BL = shifted(targets_BT, length_B.to(self.device, non_blocking=True))[0]
         half = self.config.precision == "bfloat16" or (self.config.precision == "auto" and self.device == "cuda")
         with torch.autocast(self.device, torch.bfloat16) if half else nullcontext():
-            scores = self.trained(images, width_B, shifted(targets_BT, length_B)[0])
+            ctc, _, decoder = self.trained(images, width_B.to(self.device, non_blocking=True), tokens_BL)
         if smoothing is None:
             smoothing = self.config.label_smoothing
-        return joint_losses(*scores, targets_BT, length_B, self.config.ctc_weight, smoothing)
+        slot_count_B = slots_for(width_B, self.model.config.slots)
+        return joint_losses(ctc, slot_count_B, decoder, targets_BT, length_B, self.config.ctc_weight, smoothing)
 
     def update(self, batches: list[dict[str, Any]], epoch: int, progress: float) -> tuple[torch.Tensor, float]:
         """Learn from some batches at once.
@@ -212,7 +213,7 @@ class Trainer:
             total += torch.stack([losses.joint.detach(), losses.ctc, losses.decoder])
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         self.optimiser.step()
-        self.ema.update(self.model, self.step)
+        self.ema.update(self.step)
         self.step += 1
         # A norm that is no number has spoilt the weights: let the loss show it.
         return self.ranks.sum(total) / count + torch.where(norm.isfinite(), 0.0, math.nan), rate

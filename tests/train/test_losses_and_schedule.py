@@ -82,10 +82,10 @@ def test_moving_average_moves_towards_the_model() -> None:
         model.weight.fill_(3.0)
         model.running_mean.fill_(1.0)
         model.num_batches_tracked.fill_(4)
-    average.update(model, 10**6)
+    average.update(10**6)
     assert average.state["weight"].tolist() == pytest.approx([1.2, 1.2])
     assert average.state["running_mean"].tolist() == pytest.approx([0.1, 0.1])
     assert int(average.state["num_batches_tracked"]) == 4
-    average.update(model, 0)  # the first steps count for more: 1 - 1 / 10
+    average.update(0)  # the first steps count for more: 1 - 1 / 10
     assert average.state["weight"].tolist() == pytest.approx([1.2 + 0.9 * 1.8] * 2)
     assert model.weight.tolist() == [3.0, 3.0]
