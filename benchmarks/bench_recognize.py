@@ -26,7 +26,7 @@ from PIL import Image, ImageOps
 from khmer_ocr.recognize.commands import read_set
 from khmer_ocr.recognize.evaluate import EvaluationReport, evaluate_lines
 from khmer_ocr.recognize.images import read_grey
-from khmer_ocr.recognize.recognizer import Recognizer
+from khmer_ocr.recognize.recognizer import PRECISIONS, Recognizer
 from khmer_ocr.recognize.sets import LineSet, labelled_set
 
 TESSERACT_HEIGHT_PX, TESSERACT_BORDER_PX = 48, 10
@@ -46,8 +46,22 @@ class Tesseract:
     border: str
 
 
-def tesseract(lines: LineSet, how: Tesseract) -> tuple[dict[str, str], float]:
-    """Read a set with one Tesseract process on one core: texts by image, and seconds taken, its start included."""
+class Clock:
+    """Seconds on the wall, and of CPU time of this process and its children, in which other processes hardly show."""
+
+    def __init__(self) -> None:
+        self.begin = self._now()
+
+    def _now(self) -> tuple[float, float]:
+        times = os.times()
+        return perf_counter(), times.user + times.system + times.children_user + times.children_system
+
+    def taken(self) -> tuple[float, float]:
+        return tuple(after - before for after, before in zip(self._now(), self.begin, strict=True))
+
+
+def tesseract(lines: LineSet, how: Tesseract) -> tuple[dict[str, str], tuple[float, float]]:
+    """Read a set with one Tesseract process on one core: texts by image, and what that took, its start included."""
     with tempfile.TemporaryDirectory() as scratch:
         files = []
         for number, name in enumerate(lines.labels):
@@ -62,15 +76,15 @@ def tesseract(lines: LineSet, how: Tesseract) -> tuple[dict[str, str], float]:
         listed = Path(scratch) / "lines.txt"
         listed.write_text("\n".join(map(str, files)) + "\n")
         command = ["tesseract", str(listed), "stdout", "-l", "khm", "--psm", str(how.psm)]
-        begin = perf_counter()
+        begin = Clock()
         done = subprocess.run(
             command, capture_output=True, text=True, check=True, env={**os.environ, "OMP_THREAD_LIMIT": "1"}
         )
-        elapsed_s = perf_counter() - begin
+        taken = begin.taken()
     texts = done.stdout.split("\f")[: len(files)]
     if len(texts) != len(files):
         raise SystemExit(f"tesseract gave {len(texts)} pages for {len(files)} lines:\n{done.stderr[-500:]}")
-    return {name: " ".join(text.split()) for name, text in zip(lines.labels, texts, strict=True)}, elapsed_s
+    return {name: " ".join(text.split()) for name, text in zip(lines.labels, texts, strict=True)}, taken
 
 
 def tesseract_version() -> str | None:
@@ -84,7 +98,7 @@ def tesseract_version() -> str | None:
     return (first.stdout or first.stderr).splitlines()[0]
 
 
-def figures(report: EvaluationReport, elapsed_s: float) -> dict[str, Any]:
+def figures(report: EvaluationReport, taken_s: tuple[float, float]) -> dict[str, Any]:
     """What the table shows, per cent and ms."""
     total = report.total
     return {
@@ -92,7 +106,8 @@ def figures(report: EvaluationReport, elapsed_s: float) -> dict[str, Any]:
         "cer_plain": round(100 * total.cer_plain, 2),
         "syllables": round(100 * total.syllable_error_rate, 2),
         "exact": round(100 * total.exact_share, 1),
-        "ms_per_line": round(1000 * elapsed_s / total.lines, 1),
+        "ms_per_line": round(1000 * taken_s[0] / total.lines, 1),
+        "cpu_ms_per_line": round(1000 * taken_s[1] / total.lines, 1),
     }
 
 
@@ -101,12 +116,12 @@ def measure(lines: LineSet, readers: dict[str, Any]) -> dict[str, dict[str, Any]
     row = {}
     for name, reader in readers.items():
         if isinstance(reader, Recognizer):
-            begin = perf_counter()
+            begin = Clock()
             read = read_set(lines, reader)
-            elapsed_s = perf_counter() - begin
+            taken_s = begin.taken()
         else:
-            read, elapsed_s = tesseract(lines, reader)
-        row[name] = figures(evaluate_lines(lines.labels, read), elapsed_s)
+            read, taken_s = tesseract(lines, reader)
+        row[name] = figures(evaluate_lines(lines.labels, read), taken_s)
     return row
 
 
@@ -127,6 +142,7 @@ def main() -> None:
     parser.add_argument("--set", dest="sets", type=Path, action="append", required=True, help="folder with labels.tsv")
     parser.add_argument("--model", type=Path, help="folder of weights or checkpoint; default those of the package")
     parser.add_argument("--decode", choices=["beam", "greedy", "ctc"], nargs="+", default=["beam", "greedy", "ctc"])
+    parser.add_argument("--precision", choices=PRECISIONS, nargs="+", default=["float32"])
     parser.add_argument("--psm", type=int, nargs="*", default=[7], help="page segmentation modes of Tesseract")
     parser.add_argument("--no-ours", action="store_true", help="Tesseract only")
     parser.add_argument("--max-lines", type=int)
@@ -139,8 +155,9 @@ def main() -> None:
     readers: dict[str, Any] = {}
     for decode in () if args.no_ours else args.decode:
         for lot, batch_size in (("batch 16", 16), ("alone", 1)):
-            reader = Recognizer(args.model, device="cpu", decode=decode, batch_size=batch_size)
-            readers[f"ours, {decode}, {lot}"] = reader
+            for precision in args.precision:
+                options: dict[str, Any] = {"decode": decode, "batch_size": batch_size, "precision": precision}
+                readers[f"ours, {decode}, {precision}, {lot}"] = Recognizer(args.model, device="cpu", **options)
     version = tesseract_version()
     if version is None and args.psm:
         print("Tesseract or its Khmer model is not installed: no figures of it. apt-get install tesseract-ocr-khm")
@@ -148,15 +165,16 @@ def main() -> None:
         readers |= {f"tesseract, psm {psm}, {border}": Tesseract(psm, border) for psm in args.psm for border in BORDERS}
     sets = {folder.name: labelled_set(folder / "labels.tsv", args.max_lines) for folder in args.sets}
     result: dict[str, Any] = {"command": " ".join(["python", *sys.argv]), "tesseract": version, "sets": {}}
-    print(f"{'set':14s}{'lines':>6s}  {'reader':26s}{'CER':>8s}{'plain':>8s}{'syll.':>8s}{'exact':>8s}{'ms/line':>9s}")
+    titles = ("CER", "plain", "syll.", "exact", "ms/line", "CPU ms")
+    print(f"{'set':14s}{'lines':>6s}  {'reader':30s}{''.join(f'{title:>8s}' for title in titles)}")
     for name, lines in sets.items():
         if readers and not args.no_ours:
             read_set(labelled_set(args.sets[0] / "labels.tsv", 16), next(iter(readers.values())))  # compiles and warms
         row = measure(lines, readers)
         result["sets"][name] = {"lines": len(lines.labels), **row}
         for reader, seen in row.items():
-            cells = "".join(f"{seen[key]:8.2f}" for key in ("cer", "cer_plain", "syllables", "exact"))
-            print(f"{name:14s}{len(lines.labels):6d}  {reader:26s}{cells}{seen['ms_per_line']:9.1f}", flush=True)
+            cells = "".join(f"{value:8.2f}" for value in seen.values())
+            print(f"{name:14s}{len(lines.labels):6d}  {reader:30s}{cells}", flush=True)
     if not args.no_ours:
         result["first_text_s"] = round(first_text_s(next(iter(sets.values())), args.model), 2)
         print(f"from the start of Python to the first text: {result['first_text_s']} s, on one core")

@@ -29,12 +29,17 @@ from khmer_ocr.model.decode import Hypothesis, decode
 from khmer_ocr.model.weights import LoadedModel, load_model
 
 Method = Literal["ctc", "greedy", "beam"]
+Precision = Literal["float32", "bfloat16"]
 METHODS = ("ctc", "greedy", "beam")
+PRECISIONS = ("float32", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda")
 _BATCHES_AHEAD = 16
 """Batches' worth of images that are held to be sorted by width."""
 _BATCH_WIDTH_PX = 32_768
 """Padded columns of a batch at most: a very wide line is read alone, within 200 MB."""
+_COLUMNS_STEP = 32
+"""Batches are padded to a multiple of this: torch prepares its convolutions anew for every width it has not seen, which
+took 15 % of the time of lines read one by one."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,8 @@ class Recognizer:
         decode: "beam" weighs CTC and attention together, "greedy" is attention alone, "ctc" CTC alone and fastest.
         beam_size: texts of a line weighed against each other.
         batch_size: lines read at a time.
+        precision: "bfloat16" halves the time of batches on CPUs with AMX (Intel's since 2023) and on GPUs; where the
+            reader is in doubt, a text may then depend on the machine and on the batch.
 
     Raises:
         ModelError: the model is missing, damaged or hostile.
@@ -79,14 +86,18 @@ class Recognizer:
         decode: Method = "beam",
         beam_size: int = 8,
         batch_size: int = 16,
+        precision: Precision = "float32",
     ) -> None:
         if decode not in METHODS:
             raise ConfigError(f"decode is {decode!r}; wanted one of {', '.join(METHODS)}")
+        if precision not in PRECISIONS:
+            raise ConfigError(f"precision is {precision!r}; wanted one of {', '.join(PRECISIONS)}")
         if batch_size < 1 or beam_size < 1:
             raise ConfigError(f"batch_size is {batch_size} and beam_size is {beam_size}; wanted 1 or more of each")
         self.device = torch.device(_picked(device))
         self.loaded = model if isinstance(model, LoadedModel) else load_model(model, self.device)
         self.method: Method = decode
+        self.precision: Precision = precision
         self.beam_size, self.batch_size = beam_size, batch_size
         self.height_px = self.loaded.model.config.height_px
 
@@ -155,7 +166,8 @@ class Recognizer:
         found = [_NOTHING] * len(lines)
         if inked:
             images_B1HW, width_B = _padded([lines[place] for place in inked], self.device)
-            read = decode(self.loaded.model, images_B1HW, width_B, self.method, self.beam_size)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+                read = decode(self.loaded.model, images_B1HW, width_B, self.method, self.beam_size)
             for place, hypothesis in zip(inked, read, strict=True):
                 found[place] = self._recognition(hypothesis, lines[place].inverted)
         return found
@@ -201,7 +213,8 @@ def _batches(width_of: dict[int, int], batch_size: int) -> Iterator[list[int]]:
 def _padded(lines: Sequence[Line], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Lines side by side, padded with paper: float32 (B, 1, H, W) in 0..1, and their widths in px, int64 (B,)."""
     widths = [line.pixels_HW.shape[1] for line in lines]
-    batch_BHW = np.full((len(lines), lines[0].pixels_HW.shape[0], max(widths)), 255, np.uint8)
+    columns = -(-max(widths) // _COLUMNS_STEP) * _COLUMNS_STEP
+    batch_BHW = np.full((len(lines), lines[0].pixels_HW.shape[0], columns), 255, np.uint8)
     for row_HW, line, width in zip(batch_BHW, lines, widths, strict=True):
         row_HW[:, :width] = line.pixels_HW
     images_B1HW = torch.from_numpy(batch_BHW).to(device).to(torch.float32).div_(255).unsqueeze_(1)

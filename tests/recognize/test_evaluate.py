@@ -161,7 +161,8 @@ def test_the_sheet_shows_image_label_and_errors_in_red(folder: Path, tmp_path: P
         sheet = np.asarray(image.convert("RGB")).astype(int)
     red = (sheet[..., 0] > 150) & (sheet[..., 1] < 80)
     assert red.sum() > 20 and (sheet.sum(2) == 0).sum() > 20
-    line = np.asarray(Image.open(folder / "3.png"))
+    with Image.open(folder / "3.png") as image:
+        line = np.asarray(image)
     left = sheet[:, 8 : 8 + line.shape[1], 0]
     rows = [top for top in range(len(left) - len(line)) if (left[top : top + len(line)] == line).all()]
     assert len(rows) == 1

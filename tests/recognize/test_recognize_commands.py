@@ -49,7 +49,8 @@ def test_evaluate_writes_report_predictions_and_sheet(folder: Path, taught_folde
     done = run("evaluate", "--labels", "labels.tsv", *how, *files, cwd=folder)
     assert done.stdout.splitlines()[1].split()[:4] == ["all", str(len(TEXTS)), "0.00", "%"]
     assert (tmp_path / "read.tsv").read_text(encoding="utf-8") == (folder / "labels.tsv").read_text(encoding="utf-8")
-    assert Image.open(tmp_path / "worst.png").size[0] > 100
+    with Image.open(tmp_path / "worst.png") as sheet:
+        assert sheet.width > 100
 
 
 def test_one_image_prints_its_text_and_many_their_names(
