@@ -41,7 +41,7 @@ class ReadingOptions:
 
 
 def recognize_images(images: Sequence[Path], options: ReadingOptions, as_json: bool = False) -> int:
-    """Read images of lines and print their texts, in order, each as soon as its batch is read.
+    """Read images of lines and print their texts, in order, some hundred at a time.
 
     Args:
         images: files.
