@@ -136,9 +136,10 @@ def _graph(
     module: nn.Module, inputs: tuple[Tensor, ...], dynamic: dict[str, Any], outputs: list[str], facts: dict[str, str]
 ) -> bytes:
     """Serialise a module with sizes left open."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
+    talkative = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [log.level for log in talkative]
+    for log in talkative:
+        log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             # Of deprecations between torch and onnxscript, on which no result depends.
@@ -155,7 +156,8 @@ def _graph(
                 verbose=False,
             )
     finally:
-        log.setLevel(level)
+        for log, level in zip(talkative, levels, strict=True):
+            log.setLevel(level)
     program.model.metadata_props.update(facts)
     content: bytes = program.model_proto.SerializeToString()
     return content
