@@ -69,7 +69,7 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(
             query_BNQD, key_BNKD, value_BNKD, attn_mask=mask, dropout_p=dropout, is_causal=causal
         )
-        return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.out(mixed.transpose(1, 2).flatten(2))
 
 
 class FeedForward(nn.Sequential):

@@ -90,9 +90,9 @@ def _by_attention(model: Reader, memory: Memory) -> list[Hypothesis]:
     limit_B = memory.frame_count_B * model.config.slots
     token_B = torch.full((lines,), SOS, device=device)
     open_B = torch.ones(lines, dtype=torch.bool, device=device)
-    state, tokens, scores = model.decoder.start(memory), [], []  # type: ignore[operator]
+    state, tokens, scores = model.decoder.start(memory), [], []
     for length in range(int(limit_B.max()) + 1 if lines else 0):
-        score_BV, state = model.decoder.step(state, token_B)  # type: ignore[operator]
+        score_BV, state = model.decoder.step(state, token_B)
         log_prob_BV = score_BV.float().log_softmax(1)
         log_prob_BV[:, [PAD, SOS]] = -torch.inf
         best_B, token_B = log_prob_BV.max(1)

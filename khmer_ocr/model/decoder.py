@@ -105,7 +105,7 @@ class TransformerDecoder(nn.Module):
     def _frames(self, memory: Memory) -> list[tuple[Tensor, Tensor]]:
         # Frames know where they stand through these waves, so that a query can move on by distance.
         frames = memory.frames_BTD + waves(memory.frames_BTD.shape[1], memory.frames_BTD)
-        return [layer.frames.keys_values(frames) for layer in self.layers]  # type: ignore[operator, union-attr]
+        return [layer.frames.keys_values(frames) for layer in self.layers]
 
     def _run(
         self, tokens_BL: Tensor, first: int, pasts: list[Any], frames: list[Any], inside_BT: Tensor, weights: Any
@@ -180,7 +180,8 @@ class GruDecoder(nn.Module):
 
     def forward(self, memory: Memory, tokens_BL: Tensor, weights: list[Tensor] | None = None) -> Tensor:
         """Score every next token of texts that are known; see `TransformerDecoder.forward`."""
-        state, all_scores, looks = self.start(memory), [], ([] if weights is not None else None)
+        state, all_scores = self.start(memory), []
+        looks: list[Tensor] | None = None if weights is None else []
         for token_B in tokens_BL.unbind(1):
             scores, state = self.step(state, token_B, looks)
             all_scores.append(scores)

@@ -86,7 +86,7 @@ class FrameLayer(nn.Module):
         query = rotate(self.attention.split(self.attention.query(y)))
         key, value = self.attention.keys_values(y)
         x = x + self.drop(self.attention.attend(query, rotate(key), value, inside_BT[:, None, None]))
-        return x + self.drop(self.feed_forward(self.forward_norm(x)))  # type: ignore[no-any-return]
+        return x + self.drop(self.feed_forward(self.forward_norm(x)))
 
 
 class ConvEncoder(nn.Module):
@@ -124,7 +124,7 @@ class ConvEncoder(nn.Module):
             # Twice as fast on CPUs; training chooses for itself.
             x = x.contiguous(memory_format=torch.channels_last)
         for stage, mask in zip(self.stages, (full, half, quarter, quarter), strict=True):
-            for block in stage:  # type: ignore[attr-defined]
+            for block in stage:
                 x = block(x, mask)
         frame_count_B = halved(halved(width_B))
         x_BTD = self.project(x.permute(0, 3, 2, 1).flatten(2))

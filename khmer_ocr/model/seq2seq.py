@@ -26,7 +26,7 @@ class CtcHead(nn.Module):
     def forward(self, frames_BTD: Tensor) -> Tensor:
         """Scores (B, T * slots, V)."""
         spread = torch.relu(self.spread(frames_BTD)).unflatten(2, (self.slots, -1))
-        return self.score(spread.flatten(1, 2))  # type: ignore[no-any-return]
+        return self.score(spread.flatten(1, 2))
 
 
 class Reader(nn.Module):
@@ -69,7 +69,7 @@ class Reader(nn.Module):
 
     def decoder_log_probs(self, memory: Memory, tokens_BL: Tensor) -> Tensor:
         """Log-probabilities float32 (B, L, V) of the token after each of a known text, which begins with `<sos>`."""
-        return self.decoder(memory, tokens_BL).float().log_softmax(2)  # type: ignore[no-any-return]
+        return self.decoder(memory, tokens_BL).float().log_softmax(2)
 
     def forward(self, images_B1HW: Tensor, width_B: Tensor, tokens_BL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What training needs, in one call, as data-parallel wrappers want it.
@@ -84,7 +84,7 @@ class Reader(nn.Module):
     def fold(self) -> "Reader":
         """Make it faster for reading; it can't be trained or saved thereafter."""
         self.eval()
-        self.encoder.fold()  # type: ignore[operator]
+        self.encoder.fold()
         return self
 
 

@@ -104,8 +104,8 @@ def read_state(source: Path) -> tuple[ModelConfig, dict[str, torch.Tensor], Char
 def build_config(values: Any, source: Path) -> ModelConfig:
     """A shape as JSON or a checkpoint holds it; raises `ModelError` where it is none."""
     try:
-        lists = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        return ModelConfig(**lists)
+        given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return ModelConfig(**given)
     except (TypeError, AttributeError, ConfigError) as fault:
         raise ModelError(f"{source} describes no model that this version can build: {fault}") from fault
 

@@ -37,12 +37,12 @@ class _Stop:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Note SIGTERM and SIGINT instead of dying of them; a second one is obeyed at once."""
+        before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
         def note(number: int, frame: FrameType | None) -> None:
             self.why = signal.Signals(number).name
             signal.signal(number, before[number])
 
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         for number in before:
             signal.signal(number, note)
         try:

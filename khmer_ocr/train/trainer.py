@@ -20,7 +20,7 @@ from khmer_ocr.augment.device import pick_device
 from khmer_ocr.augment.recipe import load_recipe
 from khmer_ocr.augment.transform import BatchWear
 from khmer_ocr.errors import ModelError
-from khmer_ocr.load.loader import LineLoader, LoadConfig, open_loader
+from khmer_ocr.load.loader import Batch, LineLoader, LoadConfig, open_loader
 from khmer_ocr.model.presets import ModelConfig, preset
 from khmer_ocr.model.seq2seq import Reader, slots_for
 from khmer_ocr.model.weights import read_state
@@ -91,8 +91,10 @@ class Trainer:
             model = Reader(shape, len(self.charset))
         if self.config.init is not None:
             _start_from(model, self.config.init, self.charset)
-        model = model.to(self.device)
-        return model.to(memory_format=torch.channels_last) if shape.encoder == "conv" else model
+        model.to(self.device)
+        if shape.encoder == "conv":
+            model.to(memory_format=torch.channels_last)
+        return model
 
     def _open(self, split: str, roots: tuple[Path, ...]) -> LineLoader:
         config = self.config
@@ -161,11 +163,12 @@ class Trainer:
 
     def averaged(self) -> Reader:
         """The model of the moving average, in eval mode: what is evaluated and kept."""
-        model = Reader(self.model.config, len(self.charset)).to(self.device)
+        model = Reader(self.model.config, len(self.charset))
         model.load_state_dict(self.ema.state)
-        return model.eval()
+        model.to(self.device).eval()
+        return model
 
-    def losses(self, batch: dict[str, Any], epoch: int, smoothing: float | None = None) -> Losses:
+    def losses(self, batch: Batch, epoch: int, smoothing: float | None = None) -> Losses:
         """Sums of losses over a batch as the loader gives it, worn if a recipe is set."""
         images, width_B = batch["images"], batch["image_lengths"]
         if self.wear is not None:
@@ -183,7 +186,7 @@ class Trainer:
         slot_count_B = slots_for(width_B, self.model.config.slots)
         return joint_losses(ctc, slot_count_B, decoder, targets_BT, length_B, self.config.ctc_weight, smoothing)
 
-    def update(self, batches: list[dict[str, Any]], epoch: int, progress: float) -> tuple[torch.Tensor, float]:
+    def update(self, batches: list[Batch], epoch: int, progress: float) -> tuple[torch.Tensor, float]:
         """Learn from some batches at once.
 
         Args:
@@ -206,7 +209,7 @@ class Trainer:
         total = torch.zeros(3, device=self.device)
         for at, batch in enumerate(batches):
             last = at == len(batches) - 1
-            with nullcontext() if last or self.ranks.world == 1 else self.trained.no_sync():  # type: ignore[operator]
+            with nullcontext() if last or self.ranks.world == 1 else self.trained.no_sync():
                 losses = self.losses(batch, epoch)
                 # Data-parallel gradients are averaged over processes; the sum is wanted, divided by all tokens.
                 (losses.joint * (self.ranks.world / count)).backward()

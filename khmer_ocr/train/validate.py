@@ -5,11 +5,11 @@ Letters: B lines, H rows, W columns, L tokens, T frames.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
+from khmer_ocr.load.loader import Batch
 from khmer_ocr.model.decode import Method, decode
 from khmer_ocr.model.seq2seq import Reader
 from khmer_ocr.text.charset import SOS, Charset
@@ -39,7 +39,7 @@ def to_floats(images_B1HW: torch.Tensor) -> torch.Tensor:
 
 
 def validate(
-    model: Reader, batches: Iterable[dict[str, Any]], charset: Charset, device: str, log: RunLog, step: int
+    model: Reader, batches: Iterable[Batch], charset: Charset, device: str, log: RunLog, step: int
 ) -> Validation:
     """Read batches and compare.
 
@@ -65,7 +65,7 @@ def validate(
 
 def _show(
     model: Reader,
-    batch: dict[str, Any],
+    batch: Batch,
     images_B1HW: torch.Tensor,
     width_B: torch.Tensor,
     found: list[str],
