@@ -11,12 +11,21 @@ from pydantic import TypeAdapter, ValidationError
 
 from khmer_ocr.errors import ConfigError
 from khmer_ocr.generate.generator import GenerateConfig
+from khmer_ocr.load.settings import LoadConfig
+from khmer_ocr.model.presets import preset
 from khmer_ocr.render.plan import RenderConfig
 from khmer_ocr.text.charset import Charset
 from khmer_ocr.text.corpus import CorpusConfig
+from khmer_ocr.train.settings import TrainConfig
 
 Stage = TypeVar("Stage")
-_STAGES: dict[str, type[Any]] = {"corpus": CorpusConfig, "render": RenderConfig, "generate": GenerateConfig}
+_STAGES: dict[str, type[Any]] = {
+    "corpus": CorpusConfig,
+    "render": RenderConfig,
+    "generate": GenerateConfig,
+    "load": LoadConfig,
+    "train": TrainConfig,
+}
 _PLAIN = ("fonts_dir",)
 
 
@@ -24,11 +33,14 @@ class ConfigManager:
     """Settings of every stage, from a YAML file or the defaults.
 
     Args:
-        path: YAML file with sections `render`, `generate`, `corpus` and the key `fonts_dir`; None takes the defaults.
+        path: YAML file with sections `render`, `generate`, `corpus`, `load`, `train` and the key `fonts_dir`; None
+            takes the defaults.
 
     Attributes:
         render: how lines are drawn.
         generate: how they are stored.
+        load: how batches are read.
+        train: how a reader learns.
         corpus: how text is prepared, None unless the file has the section.
         fonts_dir: folder of installed fonts.
         vocab: code points and their token ids.
@@ -42,6 +54,8 @@ class ConfigManager:
         _refuse_unknown(content, [*_STAGES, *_PLAIN], str(path))
         self.render: RenderConfig = build(RenderConfig, content.get("render"), "render")
         self.generate: GenerateConfig = build(GenerateConfig, content.get("generate"), "generate")
+        self.load: LoadConfig = build(LoadConfig, content.get("load"), "load")
+        self.train: TrainConfig = build(TrainConfig, content.get("train"), "train")
         self.corpus: CorpusConfig | None = (
             build(CorpusConfig, content["corpus"], "corpus") if "corpus" in content else None
         )
@@ -52,6 +66,16 @@ class ConfigManager:
     def data_config(self) -> dict[str, Any]:
         """Settings of drawing and storing as one plain dictionary."""
         return {**asdict(self.render), **asdict(self.generate)}
+
+    @property
+    def model_config(self) -> dict[str, Any]:
+        """Shape of the reader that `train` names, as one plain dictionary."""
+        return asdict(preset(self.train.preset))
+
+    @property
+    def training_config(self) -> dict[str, Any]:
+        """Settings of training as one plain dictionary."""
+        return asdict(self.train)
 
 
 class _Loader(yaml.SafeLoader):

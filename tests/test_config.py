@@ -6,7 +6,9 @@ import pytest
 
 from khmer_ocr import ConfigError, ConfigManager
 from khmer_ocr.generate.generator import GenerateConfig
+from khmer_ocr.load.settings import LoadConfig
 from khmer_ocr.render.plan import RenderConfig
+from khmer_ocr.train.settings import TrainConfig
 
 
 def from_yaml(folder: Path, text: str) -> ConfigManager:
@@ -21,6 +23,8 @@ def test_defaults() -> None:
     assert config.fonts_dir == Path("fonts")
     assert config.data_config["image_height"] == 32 and config.data_config["format"] == "files"
     assert len(config.vocab) > 100
+    assert (config.load, config.train) == (LoadConfig(), TrainConfig())
+    assert config.model_config["preset"] == "compact" and config.training_config["batch_size"] == 64
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "render:\n", "render: {}\ngenerate:\n"])
@@ -35,11 +39,16 @@ def test_what_is_given_is_taken(tmp_path: Path) -> None:
         "fonts_dir: other/fonts\n"
         "render:\n  image_height: 48\n  crop: tight\n  min_size: 0.9\n"
         "generate:\n  format: webdataset\n  shard: [1, 4]\n  workers: 2\n  progress: false\n"
-        "corpus:\n  sample: true\n  max_chars: 60\n",
+        "corpus:\n  sample: true\n  max_chars: 60\n"
+        "load:\n  dtype: float16\n"
+        "train:\n  preset: base\n  synthetic_dir: [a, b]\n",
     )
     assert config.render == RenderConfig(image_height=48, crop="tight", min_size=0.9)
     assert config.generate == GenerateConfig(format="webdataset", shard=(1, 4), workers=2, progress=False)
     assert config.corpus is not None and (config.corpus.sample, config.corpus.max_chars) == (True, 60)
+    assert config.load.dtype == "float16"
+    assert config.train.synthetic_dir == (Path("a"), Path("b"))
+    assert config.model_config["preset"] == config.training_config["preset"] == "base"
     assert config.fonts_dir == Path("other/fonts")
     assert config.data_config["image_height"] == 48 and config.data_config["shard"] == (1, 4)
 
@@ -49,7 +58,7 @@ def test_what_is_given_is_taken(tmp_path: Path) -> None:
     [
         (
             "rendr:\n  image_height: 48\n",
-            r"unknown key 'rendr'. Did you mean 'render'\? Known: corpus, render, generate",
+            r"unknown key 'rendr'. Did you mean 'render'\? Known: corpus, render, generate, load, train",
         ),
         (
             "render:\n  image_heigth: 48\n",
