@@ -8,6 +8,7 @@ Letters: N samples of the split.
 
 import os
 import stat
+from contextlib import suppress
 
 import numpy as np
 
@@ -78,11 +79,9 @@ class SplitFiles:
             data = read_plain(f"{self._folder}{layout.LABELS}/{stem}.txt")
         else:
             data = self._member(i, int(index.shard_ids[i]), 2)
-        try:
-            if data is not None:
+        if data is not None:
+            with suppress(UnicodeDecodeError):  # the index says what is wrong
                 return data.decode().removesuffix("\n").removesuffix("\r")
-        except UnicodeDecodeError:
-            pass  # the index says what is wrong, below
         return index.label_text(i)
 
     def _member(self, i: int, shard_id: int, column: int) -> bytes | None:
