@@ -3,10 +3,12 @@
 Letters: B lines, S slots, V token ids, L tokens, K candidates.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from khmer_ocr.model.decoder import Memory
@@ -51,7 +53,8 @@ def decode(
         images_B1HW: float32 in 0..1, paper 1, H = 32, on the model's device.
         width_B: int64 widths in px, at least 1, on the same device.
         method: "ctc" takes the best symbol of every slot; "greedy" the decoder's best token again and again, no more of
-            them than CTC has slots; "beam" finds CTC's best texts and chooses among them by both heads' scores.
+            them than CTC has slots; "beam" finds CTC's best texts and, where CTC is not sure, the decoder's own, and
+            chooses among them by both heads' scores.
         beam_size: candidates of "beam".
         ctc_weight: share of CTC in the score of "beam", 0 to 1; the rest is the decoder's.
 
@@ -118,8 +121,11 @@ def _by_both(
     found = [
         prefix_beam(line_SV[:slots], beam_size) for line_SV, slots in zip(host_BSV, slot_count_B.tolist(), strict=True)
     ]
-    # Only the best goes to the decoder where CTC is sure: it is wanted for the confidence of its tokens.
-    found = [candidates[:1] if _is_sure(candidates) else candidates for candidates in found]
+    unsure = [line for line, candidates in enumerate(found) if not _is_sure(candidates)]
+    # Where CTC is sure its best is enough: the decoder gives the confidence of its tokens.
+    found = [candidates if line in unsure else candidates[:1] for line, candidates in enumerate(found)]
+    if unsure and ctc_weight < 1:
+        _add_own_readings(model, memory, log_prob_BSV, slot_count_B, unsure, found)
     texts = [(line, ids, score) for line, candidates in enumerate(found) for ids, score in candidates]
     token_log_probs = score_texts(model, memory, [line for line, _, _ in texts], [ids for _, ids, _ in texts])
     best: dict[int, Hypothesis] = {}
@@ -128,6 +134,34 @@ def _by_both(
         if line not in best or both > best[line].log_prob:
             best[line] = Hypothesis(ids, both, of_tokens[:-1])
     return [best[line] for line in range(len(found))]
+
+
+def _add_own_readings(
+    model: Reader,
+    memory: Memory,
+    log_prob_BSV: Tensor,
+    slot_count_B: Tensor,
+    lines: list[int],
+    found: list[list[tuple[list[int], float]]],
+) -> None:
+    """Put what the decoder itself would read, with CTC's score of it, beside CTC's best texts of some lines."""
+    choice = torch.tensor(lines, device=slot_count_B.device)
+    own = [hypothesis.ids for hypothesis in _by_attention(model, memory.rows(choice))]
+    longest = max(map(len, own))
+    targets = torch.tensor([ids + [PAD] * (longest - len(ids)) for ids in own], device=choice.device)
+    lengths = torch.tensor([len(ids) for ids in own])
+    # `inf` where the text has more symbols than the line has slots.
+    loss_K = F.ctc_loss(
+        log_prob_BSV[choice].transpose(0, 1),
+        targets,
+        slot_count_B[choice].cpu(),
+        lengths,
+        blank=BLANK,
+        reduction="none",
+    )
+    for line, ids, loss in zip(lines, own, loss_K.tolist(), strict=True):
+        if loss < math.inf and all(ids != known for known, _ in found[line]):
+            found[line].append((ids, -loss))
 
 
 def _is_sure(candidates: list[tuple[list[int], float]]) -> bool:

@@ -127,3 +127,32 @@ def test_both_heads_have_their_say(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_vocabulary_is_that_of_the_model() -> None:
     assert reader(SMALL).vocabulary == VOCABULARY
+
+
+@pytest.mark.parametrize("sure", [False, True])
+def test_decoder_offers_its_own_reading_where_ctc_is_not_sure(monkeypatch: pytest.MonkeyPatch, sure: bool) -> None:
+    """With the score that CTC gives it: the sum over all its alignments."""
+    model = reader(SMALL)
+    images, width_B = lines([8])
+    log_prob_BSV, _ = model.ctc_log_probs(model.encode(images, width_B))
+    wanted = math.log(every_text(log_prob_BSV[0].detach().numpy()[:, [0, 7, 9]])[1, 2])
+    monkeypatch.setattr(room, "prefix_beam", lambda log_prob_SV, beam: [([5], -1.0), ([6], -20.0 if sure else -1.5)])
+    monkeypatch.setattr(room, "_by_attention", lambda model, memory: [room.Hypothesis([7, 9], -0.1, [-0.1, 0.0])])
+    of_decoder = {1: [-90.0, 0.0], 2: [-0.1, 0.0, 0.0]}
+    monkeypatch.setattr(
+        room, "score_texts", lambda model, memory, lines, texts: [of_decoder[len(ids)] for ids in texts]
+    )
+    found = decode(model, images, width_B, "beam", ctc_weight=0.5)[0]
+    if sure:
+        assert found.ids == [5]
+    else:
+        assert found.ids == [7, 9]
+        assert found.log_prob == pytest.approx(0.5 * wanted - 0.5 * 0.1, abs=0.01)
+
+
+def test_own_reading_that_has_no_room_is_no_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = reader(SMALL)
+    images, width_B = lines([4])  # three slots
+    monkeypatch.setattr(room, "prefix_beam", lambda log_prob_SV, beam: [([5], -1.0), ([6], -1.5)])
+    monkeypatch.setattr(room, "_by_attention", lambda model, memory: [room.Hypothesis([7, 7, 7], 0.0, [0.0, 0.0, 0.0])])
+    assert decode(model, images, width_B, "beam")[0].ids in ([5], [6])
