@@ -109,8 +109,34 @@ def test_scripts_are_doors_to_the_same_commands(made: Path, tmp_path: Path) -> N
     assert "--input" in help_text and "--synthesize" in help_text
 
 
+def test_training_by_the_script_that_users_know(made: Path, tmp_path: Path) -> None:
+    flags = ["--synthetic-dir", "data/synthetic", "--max-samples", "12", "--num-epochs", "2", "--batch-size", "6"]
+    flags += ["--log-dir", str(tmp_path / "logs"), "--checkpoint-dir", str(tmp_path / "checkpoints")]
+    command = [sys.executable, str(ROOT / "scripts/train_production.py"), *flags, "--validate-lines", "4"]
+    done = subprocess.run(command, cwd=made, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "Pre-flight: train 12" in done.stdout and "epoch 2, step 4" in done.stdout + done.stderr
+    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {"checkpoint_epoch_001.pth", "checkpoint_epoch_002.pth", "last.pth", "best.pth", "model"}
+    image = made / "data/synthetic/test/images/test_000000.png"
+    said = run("recognize", str(image), "--model", str(tmp_path / "checkpoints/model"), "--json").stdout
+    assert json.loads(said)["image"] == str(image)
+    resumed = [*command, "--resume", str(tmp_path / "checkpoints/checkpoint_epoch_001.pth")]
+    done = subprocess.run(resumed, cwd=made, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0 and "Resumed from" in done.stdout, done.stderr
+
+
+def test_the_shipped_reader_reads_what_was_drawn(made: Path) -> None:
+    said = run(
+        "evaluate", "data/synthetic", "--split", "test", "--max-lines", "40", "--json", "--quiet", cwd=made
+    ).stdout
+    report = json.loads(said)
+    assert report["lines"] == 40 and report["cer"] < 0.2, report
+
+
 KNOWN_FLAGS = {
-    "corpus": "--input --output-dir --min-chars --max-chars --seed --sample --synthesize --recombine --overwrite --quiet",
+    "corpus": "--input --output-dir --min-chars --max-chars --seed --sample --synthesize --recombine --overwrite "
+    "--quiet",
     "generate": "--corpus-dir --output-dir --fonts --splits --max-lines --seed --workers --shard --format "
     "--image-height --crop --no-augment --recipe --strength --device --overwrite --system-fonts --config --stats "
     "--log-level --quiet",
@@ -118,6 +144,13 @@ KNOWN_FLAGS = {
     "preview": "--output -o --split --count --columns --seed",
     "fonts": "--fonts-dir --system-fonts --output -o --quiet",
     "stats": "",
+    "cache": "--splits --on-error --overwrite --workers --quiet",
+    "bench": "--split --engines --cache --batch-size --num-workers --device --dtype --epochs --max-samples --step-ms",
+    "train": "--synthetic-dir --batch-size --num-epochs --max-samples --resume --log-dir --checkpoint-dir --preset "
+    "--init --max-steps --max-minutes --accumulate --recipe --strength --engine --device --precision --compile --seed --check",
+    "recognize": "--json --model --decode --device --batch-size",
+    "evaluate": "--labels --split --json --predictions --worst --max-lines --model --decode --device --quiet",
+    "export": "--onnx --model --labels --max-lines",
 }
 
 
