@@ -147,7 +147,8 @@ KNOWN_FLAGS = {
     "cache": "--splits --on-error --overwrite --workers --quiet",
     "bench": "--split --engines --cache --batch-size --num-workers --device --dtype --epochs --max-samples --step-ms",
     "train": "--synthetic-dir --batch-size --num-epochs --max-samples --resume --log-dir --checkpoint-dir --preset "
-    "--init --max-steps --max-minutes --accumulate --recipe --strength --engine --device --precision --compile --seed --check",
+    "--init --max-steps --max-minutes --accumulate --recipe --strength --engine --device --precision --compile --seed "
+    "--check",
     "recognize": "--json --model --decode --device --batch-size",
     "evaluate": "--labels --split --json --predictions --worst --max-lines --model --decode --device --quiet",
     "export": "--onnx --model --labels --max-lines",
