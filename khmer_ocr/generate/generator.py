@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from khmer_ocr.augment.device import pick_device
 from khmer_ocr.augment.recipe import Recipe, load_recipe
 from khmer_ocr.augment.wear import Wearer
 from khmer_ocr.dataset import layout
+from khmer_ocr.device import pick_device
 from khmer_ocr.errors import ConfigError, CorpusError, FontError, KhmerOcrError, OutputError
 from khmer_ocr.generate import source
 from khmer_ocr.generate.artist import Job

@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from khmer_ocr.augment.device import DEVICES, Device
 from khmer_ocr.augment.recipe import load_recipe
 from khmer_ocr.dataset import layout
+from khmer_ocr.device import DEVICES, Device
 from khmer_ocr.errors import ConfigError, NoFontsError
 from khmer_ocr.render.fonts import FontFace, find_faces
 from khmer_ocr.render.metrics import FaceMetrics, measure_all

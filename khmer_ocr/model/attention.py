@@ -3,9 +3,41 @@
 Letters: B lines, Q queries, K keys, D width, N heads.
 """
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+_TABLE_STEP = 256
+"""Tables of positions are kept, and are as long as the next multiple of it."""
+
+
+def waves(first: int, last: int, like_D: Tensor) -> Tensor:
+    """Sines and cosines of positions first to last - 1 (Vaswani et al., 2017), of the dtype of `like_D`, (L, D)."""
+    return torch.cat(_sin_cos(first, last, like_D.shape[-1] // 2, like_D), 1)
+
+
+def _sin_cos(first: int, last: int, half: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Sines and cosines of positions times 10000 ** (-i / half), each (last - first, half)."""
+    if torch.compiler.is_compiling():  # a graph must hold for any length
+        sin_TD, cos_TD = _table(last, half, like.device, like.dtype)
+    else:
+        sin_TD, cos_TD = _kept_table(-(-last // _TABLE_STEP) * _TABLE_STEP, half, like.device, like.dtype)
+    return sin_TD[first:last], cos_TD[first:last]
+
+
+@lru_cache(maxsize=32)
+def _kept_table(length: int, half: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False), torch.no_grad():  # to be used in training too, whoever asks first
+        return _table(length, half, device, dtype)
+
+
+def _table(length: int, half: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    place_T = torch.arange(length, device=device, dtype=torch.float32)
+    rate_D = 10000.0 ** (-torch.arange(half, device=device, dtype=torch.float32) / half)
+    angle_TD = place_T[:, None] * rate_D
+    return angle_TD.sin().to(dtype), angle_TD.cos().to(dtype)
 
 
 def rotate(x_BNTD: Tensor, first: int = 0) -> Tensor:
@@ -18,10 +50,7 @@ def rotate(x_BNTD: Tensor, first: int = 0) -> Tensor:
         first: position of the first of the T.
     """
     half = x_BNTD.shape[-1] // 2
-    place_T = torch.arange(first, first + x_BNTD.shape[-2], device=x_BNTD.device, dtype=torch.float32)
-    rate_D = 10000.0 ** (-torch.arange(half, device=x_BNTD.device, dtype=torch.float32) / half)
-    angle_TD = place_T[:, None] * rate_D
-    cos_TD, sin_TD = angle_TD.cos().to(x_BNTD.dtype), angle_TD.sin().to(x_BNTD.dtype)
+    sin_TD, cos_TD = _sin_cos(first, first + x_BNTD.shape[-2], half, x_BNTD)
     low, high = x_BNTD[..., :half], x_BNTD[..., half:]
     return torch.cat([low * cos_TD - high * sin_TD, low * sin_TD + high * cos_TD], dim=-1)
 

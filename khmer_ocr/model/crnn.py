@@ -40,12 +40,12 @@ class CrnnEncoder(nn.Module):
     def forward(self, images_B1HW: Tensor, width_B: Tensor) -> tuple[Tensor, Tensor]:
         """Encode lines; see `khmer_ocr.model.encoder.ConvEncoder.forward`. Pooling rounds up: the last px counts."""
         masks = column_masks(width_B, images_B1HW.shape[3], 2)
-        x, halvings = standardised(images_B1HW, width_B, masks[0]), 0
+        x, halvings = standardised(images_B1HW, width_B, masks[0].inside_B11W), 0
         for at, conv in enumerate(self.convs):
             x = conv(x)
             if str(at) in self.norms:
                 x = self.norms[str(at)](x)
-            x = F.relu(x) * masks[halvings].to(x.dtype)
+            x = F.relu(x) * masks[halvings].inside_B11W.to(x.dtype)
             if at in _POOL_AFTER:
                 rows, columns = _POOL_AFTER[at]
                 x = F.max_pool2d(x, (rows, columns), ceil_mode=True)

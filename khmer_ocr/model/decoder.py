@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from khmer_ocr.model.attention import Attention, FeedForward, rotate
+from khmer_ocr.model.attention import Attention, FeedForward, rotate, waves
 from khmer_ocr.model.masks import inside
 from khmer_ocr.model.presets import ModelConfig
 
@@ -34,9 +34,36 @@ class Memory:
         return Memory(self.frames_BTD[choice], self.frame_count_B[choice])
 
 
+class Past:
+    """Keys and values of the tokens so far, in memory with room for more."""
+
+    def __init__(self, key_BNLD: Tensor, value_BNLD: Tensor, length: int) -> None:
+        self._room, self.length = (key_BNLD, value_BNLD), length
+
+    def grown(self, key_BNLD: Tensor, value_BNLD: Tensor) -> "Past":
+        """Those of the next tokens behind these; they share memory, so that only one way on may be taken."""
+        last = self.length + key_BNLD.shape[2]
+        if last > self._room[0].shape[2]:
+            more = (0, 0, 0, max(last, _LEAST_ROOM))
+            self._room = F.pad(self._room[0], more), F.pad(self._room[1], more)
+        for room, now in zip(self._room, (key_BNLD, value_BNLD), strict=True):
+            room[:, :, self.length : last] = now
+        return Past(*self._room, last)
+
+    def keys_values(self) -> tuple[Tensor, Tensor]:
+        """Keys and values, each (B, heads, length, D)."""
+        return self._room[0][:, :, : self.length], self._room[1][:, :, : self.length]
+
+    def __getitem__(self, choice: Tensor) -> "Past":
+        return Past(self._room[0][choice], self._room[1][choice], self.length)
+
+
 @dataclass
 class State:
-    """A decoder in the middle of its texts: what it keeps of the frames, and of the tokens so far."""
+    """A decoder in the middle of its texts: what it keeps of the frames, and of the tokens so far.
+
+    From one state only one step may be taken; for several, take `rows` that repeat before.
+    """
 
     memory: Memory
     length: int = 0
@@ -45,6 +72,10 @@ class State:
     def rows(self, choice: Tensor) -> "State":
         """States by number, which may repeat: how a beam follows its best."""
         return State(self.memory.rows(choice), self.length, [_pick(each, choice) for each in self.kept])
+
+
+_LEAST_ROOM = 32
+"""Tokens that memory for keys and values grows by, at least."""
 
 
 def _pick(kept: Any, choice: Tensor) -> Any:
@@ -68,25 +99,24 @@ class DecoderLayer(nn.Module):
     def forward(
         self,
         x_BLD: Tensor,
-        past: tuple[Tensor, Tensor] | None,
+        past: Past | None,
         frames: tuple[Tensor, Tensor],
         inside_B11T: Tensor,
         weights: list[Tensor] | None,
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Go on by L tokens; `past` are keys and values of those before, and come back with these added."""
-        y, first = self.past_norm(x_BLD), 0 if past is None else past[0].shape[2]
+    ) -> tuple[Tensor, Past]:
+        """Go on by L tokens; `past` is what is kept of those before, and comes back with these added."""
+        y, first = self.past_norm(x_BLD), 0 if past is None else past.length
         query = rotate(self.past.split(self.past.query(y)), first)
         key, value = self.past.keys_values(y)
         key = rotate(key, first)
-        if past is not None:
-            key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
-        x = x_BLD + self.drop(self.past.attend(query, key, value, None, causal=past is None))
+        now = Past(key, value, key.shape[2]) if past is None else past.grown(key, value)
+        x = x_BLD + self.drop(self.past.attend(query, *now.keys_values(), None, causal=past is None))
         query = self.frames.split(self.frames.query(self.frame_norm(x)))
         if weights is not None:
             agreement = query @ frames[0].transpose(2, 3) / math.sqrt(query.shape[-1])
             weights.append(agreement.masked_fill(~inside_B11T, -math.inf).softmax(-1).mean(1))
         x = x + self.drop(self.frames.attend(query, *frames, inside_B11T))
-        return x + self.drop(self.feed_forward(self.forward_norm(x))), (key, value)
+        return x + self.drop(self.feed_forward(self.forward_norm(x))), now
 
 
 class TransformerDecoder(nn.Module):
@@ -104,14 +134,14 @@ class TransformerDecoder(nn.Module):
 
     def _frames(self, memory: Memory) -> list[tuple[Tensor, Tensor]]:
         # Frames know where they stand through these waves, so that a query can move on by distance.
-        frames = memory.frames_BTD + waves(memory.frames_BTD.shape[1], memory.frames_BTD)
+        frames = memory.frames_BTD + waves(0, memory.frames_BTD.shape[1], memory.frames_BTD)
         return [layer.frames.keys_values(frames) for layer in self.layers]
 
     def _run(
         self, tokens_BL: Tensor, first: int, pasts: list[Any], frames: list[Any], inside_BT: Tensor, weights: Any
     ) -> tuple[Tensor, list[Any]]:
         x = self.embedding(tokens_BL) * self.scale
-        x = self.drop(x + waves(first + x.shape[1], x)[first:])
+        x = self.drop(x + waves(first, first + x.shape[1], x))
         now = []
         for at, layer in enumerate(self.layers):
             last = weights if at == len(self.layers) - 1 else None
@@ -119,20 +149,24 @@ class TransformerDecoder(nn.Module):
             now.append(past)
         return F.linear(self.norm(x), self.embedding.weight, self.bias), now
 
-    def forward(self, memory: Memory, tokens_BL: Tensor, weights: list[Tensor] | None = None) -> Tensor:
+    def forward(
+        self, memory: Memory, tokens_BL: Tensor, weights: list[Tensor] | None = None, rows_B: Tensor | None = None
+    ) -> Tensor:
         """Score every next token of texts that are known.
 
         Args:
             memory: encoded lines.
             tokens_BL: int64 ids, `<sos>` first.
             weights: gets where the last layer looked, (B, L, T).
+            rows_B: int64, the line that each text is of, where lines have several or none; None: one each, in order.
 
         Returns:
             Scores (B, L, V): [:, i] is for the token after tokens 0 to i.
         """
-        inside_BT = inside(memory.frame_count_B, memory.frames_BTD.shape[1])
-        pasts = [None] * len(self.layers)
-        return self._run(tokens_BL, 0, pasts, self._frames(memory), inside_BT, weights)[0]
+        inside_BT, frames = inside(memory.frame_count_B, memory.frames_BTD.shape[1]), self._frames(memory)
+        if rows_B is not None:
+            inside_BT, frames = inside_BT[rows_B], [(key[rows_B], value[rows_B]) for key, value in frames]
+        return self._run(tokens_BL, 0, [None] * len(self.layers), frames, inside_BT, weights)[0]
 
     def start(self, memory: Memory) -> State:
         """Begin texts of encoded lines."""
@@ -178,8 +212,12 @@ class GruDecoder(nn.Module):
         scores = self.out(self.drop(torch.cat([hidden_BD, context_BD, token_BE], 1)))
         return scores, State(memory, state.length + 1, [(hidden_BD, of_frame_BTD)])
 
-    def forward(self, memory: Memory, tokens_BL: Tensor, weights: list[Tensor] | None = None) -> Tensor:
+    def forward(
+        self, memory: Memory, tokens_BL: Tensor, weights: list[Tensor] | None = None, rows_B: Tensor | None = None
+    ) -> Tensor:
         """Score every next token of texts that are known; see `TransformerDecoder.forward`."""
+        if rows_B is not None:
+            memory = memory.rows(rows_B)
         state, all_scores = self.start(memory), []
         looks: list[Tensor] | None = None if weights is None else []
         for token_B in tokens_BL.unbind(1):
@@ -188,11 +226,3 @@ class GruDecoder(nn.Module):
         if weights is not None and looks:
             weights.append(torch.stack(looks, 1))
         return torch.stack(all_scores, 1)
-
-
-def waves(length: int, like_D: Tensor) -> Tensor:
-    """Sines and cosines of positions 0 to length - 1 (Vaswani et al., 2017), (length, D) of the dtype of `like_D`."""
-    width = like_D.shape[-1]
-    place = torch.arange(length, device=like_D.device, dtype=torch.float32)[:, None]
-    rate = 10000.0 ** (-torch.arange(0, width, 2, device=like_D.device, dtype=torch.float32) / width)
-    return torch.cat([(place * rate).sin(), (place * rate).cos()], 1).to(like_D.dtype)

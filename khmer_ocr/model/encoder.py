@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from khmer_ocr.model.attention import Attention, FeedForward, rotate
-from khmer_ocr.model.masks import column_masks, halved, inside
+from khmer_ocr.model.masks import Mask, column_masks, halved, inside
 from khmer_ocr.model.presets import ModelConfig
 
 FLAT = 0.05
@@ -42,10 +42,12 @@ class ConvNorm(nn.Module):
         self.norm: nn.Module = nn.BatchNorm2d(outs)
         self.relu = relu
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Mask) -> Tensor:
         """Channels (B, C, H, W), and a mask of the columns that come out."""
         x = self.norm(self.conv(x))
-        return (F.relu(x) if self.relu else x) * mask
+        if self.relu:
+            x = F.relu(x, inplace=True)
+        return mask.clear(x)
 
     def fold(self) -> None:
         """Take the normalisation into the convolution: the same function, faster; not for training."""
@@ -61,9 +63,9 @@ class Residual(nn.Module):
         super().__init__()
         self.first, self.second = ConvNorm(channels, channels), ConvNorm(channels, channels, relu=False)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Mask) -> Tensor:
         """Channels (B, C, H, W), and a mask of their columns."""
-        return F.relu(x + self.second(self.first(x, mask), mask))
+        return F.relu(x + self.second(self.first(x, mask), mask), inplace=True)
 
 
 class FrameLayer(nn.Module):
@@ -115,14 +117,13 @@ class ConvEncoder(nn.Module):
         Returns:
             Frames (B, T, D) and how many of them each line has, int64 (B,); frames beyond that mean nothing.
         """
-        masks = column_masks(width_B, images_B1HW.shape[3], 2)
-        x = standardised(images_B1HW, width_B, masks[0])
-        kind = x.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-        full, half, quarter = (mask.to(dtype) for mask in masks)
-        if not self.training:
-            # Twice as fast on CPUs; training chooses for itself.
-            x = x.contiguous(memory_format=torch.channels_last)
+        kind = images_B1HW.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else images_B1HW.dtype
+        # On a GPU the shortest would have to be waited for, and an exported graph must hold for any.
+        known = not (self.training or width_B.is_cuda or torch.compiler.is_compiling()) and len(width_B) > 0
+        shortest = int(width_B.min()) if known else 0
+        full, half, quarter = column_masks(width_B, images_B1HW.shape[3], 2, dtype, shortest)
+        x = standardised(images_B1HW, width_B, full.inside_B11W.float())
         for stage, mask in zip(self.stages, (full, half, quarter, quarter), strict=True):
             for block in stage:
                 x = block(x, mask)
@@ -134,7 +135,8 @@ class ConvEncoder(nn.Module):
         return self.norm(x_BTD), frame_count_B
 
     def fold(self) -> None:
-        """Take every normalisation into its convolution."""
+        """Take every normalisation into its convolution, and lay weights out as CPUs and GPUs read them fastest."""
         for module in self.modules():
             if isinstance(module, ConvNorm):
                 module.fold()
+        self.to(memory_format=torch.channels_last)

@@ -67,9 +67,12 @@ class Reader(nn.Module):
         scores, slot_count_B = self.ctc_scores(memory)
         return scores.float().log_softmax(2), slot_count_B
 
-    def decoder_log_probs(self, memory: Memory, tokens_BL: Tensor) -> Tensor:
-        """Log-probabilities float32 (B, L, V) of the token after each of a known text, which begins with `<sos>`."""
-        return self.decoder(memory, tokens_BL).float().log_softmax(2)
+    def decoder_log_probs(self, memory: Memory, tokens_BL: Tensor, rows_B: Tensor | None = None) -> Tensor:
+        """Log-probabilities float32 (B, L, V) of the token after each of a known text, which begins with `<sos>`.
+
+        `rows_B`, int64, names the line that each text is of, where that is not one each in order.
+        """
+        return self.decoder(memory, tokens_BL, None, rows_B).float().log_softmax(2)
 
     def forward(self, images_B1HW: Tensor, width_B: Tensor, tokens_BL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What training needs, in one call, as data-parallel wrappers want it.

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from khmer_ocr.errors import ConfigError, ImageError, ModelError, OutputError
 from khmer_ocr.model.weights import load_model
 from khmer_ocr.recognize.evaluate import evaluate_lines
-from khmer_ocr.recognize.recognizer import Method, Recognition, Recognizer
+from khmer_ocr.recognize.recognizer import Method, Precision, Recognition, Recognizer
 from khmer_ocr.recognize.sets import LineSet, labelled_set, split_set
 from khmer_ocr.recognize.worst import worst_sheet
 
@@ -28,16 +28,24 @@ class ReadingOptions:
         decode: "beam", "greedy" or "ctc".
         device: "auto", "cpu" or "cuda".
         batch_size: lines read at a time.
+        precision: "float32" or "bfloat16".
     """
 
     model: Path | None = None
     decode: Method = "beam"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch_size: int = 16
+    precision: Precision = "float32"
 
     def recognizer(self) -> Recognizer:
         """Load the model."""
-        return Recognizer(self.model, decode=self.decode, device=self.device, batch_size=self.batch_size)
+        return Recognizer(
+            self.model,
+            decode=self.decode,
+            device=self.device,
+            batch_size=self.batch_size,
+            precision=self.precision,
+        )
 
 
 def recognize_images(images: Sequence[Path], options: ReadingOptions, as_json: bool = False) -> int:

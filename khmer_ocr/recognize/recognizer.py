@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from khmer_ocr.device import pick_device
 from khmer_ocr.errors import ConfigError, ImageError
 from khmer_ocr.recognize.confidence import Syllable, syllables_of
 from khmer_ocr.recognize.images import ImageSource, read_grey
@@ -32,7 +33,6 @@ Method = Literal["ctc", "greedy", "beam"]
 Precision = Literal["float32", "bfloat16"]
 METHODS = ("ctc", "greedy", "beam")
 PRECISIONS = ("float32", "bfloat16")
-DEVICES = ("auto", "cpu", "cuda")
 _BATCHES_AHEAD = 16
 """Batches' worth of images that are held to be sorted by width."""
 _BATCH_WIDTH_PX = 32_768
@@ -94,7 +94,7 @@ class Recognizer:
             raise ConfigError(f"precision is {precision!r}; wanted one of {', '.join(PRECISIONS)}")
         if batch_size < 1 or beam_size < 1:
             raise ConfigError(f"batch_size is {batch_size} and beam_size is {beam_size}; wanted 1 or more of each")
-        self.device = torch.device(_picked(device))
+        self.device = torch.device(pick_device(device))
         self.loaded = model if isinstance(model, LoadedModel) else load_model(model, self.device)
         self.method: Method = decode
         self.precision: Precision = precision
@@ -186,16 +186,6 @@ _NOTHING = Recognition("", 0.0, [])
 
 def _name(image: ImageSource) -> str:
     return str(image) if isinstance(image, str | Path) else "the image"
-
-
-def _picked(device: str) -> str:
-    if device not in DEVICES:
-        raise ConfigError(f"device is {device!r}; wanted one of {', '.join(DEVICES)}")
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("CUDA was asked for and there is none: torch sees no GPU. Use --device cpu, or auto.")
-    return device
 
 
 def _batches(width_of: dict[int, int], batch_size: int) -> Iterator[list[int]]:

@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from khmer_ocr import chance
-from khmer_ocr.augment.device import pick_device
 from khmer_ocr.augment.recipe import load_recipe
 from khmer_ocr.augment.transform import BatchWear
+from khmer_ocr.device import pick_device
 from khmer_ocr.errors import ModelError
 from khmer_ocr.load.loader import Batch, LineLoader, LoadConfig, open_loader
 from khmer_ocr.model.presets import ModelConfig, preset

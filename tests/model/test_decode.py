@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_reader import SMALL, SMALL_GRU, VOCABULARY, lines, reader
 
-from khmer_ocr.model import decode as room
-from khmer_ocr.model.decode import decode, score_texts
+from khmer_ocr.model import both_heads as room
+from khmer_ocr.model.both_heads import TextScore, score_texts
+from khmer_ocr.model.decode import decode
 from khmer_ocr.model.prefix_beam import prefix_beam
 from khmer_ocr.text.charset import EOS, SOS
 
@@ -107,7 +108,7 @@ def test_score_of_a_text_is_that_of_its_tokens_and_end() -> None:
             tokens = torch.tensor([[SOS, *ids]])
             log_prob = model.decoder_log_probs(memory.rows(torch.tensor([line])), tokens)[0]
             wanted = [float(log_prob[at, token]) for at, token in enumerate([*ids, EOS])]
-            assert scores == pytest.approx(wanted, abs=1e-4)
+            assert scores.token_log_probs == pytest.approx(wanted, abs=1e-4)
 
 
 def test_both_heads_have_their_say(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,11 +116,9 @@ def test_both_heads_have_their_say(monkeypatch: pytest.MonkeyPatch) -> None:
     model = reader(SMALL)
     images, width_B = lines([40])
     monkeypatch.setattr(room, "prefix_beam", lambda log_prob_SV, beam: [([5], -1.0), ([6], -2.0)])
-    monkeypatch.setattr(
-        room,
-        "score_texts",
-        lambda model, memory, lines, texts: [[-9.0, 0.0] if ids == [5] else [-0.5, 0.0] for ids in texts],
-    )
+    monkeypatch.setattr(room, "by_attention", lambda model, memory: [room.Hypothesis([5], -9.0, [-9.0])])
+    of_decoder = {5: TextScore([-9.0, 0.0], False), 6: TextScore([-0.5, 0.0], True)}
+    monkeypatch.setattr(room, "score_texts", lambda model, memory, lines, texts: [of_decoder[ids[0]] for ids in texts])
     assert decode(model, images, width_B, "beam", ctc_weight=1.0)[0].ids == [5]
     assert decode(model, images, width_B, "beam", ctc_weight=0.3)[0].ids == [6]
     assert decode(model, images, width_B, "beam", ctc_weight=0.3)[0].log_prob == pytest.approx(0.3 * -2 + 0.7 * -0.5)
@@ -129,30 +128,42 @@ def test_vocabulary_is_that_of_the_model() -> None:
     assert reader(SMALL).vocabulary == VOCABULARY
 
 
-@pytest.mark.parametrize("sure", [False, True])
-def test_decoder_offers_its_own_reading_where_ctc_is_not_sure(monkeypatch: pytest.MonkeyPatch, sure: bool) -> None:
+@pytest.mark.parametrize("agreed", [False, True])
+def test_decoder_offers_its_own_reading_where_it_disagrees(monkeypatch: pytest.MonkeyPatch, agreed: bool) -> None:
     """With the score that CTC gives it: the sum over all its alignments."""
     model = reader(SMALL)
     images, width_B = lines([8])
     log_prob_BSV, _ = model.ctc_log_probs(model.encode(images, width_B))
     wanted = math.log(every_text(log_prob_BSV[0, :6].detach().numpy()[:, [0, 7, 9]])[1, 2])
-    monkeypatch.setattr(room, "prefix_beam", lambda log_prob_SV, beam: [([5], -1.0), ([6], -20.0 if sure else -1.5)])
-    monkeypatch.setattr(room, "_by_attention", lambda model, memory: [room.Hypothesis([7, 9], -0.1, [-0.1, 0.0])])
-    of_decoder = {1: [-90.0, 0.0], 2: [-0.1, 0.0, 0.0]}
-    monkeypatch.setattr(
-        room, "score_texts", lambda model, memory, lines, texts: [of_decoder[len(ids)] for ids in texts]
-    )
+    monkeypatch.setattr(room, "prefix_beam", lambda log_prob_SV, beam: [([5], -1.0), ([6], -20.0)])
+    monkeypatch.setattr(room, "by_attention", lambda model, memory: [room.Hypothesis([7, 9], -0.1, [-0.1, 0.0])])
+    of_decoder = {1: TextScore([-90.0, 0.0], agreed), 2: TextScore([-0.1, 0.0, 0.0], True)}
+    monkeypatch.setattr(room, "score_texts", lambda model, memory, lines, texts: [of_decoder[len(t)] for t in texts])
     found = decode(model, images, width_B, "beam", ctc_weight=0.5)[0]
-    if sure:
+    if agreed:
         assert found.ids == [5]
     else:
         assert found.ids == [7, 9]
         assert found.log_prob == pytest.approx(0.5 * wanted - 0.5 * 0.1, abs=0.01)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_decoder_owns_what_it_would_write_and_nothing_else(seed: int) -> None:
+    model = reader(SMALL, seed)
+    images, width_B = lines([80, 60, 33], seed=seed)
+    with torch.inference_mode():
+        memory = model.encode(images, width_B)
+        own = [each.ids for each in decode(model, images, width_B, "greedy")]
+        ended = [len(ids) < 3 * -(-int(width) // 4) for ids, width in zip(own, width_B, strict=True)]
+        scores = score_texts(model, memory, [0, 1, 2], own)
+        assert [score.own for score in scores] == ended  # one that was cut off was not the decoder's own end
+        other = [[*ids[:-1], 5 if ids[-1:] != [5] else 6] for ids in own]
+        assert not any(score.own for score in score_texts(model, memory, [0, 1, 2], other))
+
+
 def test_own_reading_that_has_no_room_is_no_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
     model = reader(SMALL)
     images, width_B = lines([4])  # three slots
     monkeypatch.setattr(room, "prefix_beam", lambda log_prob_SV, beam: [([5], -1.0), ([6], -1.5)])
-    monkeypatch.setattr(room, "_by_attention", lambda model, memory: [room.Hypothesis([7, 7, 7], 0.0, [0.0, 0.0, 0.0])])
+    monkeypatch.setattr(room, "by_attention", lambda model, memory: [room.Hypothesis([7, 7, 7], 0.0, [0.0, 0.0, 0.0])])
     assert decode(model, images, width_B, "beam")[0].ids in ([5], [6])

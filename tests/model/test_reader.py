@@ -153,10 +153,10 @@ def test_masks_follow_convolutions(width: int) -> None:
     convolution = torch.nn.Conv2d(1, 1, 3, (2, 2), 1)
     full, half, quarter = column_masks(torch.tensor([width]), 40, 2)
     alone = convolution(torch.zeros(1, 1, 8, width))
-    assert int(half.sum()) == alone.shape[3] == int(halved(torch.tensor(width)))
-    assert int(full.sum()) == width
-    assert int(quarter.sum()) == convolution(alone).shape[3]
-    assert int(slots_for(torch.tensor(width), 3)) == 3 * int(quarter.sum())
+    assert int(half.inside_B11W.sum()) == alone.shape[3] == int(halved(torch.tensor(width)))
+    assert int(full.inside_B11W.sum()) == width
+    assert int(quarter.inside_B11W.sum()) == convolution(alone).shape[3]
+    assert int(slots_for(torch.tensor(width), 3)) == 3 * int(quarter.inside_B11W.sum())
 
 
 def test_presets_have_the_sizes_they_promise() -> None:

@@ -170,7 +170,14 @@ def test_statistics_tell_what_was_written(tmp_path: Path) -> None:
     assert counts == sorted(counts, reverse=True)
     assert found["normalizer_version"] == NORMALIZER_VERSION
     assert found["inputs"] == [{"name": "a.txt", "size_bytes": source.stat().st_size}]
-    assert found["config"] == {"min_chars": 1, "max_chars": 90, "seed": 7, "sample": False, "synthesize": 0, "recombine": 0}
+    assert found["config"] == {
+        "min_chars": 1,
+        "max_chars": 90,
+        "seed": 7,
+        "sample": False,
+        "synthesize": 0,
+        "recombine": 0,
+    }
     assert found["documents"] == dict(report.documents) == {"kept": 61, "read": 61}
 
 

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from khmer_ocr.augment import device
-from khmer_ocr.augment.device import pick_device
+from khmer_ocr import device
+from khmer_ocr.device import pick_device
 from khmer_ocr.errors import ConfigError
 
 
@@ -32,7 +32,7 @@ def test_auto_takes_a_gpu_that_driver_and_torch_see(driver, torch_sees, tmp_path
 
 def test_without_a_driver_torch_is_not_imported():
     code = (
-        "import sys; from khmer_ocr.augment import device; device._DRIVERS = (); device.pick_device('auto'); "
+        "import sys; from khmer_ocr import device; device._DRIVERS = (); device.pick_device('auto'); "
         "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -1,0 +1,73 @@
+"""Texts by one head alone: CTC slot by slot, or the decoder token by token.
+
+Letters: B lines, S slots, V token ids, L tokens.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from khmer_ocr.model.decoder import Memory
+from khmer_ocr.model.seq2seq import BLANK, Reader
+from khmer_ocr.text.charset import EOS, PAD, SOS
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A text that was read.
+
+    Attributes:
+        ids: its token ids, without `<sos>` and `<eos>`.
+        log_prob: of the whole text, by the scores that chose it.
+        token_log_probs: of each token, given those before it and the image.
+    """
+
+    ids: list[int]
+    log_prob: float
+    token_log_probs: list[float]
+
+
+def best_path(log_prob_BSV: Tensor, slot_count_B: Tensor) -> list[Hypothesis]:
+    """CTC alone: the best symbol of every slot, repeats and blanks taken out."""
+    best_BS, token_BS = log_prob_BSV.max(2)
+    found = []
+    rows = zip(best_BS.tolist(), token_BS.tolist(), slot_count_B.tolist(), strict=True)
+    for best_S, token_S, slots in rows:
+        ids, scores, before = [], [], BLANK
+        for score, token in zip(best_S[:slots], token_S[:slots], strict=True):
+            if token not in (BLANK, before):
+                ids.append(token)
+                scores.append(score)
+            elif token == before != BLANK:
+                scores[-1] = max(scores[-1], score)
+            before = token
+        found.append(Hypothesis(ids, sum(best_S[:slots]), scores))
+    return found
+
+
+def by_attention(model: Reader, memory: Memory) -> list[Hypothesis]:
+    """The decoder's own way; CTC gives the bound on its length, so that drifting ends."""
+    lines, device = len(memory.frame_count_B), memory.frame_count_B.device
+    limit_B = memory.frame_count_B * model.config.slots
+    token_B = torch.full((lines,), SOS, device=device)
+    open_B = torch.ones(lines, dtype=torch.bool, device=device)
+    state, tokens, scores = model.decoder.start(memory), [], []
+    for length in range(int(limit_B.max()) + 1 if lines else 0):
+        score_BV, state = model.decoder.step(state, token_B)
+        log_prob_BV = score_BV.float().log_softmax(1)
+        log_prob_BV[:, [PAD, SOS]] = -torch.inf
+        best_B, token_B = log_prob_BV.max(1)
+        token_B = torch.where(open_B & (length < limit_B), token_B, EOS)
+        tokens.append(token_B)
+        scores.append(torch.where(open_B, best_B, 0.0))
+        open_B = open_B & (token_B != EOS)
+        if not open_B.any():
+            break
+    if not tokens:
+        return []
+    found = []
+    for ids, score in zip(torch.stack(tokens, 1).tolist(), torch.stack(scores, 1).tolist(), strict=True):
+        end = ids.index(EOS) if EOS in ids else len(ids)
+        found.append(Hypothesis(ids[:end], sum(score[: end + 1]), score[:end]))
+    return found
