@@ -24,6 +24,8 @@ from khmer_ocr.train.trainer import Trainer
 from khmer_ocr.train.validate import validate
 
 WEIGHTS = "model"
+_PLACES = ("synthetic_dir", "checkpoint_dir", "log_dir", "init", "resume")
+"""Settings that name places of one machine, which say nothing to who gets the weights."""
 _CHECK_STEPS, _CHECK_LOSS = 400, 0.15
 """A sound reader learns one batch by heart in so many steps, down to such a loss a token."""
 
@@ -226,7 +228,7 @@ class _Run:
                 "lines_seen": trainer.lines_seen,
                 "minutes": round(trainer.elapsed_s / 60, 1),
                 "val_cer": None if math.isnan(self.cer) else self.cer,
-                "training": plain(self.config),
+                "training": {name: value for name, value in plain(self.config).items() if name not in _PLACES},
                 "khmer_ocr": __version__,
             }
             save_model(folder, trainer.averaged(), trainer.charset, card)
