@@ -3,6 +3,7 @@
 Letters: B lines, Q queries, K keys, D width, N heads.
 """
 
+import math
 from functools import lru_cache
 
 import torch
@@ -15,29 +16,9 @@ _TABLE_STEP = 256
 
 def waves(first: int, last: int, like_D: Tensor) -> Tensor:
     """Sines and cosines of positions first to last - 1 (Vaswani et al., 2017), of the dtype of `like_D`, (L, D)."""
-    return torch.cat(_sin_cos(first, last, like_D.shape[-1] // 2, like_D), 1)
-
-
-def _sin_cos(first: int, last: int, half: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Sines and cosines of positions times 10000 ** (-i / half), each (last - first, half)."""
-    if torch.compiler.is_compiling():  # a graph must hold for any length
-        sin_TD, cos_TD = _table(last, half, like.device, like.dtype)
-    else:
-        sin_TD, cos_TD = _kept_table(-(-last // _TABLE_STEP) * _TABLE_STEP, half, like.device, like.dtype)
-    return sin_TD[first:last], cos_TD[first:last]
-
-
-@lru_cache(maxsize=32)
-def _kept_table(length: int, half: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    with torch.inference_mode(False), torch.no_grad():  # to be used in training too, whoever asks first
-        return _table(length, half, device, dtype)
-
-
-def _table(length: int, half: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    place_T = torch.arange(length, device=device, dtype=torch.float32)
-    rate_D = 10000.0 ** (-torch.arange(half, device=device, dtype=torch.float32) / half)
-    angle_TD = place_T[:, None] * rate_D
-    return angle_TD.sin().to(dtype), angle_TD.cos().to(dtype)
+    sin_TD, cos_TD = _tables(last, like_D)
+    half = like_D.shape[-1] // 2
+    return torch.cat([sin_TD[first:last, half:], cos_TD[first:last, half:]], 1)
 
 
 def rotate(x_BNTD: Tensor, first: int = 0) -> Tensor:
@@ -49,10 +30,33 @@ def rotate(x_BNTD: Tensor, first: int = 0) -> Tensor:
         x_BNTD: queries or keys, D even.
         first: position of the first of the T.
     """
-    half = x_BNTD.shape[-1] // 2
-    sin_TD, cos_TD = _sin_cos(first, first + x_BNTD.shape[-2], half, x_BNTD)
-    low, high = x_BNTD[..., :half], x_BNTD[..., half:]
-    return torch.cat([low * cos_TD - high * sin_TD, low * sin_TD + high * cos_TD], dim=-1)
+    half, last = x_BNTD.shape[-1] // 2, first + x_BNTD.shape[-2]
+    sin_TD, cos_TD = _tables(last, x_BNTD)
+    swapped = torch.cat([x_BNTD[..., half:], x_BNTD[..., :half]], -1)
+    return x_BNTD * cos_TD[first:last] + swapped * sin_TD[first:last]
+
+
+def _tables(last: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Sines, those of the first half negative, and cosines, at least (last, D) each."""
+    if torch.compiler.is_compiling():  # a graph must hold for any length
+        return _computed(last, like.shape[-1], like.device, like.dtype)
+    return _kept(-(-last // _TABLE_STEP) * _TABLE_STEP, like.shape[-1], like.device, like.dtype)
+
+
+@lru_cache(maxsize=32)
+def _kept(length: int, width: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False), torch.no_grad():  # to be used in training too, whoever asks first
+        return _computed(length, width, device, dtype)
+
+
+def _computed(length: int, width: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Of positions times 10000 ** (-i / half), twice side by side."""
+    half = width // 2
+    place_T = torch.arange(length, device=device, dtype=torch.float32)
+    rate_D = 10000.0 ** (-torch.arange(half, device=device, dtype=torch.float32) / half)
+    angle_TD = place_T[:, None] * rate_D
+    sin_TD, cos_TD = angle_TD.sin(), angle_TD.cos()
+    return torch.cat([-sin_TD, sin_TD], 1).to(dtype), torch.cat([cos_TD, cos_TD], 1).to(dtype)
 
 
 class Attention(nn.Module):
@@ -94,6 +98,11 @@ class Attention(nn.Module):
         Returns:
             (B, Q, D).
         """
+        if query_BNQD.shape[2] == 1 and not torch.is_grad_enabled():
+            # One step of a decoder is too small for what the fused kernel sets up.
+            agreement = query_BNQD @ key_BNKD.transpose(2, 3) * query_BNQD.shape[-1] ** -0.5
+            weights = agreement if mask is None else agreement.masked_fill(~mask, -math.inf)
+            return self.out((weights.softmax(-1) @ value_BNKD).transpose(1, 2).flatten(2))
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(
             query_BNQD, key_BNKD, value_BNKD, attn_mask=mask, dropout_p=dropout, is_causal=causal

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from khmer_ocr.model.decoder import Memory
-from khmer_ocr.model.one_head import Hypothesis, by_attention
+from khmer_ocr.model.one_head import Hypothesis, go_on
 from khmer_ocr.model.prefix_beam import prefix_beam
 from khmer_ocr.model.seq2seq import BLANK, Reader
 from khmer_ocr.text.charset import EOS, PAD, SOS
@@ -31,11 +31,16 @@ class TextScore(NamedTuple):
 
     Attributes:
         token_log_probs: of its tokens and of `<eos>` after them.
-        own: whether each is the one it would have chosen, so that its own reading is this text.
+        agreed: how many of these, from the first on, it would have chosen itself.
     """
 
     token_log_probs: list[float]
-    own: bool
+    agreed: int
+
+    @property
+    def own(self) -> bool:
+        """Whether this is what it reads by itself."""
+        return self.agreed == len(self.token_log_probs)
 
 
 def by_both(
@@ -51,7 +56,10 @@ def by_both(
     doubtful = [line for line, score in enumerate(scores) if not score.own]
     if doubtful and ctc_weight < 1:
         choice = torch.tensor(doubtful, device=slot_count_B.device)
-        own = _own_readings(model, memory.rows(choice), log_prob_BSV[choice], slot_count_B[choice])
+        # Up to where it first disagrees, the decoder's own reading is CTC's.
+        common = min(scores[line].agreed for line in doubtful)
+        begun = [found[line][0][0][:common] for line in doubtful]
+        own = _own_readings(model, memory.rows(choice), log_prob_BSV[choice], slot_count_B[choice], begun)
         more = [
             (line, ids, score)
             for line, reading in zip(doubtful, own, strict=True)
@@ -74,9 +82,12 @@ def _others(of_ctc: Candidates, own: tuple[list[int], float]) -> Candidates:
     return others if own[0] in known or own[1] == -math.inf else [*others, own]
 
 
-def _own_readings(model: Reader, memory: Memory, log_prob_BSV: Tensor, slot_count_B: Tensor) -> Candidates:
+def _own_readings(
+    model: Reader, memory: Memory, log_prob_BSV: Tensor, slot_count_B: Tensor, begun: list[list[int]]
+) -> Candidates:
     """What the decoder reads by itself, with CTC's score of it: -inf where it has more symbols than the line slots."""
-    own = [hypothesis.ids for hypothesis in by_attention(model, memory)]
+    begun_BL = torch.tensor([[SOS, *ids] for ids in begun], device=slot_count_B.device)
+    own = [[*first, *rest] for first, (rest, _) in zip(begun, go_on(model, memory, begun_BL), strict=True)]
     longest = max(map(len, own))
     targets_KL = torch.tensor([ids + [PAD] * (longest - len(ids)) for ids in own], device=slot_count_B.device)
     lengths_K = torch.tensor([len(ids) for ids in own])
@@ -108,6 +119,6 @@ def score_texts(model: Reader, memory: Memory, lines: list[int], texts: list[lis
     log_prob_KLV = model.decoder_log_probs(memory, tokens_KL, rows_K)
     log_prob_KLV[..., [PAD, SOS]] = -math.inf
     picked_KL = log_prob_KLV.gather(2, wanted_KL[..., None]).squeeze(2)
-    own_K = ((log_prob_KLV.argmax(2) == wanted_KL) | (wanted_KL == PAD)).all(1).tolist()
-    rows = zip(picked_KL.tolist(), own_K, texts, strict=True)
-    return [TextScore(picked_L[: len(ids) + 1], own) for picked_L, own, ids in rows]
+    agreed_K = (log_prob_KLV.argmax(2) == wanted_KL).long().cumprod(1).sum(1).tolist()
+    rows = zip(picked_KL.tolist(), agreed_K, texts, strict=True)
+    return [TextScore(picked_L[: len(ids) + 1], min(agreed, len(ids) + 1)) for picked_L, agreed, ids in rows]

@@ -170,14 +170,22 @@ class TransformerDecoder(nn.Module):
 
     def start(self, memory: Memory) -> State:
         """Begin texts of encoded lines."""
-        return State(memory, 0, [(None, *frames) for frames in self._frames(memory)])
+        # Every step reads all of them: laid out once as products want them.
+        kept = [(key.contiguous(), value.contiguous()) for key, value in self._frames(memory)]
+        return State(memory, 0, [(None, *frames) for frames in kept])
 
     def step(self, state: State, token_B: Tensor) -> tuple[Tensor, State]:
         """Read one token more; scores (B, V) of the next, and the state then."""
+        return self.begin(state, token_B[:, None])
+
+    def begin(self, state: State, tokens_BL: Tensor) -> tuple[Tensor, State]:
+        """Read the first tokens at once; scores (B, V) of the next, and the state then."""
+        assert tokens_BL.shape[1] == 1 or not state.length
         inside_BT = inside(state.memory.frame_count_B, state.memory.frames_BTD.shape[1])
         pasts, frames = [kept[0] for kept in state.kept], [kept[1:] for kept in state.kept]
-        scores, now = self._run(token_B[:, None], state.length, pasts, frames, inside_BT, None)
-        return scores[:, 0], State(state.memory, state.length + 1, [(a, *b) for a, b in zip(now, frames, strict=True)])
+        scores, now = self._run(tokens_BL, state.length, pasts, frames, inside_BT, None)
+        length = state.length + tokens_BL.shape[1]
+        return scores[:, -1], State(state.memory, length, [(a, *b) for a, b in zip(now, frames, strict=True)])
 
 
 class GruDecoder(nn.Module):
@@ -211,6 +219,12 @@ class GruDecoder(nn.Module):
         hidden_BD = self.cell(torch.cat([token_BE, context_BD], 1), hidden_BD)
         scores = self.out(self.drop(torch.cat([hidden_BD, context_BD, token_BE], 1)))
         return scores, State(memory, state.length + 1, [(hidden_BD, of_frame_BTD)])
+
+    def begin(self, state: State, tokens_BL: Tensor) -> tuple[Tensor, State]:
+        """Read the first tokens; scores (B, V) of the next, and the state then."""
+        for token_B in tokens_BL.unbind(1):
+            scores, state = self.step(state, token_B)
+        return scores, state
 
     def forward(
         self, memory: Memory, tokens_BL: Tensor, weights: list[Tensor] | None = None, rows_B: Tensor | None = None

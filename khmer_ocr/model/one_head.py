@@ -47,14 +47,32 @@ def best_path(log_prob_BSV: Tensor, slot_count_B: Tensor) -> list[Hypothesis]:
 
 
 def by_attention(model: Reader, memory: Memory) -> list[Hypothesis]:
-    """The decoder's own way; CTC gives the bound on its length, so that drifting ends."""
-    lines, device = len(memory.frame_count_B), memory.frame_count_B.device
-    limit_B = memory.frame_count_B * model.config.slots
-    token_B = torch.full((lines,), SOS, device=device)
+    """The decoder alone, token by token; CTC's slots bound the length, so that drifting ends."""
+    start_B1 = torch.full((len(memory.frame_count_B), 1), SOS, device=memory.frame_count_B.device)
+    return [Hypothesis(ids, sum(scores), scores[: len(ids)]) for ids, scores in go_on(model, memory, start_B1)]
+
+
+def go_on(model: Reader, memory: Memory, begun_BL: Tensor) -> list[tuple[list[int], list[float]]]:
+    """Let the decoder finish texts.
+
+    Args:
+        model: in eval mode.
+        memory: encoded lines.
+        begun_BL: int64, how they begin: `<sos>` and as many tokens in each.
+
+    Returns:
+        For each line the tokens that follow, and their log-probabilities, that of `<eos>` last if it came.
+    """
+    lines, device = len(begun_BL), begun_BL.device
+    if not lines:
+        return []
+    limit_B = memory.frame_count_B * model.config.slots + 1 - begun_BL.shape[1]
     open_B = torch.ones(lines, dtype=torch.bool, device=device)
-    state, tokens, scores = model.decoder.start(memory), [], []
-    for length in range(int(limit_B.max()) + 1 if lines else 0):
-        score_BV, state = model.decoder.step(state, token_B)
+    score_BV, state = model.decoder.begin(model.decoder.start(memory), begun_BL)
+    tokens, scores = [], []
+    for length in range(int(limit_B.max()) + 1):
+        if length:
+            score_BV, state = model.decoder.step(state, token_B)  # noqa: F821 - set in the round before
         log_prob_BV = score_BV.float().log_softmax(1)
         log_prob_BV[:, [PAD, SOS]] = -torch.inf
         best_B, token_B = log_prob_BV.max(1)
@@ -64,10 +82,8 @@ def by_attention(model: Reader, memory: Memory) -> list[Hypothesis]:
         open_B = open_B & (token_B != EOS)
         if not open_B.any():
             break
-    if not tokens:
-        return []
     found = []
     for ids, score in zip(torch.stack(tokens, 1).tolist(), torch.stack(scores, 1).tolist(), strict=True):
         end = ids.index(EOS) if EOS in ids else len(ids)
-        found.append(Hypothesis(ids[:end], sum(score[: end + 1]), score[:end]))
+        found.append((ids[:end], score[: end + 1]))
     return found

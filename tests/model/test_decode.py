@@ -116,8 +116,8 @@ def test_both_heads_have_their_say(monkeypatch: pytest.MonkeyPatch) -> None:
     model = reader(SMALL)
     images, width_B = lines([40])
     monkeypatch.setattr(room, "prefix_beam", lambda log_prob_SV, beam: [([5], -1.0), ([6], -2.0)])
-    monkeypatch.setattr(room, "by_attention", lambda model, memory: [room.Hypothesis([5], -9.0, [-9.0])])
-    of_decoder = {5: TextScore([-9.0, 0.0], False), 6: TextScore([-0.5, 0.0], True)}
+    monkeypatch.setattr(room, "go_on", lambda model, memory, begun: [([5], [-9.0, 0.0])])
+    of_decoder = {5: TextScore([-9.0, 0.0], 0), 6: TextScore([-0.5, 0.0], 2)}
     monkeypatch.setattr(room, "score_texts", lambda model, memory, lines, texts: [of_decoder[ids[0]] for ids in texts])
     assert decode(model, images, width_B, "beam", ctc_weight=1.0)[0].ids == [5]
     assert decode(model, images, width_B, "beam", ctc_weight=0.3)[0].ids == [6]
@@ -136,8 +136,8 @@ def test_decoder_offers_its_own_reading_where_it_disagrees(monkeypatch: pytest.M
     log_prob_BSV, _ = model.ctc_log_probs(model.encode(images, width_B))
     wanted = math.log(every_text(log_prob_BSV[0, :6].detach().numpy()[:, [0, 7, 9]])[1, 2])
     monkeypatch.setattr(room, "prefix_beam", lambda log_prob_SV, beam: [([5], -1.0), ([6], -20.0)])
-    monkeypatch.setattr(room, "by_attention", lambda model, memory: [room.Hypothesis([7, 9], -0.1, [-0.1, 0.0])])
-    of_decoder = {1: TextScore([-90.0, 0.0], agreed), 2: TextScore([-0.1, 0.0, 0.0], True)}
+    monkeypatch.setattr(room, "go_on", lambda model, memory, begun: [([7, 9], [-0.1, 0.0, 0.0])])
+    of_decoder = {1: TextScore([-90.0, 0.0], 2 if agreed else 0), 2: TextScore([-0.1, 0.0, 0.0], 3)}
     monkeypatch.setattr(room, "score_texts", lambda model, memory, lines, texts: [of_decoder[len(t)] for t in texts])
     found = decode(model, images, width_B, "beam", ctc_weight=0.5)[0]
     if agreed:
@@ -165,5 +165,5 @@ def test_own_reading_that_has_no_room_is_no_candidate(monkeypatch: pytest.Monkey
     model = reader(SMALL)
     images, width_B = lines([4])  # three slots
     monkeypatch.setattr(room, "prefix_beam", lambda log_prob_SV, beam: [([5], -1.0), ([6], -1.5)])
-    monkeypatch.setattr(room, "by_attention", lambda model, memory: [room.Hypothesis([7, 7, 7], 0.0, [0.0, 0.0, 0.0])])
+    monkeypatch.setattr(room, "go_on", lambda model, memory, begun: [([7, 7, 7], [0.0, 0.0, 0.0, 0.0])])
     assert decode(model, images, width_B, "beam")[0].ids in ([5], [6])
