@@ -68,18 +68,17 @@ def go_on(model: Reader, memory: Memory, begun_BL: Tensor) -> list[tuple[list[in
         return []
     limit_B = memory.frame_count_B * model.config.slots + 1 - begun_BL.shape[1]
     open_B = torch.ones(lines, dtype=torch.bool, device=device)
-    score_BV, state = model.decoder.begin(model.decoder.start(memory), begun_BL)
+    state, next_BL = model.decoder.start(memory), begun_BL
     tokens, scores = [], []
     for length in range(int(limit_B.max()) + 1):
-        if length:
-            score_BV, state = model.decoder.step(state, token_B)  # noqa: F821 - set in the round before
+        score_BV, state = model.decoder.begin(state, next_BL)
         log_prob_BV = score_BV.float().log_softmax(1)
         log_prob_BV[:, [PAD, SOS]] = -torch.inf
         best_B, token_B = log_prob_BV.max(1)
         token_B = torch.where(open_B & (length < limit_B), token_B, EOS)
         tokens.append(token_B)
         scores.append(torch.where(open_B, best_B, 0.0))
-        open_B = open_B & (token_B != EOS)
+        open_B, next_BL = open_B & (token_B != EOS), token_B[:, None]
         if not open_B.any():
             break
     found = []
