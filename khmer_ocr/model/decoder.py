@@ -1,6 +1,6 @@
 """Decoders: texts from frames, one token after the other.
 
-Both kinds have the same two doors: `forward` for a whole text at once, and `start` with `step` for one token at a time.
+Both kinds have the same two doors: `forward` for a whole text at once, and `start` with `read` for one token at a time.
 Letters: B lines, T frames, L tokens, D width, V token ids, E width of an embedding.
 """
 
@@ -62,7 +62,7 @@ class Past:
 class State:
     """A decoder in the middle of its texts: what it keeps of the frames, and of the tokens so far.
 
-    From one state only one step may be taken; for several, take `rows` that repeat before.
+    From one state only one way on may be taken; for several, take `rows` that repeat before.
     """
 
     memory: Memory
@@ -174,12 +174,8 @@ class TransformerDecoder(nn.Module):
         kept = [(key.contiguous(), value.contiguous()) for key, value in self._frames(memory)]
         return State(memory, 0, [(None, *frames) for frames in kept])
 
-    def step(self, state: State, token_B: Tensor) -> tuple[Tensor, State]:
-        """Read one token more; scores (B, V) of the next, and the state then."""
-        return self.begin(state, token_B[:, None])
-
-    def begin(self, state: State, tokens_BL: Tensor) -> tuple[Tensor, State]:
-        """Read the first tokens at once; scores (B, V) of the next, and the state then."""
+    def read(self, state: State, tokens_BL: Tensor) -> tuple[Tensor, State]:
+        """Read tokens, several only at the beginning; scores (B, V) of the next, and the state then."""
         assert tokens_BL.shape[1] == 1 or not state.length
         inside_BT = inside(state.memory.frame_count_B, state.memory.frames_BTD.shape[1])
         pasts, frames = [kept[0] for kept in state.kept], [kept[1:] for kept in state.kept]
@@ -206,8 +202,7 @@ class GruDecoder(nn.Module):
         frames = memory.frames_BTD
         return State(memory, 0, [(frames.new_zeros(len(frames), frames.shape[2]), self.of_frame(frames))])
 
-    def step(self, state: State, token_B: Tensor, weights: list[Tensor] | None = None) -> tuple[Tensor, State]:
-        """Read one token more; scores (B, V) of the next, and the state then."""
+    def _step(self, state: State, token_B: Tensor, weights: list[Tensor] | None = None) -> tuple[Tensor, State]:
         (hidden_BD, of_frame_BTD), memory = state.kept[0], state.memory
         energy_BT = self.agreement(torch.tanh(of_frame_BTD + self.of_state(hidden_BD)[:, None])).squeeze(2)
         beyond_BT = ~inside(memory.frame_count_B, energy_BT.shape[1])
@@ -220,10 +215,10 @@ class GruDecoder(nn.Module):
         scores = self.out(self.drop(torch.cat([hidden_BD, context_BD, token_BE], 1)))
         return scores, State(memory, state.length + 1, [(hidden_BD, of_frame_BTD)])
 
-    def begin(self, state: State, tokens_BL: Tensor) -> tuple[Tensor, State]:
-        """Read the first tokens; scores (B, V) of the next, and the state then."""
+    def read(self, state: State, tokens_BL: Tensor) -> tuple[Tensor, State]:
+        """Read tokens, at least one; scores (B, V) of the next, and the state then."""
         for token_B in tokens_BL.unbind(1):
-            scores, state = self.step(state, token_B)
+            scores, state = self._step(state, token_B)
         return scores, state
 
     def forward(
@@ -235,7 +230,7 @@ class GruDecoder(nn.Module):
         state, all_scores = self.start(memory), []
         looks: list[Tensor] | None = None if weights is None else []
         for token_B in tokens_BL.unbind(1):
-            scores, state = self.step(state, token_B, looks)
+            scores, state = self._step(state, token_B, looks)
             all_scores.append(scores)
         if weights is not None and looks:
             weights.append(torch.stack(looks, 1))

@@ -71,7 +71,7 @@ def go_on(model: Reader, memory: Memory, begun_BL: Tensor) -> list[tuple[list[in
     state, next_BL = model.decoder.start(memory), begun_BL
     tokens, scores = [], []
     for length in range(int(limit_B.max()) + 1):
-        score_BV, state = model.decoder.begin(state, next_BL)
+        score_BV, state = model.decoder.read(state, next_BL)
         log_prob_BV = score_BV.float().log_softmax(1)
         log_prob_BV[:, [PAD, SOS]] = -torch.inf
         best_B, token_B = log_prob_BV.max(1)

@@ -96,7 +96,7 @@ def test_one_token_at_a_time_is_the_whole_text_at_once(config: ModelConfig) -> N
         for at in range(tokens.shape[1]):
             if at == 4:  # a beam may change places at any step
                 state, whole, tokens = state.rows(torch.tensor([1, 0])), whole[[1, 0]], tokens[[1, 0]]
-            scores, state = model.decoder.step(state, tokens[:, at])
+            scores, state = model.decoder.read(state, tokens[:, at : at + 1])
             torch.testing.assert_close(scores, whole[:, at], atol=2e-5, rtol=1e-4)
 
 
