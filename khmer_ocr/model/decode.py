@@ -35,8 +35,8 @@ def decode(
         images_B1HW: float32 in 0..1, paper 1, H = 32, on the model's device.
         width_B: int64 widths in px, at least 1, on the same device.
         method: "ctc" takes the best symbol of every slot; "greedy" the decoder's best token again and again, no more of
-            them than CTC has slots; "beam" finds CTC's best texts and, where CTC is not sure, the decoder's own, and
-            chooses among them by both heads' scores.
+            them than CTC has slots; "beam" takes CTC's best text or, where the decoder would have written another,
+            chooses among CTC's next texts and the decoder's own by both heads' scores.
         beam_size: candidates of "beam".
         ctc_weight: share of CTC in the score of "beam", 0 to 1; the rest is the decoder's.
 
