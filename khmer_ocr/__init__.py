@@ -27,6 +27,7 @@ _HOME = {
     "WorkerError": "khmer_ocr.errors",
     "ImageError": "khmer_ocr.errors",
     "ModelError": "khmer_ocr.errors",
+    "TrainingError": "khmer_ocr.errors",
 }
 __all__ = ["__version__", *_HOME]
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from khmer_ocr.errors import OutputError as OutputError
     from khmer_ocr.errors import RunConflictError as RunConflictError
     from khmer_ocr.errors import SplitNotFoundError as SplitNotFoundError
+    from khmer_ocr.errors import TrainingError as TrainingError
     from khmer_ocr.errors import WorkerError as WorkerError
     from khmer_ocr.generate.generator import SyntheticImageGenerator as SyntheticImageGenerator
     from khmer_ocr.load.dataset import SyntheticImageDataset as SyntheticImageDataset
