@@ -112,7 +112,7 @@ class _Run:
             disable=not (config.progress and trainer.ranks.first),
             dynamic_ncols=True,
         ) as bar:
-            while trainer.epoch < config.num_epochs and self.progress < 1 and not self.stop.why:
+            while trainer.epoch < config.num_epochs and self.progress < 1 and not self._asked():
                 if self._epoch(bar):
                     trainer.epoch, trainer.batch = trainer.epoch + 1, 0
                     self._validate()
@@ -137,6 +137,7 @@ class _Run:
             while group := list(islice(batches, config.accumulate)):
                 progress = self.progress
                 if progress >= 1 or self._asked():
+                    self._good(sums)
                     return False
                 loss_3, rate = trainer.update(group, trainer.epoch, progress)
                 sums += loss_3

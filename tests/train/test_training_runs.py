@@ -132,8 +132,11 @@ def test_gathered_batches_count_by_their_tokens(tree: Path, tmp_path: Path) -> N
     assert both == pytest.approx((each[0] * tokens[0] + each[1] * tokens[1]) / sum(tokens), rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    "changes", [{"log_steps": 7}, {"log_steps": 1000, "max_steps": 14}], ids=["within", "at the end"]
+)
 def test_loss_that_is_no_number_stops_and_keeps_the_last_good(
-    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, int]
 ) -> None:
     real, calls = trainer.joint_losses, iter(range(10**6))
 
@@ -144,7 +147,7 @@ def test_loss_that_is_no_number_stops_and_keeps_the_last_good(
         return found
 
     monkeypatch.setattr(trainer, "joint_losses", spoilt)
-    config = runs.settings(tree, tmp_path, num_epochs=5, log_steps=7)
+    config = runs.settings(tree, tmp_path, num_epochs=5, **changes)
     with pytest.raises(TrainingError, match=r"no number any more.*kept"):
         train(config)
     kept = torch.load(config.checkpoint_dir / "last.pth", weights_only=True)
