@@ -26,6 +26,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_HEADER_BYTES = 33
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 GREY_8_BIT = bytes([8, 0])
+_CHUNK_FRAME_BYTES = 12
 
 
 def safe_name(name: str, where: str | Path) -> str:
@@ -115,25 +116,39 @@ def png_size(data: bytes, name: str | Path) -> tuple[int, int]:
     return width, height
 
 
-def _pixel_stream(data: bytes, name: str | Path) -> bytes:
+def png_chunks(data: bytes, name: str | Path) -> list[tuple[bytes, memoryview]]:
     """Walk the chunks of a PNG to its end and check every CRC, which Pillow leaves out for the pixel data.
 
-    Returns the joined IDAT chunks. Source: PNG specification, third edition, section 5.3.
+    Source: PNG specification, third edition, section 5.3.
+
+    Args:
+        data: a whole file with a PNG signature.
+        name: what to call it in messages.
+
+    Returns:
+        Kind and body of each chunk before the last.
+
+    Raises:
+        DatasetError: a chunk fails its CRC, or the file ends before its last one.
     """
-    stream, at = [], len(PNG_SIGNATURE)
-    while at + 12 <= len(data):
+    chunks, at, view = list[tuple[bytes, memoryview]](), len(PNG_SIGNATURE), memoryview(data)
+    while at + _CHUNK_FRAME_BYTES <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
-        end = at + 12 + length
+        end = at + _CHUNK_FRAME_BYTES + length
         if end > len(data):
             break
-        if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
+        if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
             raise DatasetError(f"{name} is damaged: its PNG chunk {kind!r} at byte {at} fails its CRC.")
-        if kind == b"IDAT":
-            stream.append(data[at + 8 : end - 4])
-        elif kind == b"IEND":
-            return b"".join(stream)
+        if kind == b"IEND":
+            return chunks
+        chunks.append((kind, view[at + 8 : end - 4]))
         at = end
     raise DatasetError(f"{name} is cut short: {len(data)} bytes, and its PNG does not end there.")
+
+
+def is_plain_grey(data: bytes) -> bool:
+    """Whether a PNG with a whole header is 8-bit grey without transparency, so that every decoder sees the same."""
+    return data[24:26] == GREY_8_BIT and b"tRNS" not in data
 
 
 def _scanlines(data: bytes, name: str | Path) -> npt.NDArray[np.uint8] | None:
@@ -143,7 +158,7 @@ def _scanlines(data: bytes, name: str | Path) -> npt.NDArray[np.uint8] | None:
     """
     width, height = png_size(data, name)
     depth, colour_type, interlaced = data[24], data[25], data[28]
-    stream = _pixel_stream(data, name)
+    stream = b"".join(body for kind, body in png_chunks(data, name) if kind == b"IDAT")
     if interlaced or colour_type not in PNG_CHANNELS:
         return None
     row_bytes = 1 + -(-width * depth * PNG_CHANNELS[colour_type] // 8)

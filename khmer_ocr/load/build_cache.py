@@ -17,6 +17,7 @@ import numpy.typing as npt
 import xxhash
 from tqdm import tqdm
 
+from khmer_ocr.atomic import replacing
 from khmer_ocr.dataset.index import SplitIndex
 from khmer_ocr.dataset.layout import CHUNK
 from khmer_ocr.errors import DatasetError, OutputError
@@ -97,43 +98,39 @@ def _write(path: Path, index: SplitIndex, key: str, skip: bool, progress: bool, 
     begins_N1 = line_begins(index.widths, lines.height_px)
     sums_N, faults = np.empty(len(index), np.uint64), dict[int, str]()
     starts = iter(range(0, len(index), CHUNK))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with (
-            temporary.open("wb") as file,
-            tqdm(total=len(index), desc=f"cache {index.split}", unit="line", disable=not progress) as bar,
-            ThreadPoolExecutor(workers) as pool,
-        ):
-            file.seek(HEADER_BYTES)
-            while batch := list(islice(starts, _CHUNKS_A_THREAD * workers)):
-                done = pool.map(lambda start: _chunk(lines, begins_N1, start), batch)
-                for start, (pixels_M, found) in zip(batch, done, strict=True):
-                    stop = min(start + CHUNK, len(index))
-                    _note(found, faults, skip, len(index))
-                    begins_C, bytes_C = begins_N1[start:stop] - begins_N1[start], np.diff(begins_N1[start : stop + 1])
-                    sums_N[start:stop] = line_sums(pixels_M.view(np.uint64), begins_C, bytes_C)
-                    file.write(pixels_M.data)
-                    bar.update(stop - start)
-            tail = begins_N1[:-1].tobytes() + sums_N.tobytes() + json.dumps(faults, ensure_ascii=False).encode()
-            file.write(tail)
-            header = {
-                "format": FORMAT,
-                "version": VERSION,
-                "key": key,
-                "split": index.split,
-                "samples": len(index),
-                "height_px": lines.height_px,
-                "pixel_bytes": int(begins_N1[-1]),
-                "tail_bytes": len(tail),
-                "tail_hash": xxhash.xxh3_64_hexdigest(tail),
-            }
-            file.seek(0)
-            file.write(json.dumps(header).encode().ljust(HEADER_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        replacing(path) as partial,
+        partial.open("wb") as file,
+        tqdm(total=len(index), desc=f"cache {index.split}", unit="line", disable=not progress) as bar,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        file.seek(HEADER_BYTES)
+        while batch := list(islice(starts, _CHUNKS_A_THREAD * workers)):
+            done = pool.map(lambda start: _chunk(lines, begins_N1, start), batch)
+            for start, (pixels_M, found) in zip(batch, done, strict=True):
+                stop = min(start + CHUNK, len(index))
+                _note(found, faults, skip, len(index))
+                begins_C, bytes_C = begins_N1[start:stop] - begins_N1[start], np.diff(begins_N1[start : stop + 1])
+                sums_N[start:stop] = line_sums(pixels_M.view(np.uint64), begins_C, bytes_C)
+                file.write(pixels_M.data)
+                bar.update(stop - start)
+        tail = begins_N1[:-1].tobytes() + sums_N.tobytes() + json.dumps(faults, ensure_ascii=False).encode()
+        file.write(tail)
+        header = {
+            "format": FORMAT,
+            "version": VERSION,
+            "key": key,
+            "split": index.split,
+            "samples": len(index),
+            "height_px": lines.height_px,
+            "pixel_bytes": int(begins_N1[-1]),
+            "tail_bytes": len(tail),
+            "tail_hash": xxhash.xxh3_64_hexdigest(tail),
+        }
+        file.seek(0)
+        file.write(json.dumps(header).encode().ljust(HEADER_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _chunk(

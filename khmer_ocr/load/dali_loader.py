@@ -18,10 +18,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from khmer_ocr.dataset.images import decode_image
+from khmer_ocr.dataset.images import decode_image, is_plain_grey
 from khmer_ocr.errors import ConfigError, DatasetError
 from khmer_ocr.load.cache import PAPER, PackedCache
-from khmer_ocr.load.checks import is_plain_grey
 from khmer_ocr.load.engine import LineLoader, ReadBatch, normalised
 from khmer_ocr.load.lines import Lines
 from khmer_ocr.load.pages import gather_pages, read_pages, without

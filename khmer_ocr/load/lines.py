@@ -14,7 +14,6 @@ from khmer_ocr.dataset import images, layout
 from khmer_ocr.dataset.index import SplitIndex, build_index, load_index, split_folder
 from khmer_ocr.dataset.scan import scan
 from khmer_ocr.errors import ConfigError, DatasetError
-from khmer_ocr.load.checks import check_crcs
 from khmer_ocr.load.files import SplitFiles
 
 OnFault = Callable[[str, DatasetError], None]
@@ -141,7 +140,7 @@ class Lines:
         index, own, files = self._locate(i)
         data, name = files.image(own), index.paths(own)[0]
         width, height = images.png_size(data, name)
-        check_crcs(data, name)
+        images.png_chunks(data, name)
         _check_size(index, own, name, width, height)
         self._check_label(i, index, own, files)
         return data

@@ -1,7 +1,7 @@
 """How a split becomes batches: what a user may choose. Importing this needs no torch."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from khmer_ocr.errors import ConfigError
@@ -10,7 +10,7 @@ from khmer_ocr.load.planner import PlanConfig
 
 Engine = Literal["auto", "dali", "torch"]
 DtypeName = Literal["uint8", "float32", "float16", "bfloat16"]
-_PLANNED = ("batch_size", "width_budget_px", "shuffle", "bucket", "seed", "rank", "world", "align_px", "max_samples")
+_PLANNED = tuple(field.name for field in fields(PlanConfig) if field.name != "split")
 
 
 @dataclass(frozen=True)
@@ -63,15 +63,4 @@ class LoadConfig:
 
     def plan(self, split: str) -> PlanConfig:
         """How the planner is to cut a split."""
-        names = (
-            "batch_size",
-            "width_budget_px",
-            "shuffle",
-            "bucket",
-            "seed",
-            "rank",
-            "world",
-            "align_px",
-            "max_samples",
-        )
-        return PlanConfig(split=split, **{name: getattr(self, name) for name in names})
+        return PlanConfig(split=split, **{name: getattr(self, name) for name in _PLANNED})

@@ -3,6 +3,10 @@
 Letters: B lines, H rows, W columns, T frames, S slots of CTC, V token ids, L tokens.
 """
 
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +15,7 @@ from khmer_ocr.model.decoder import GruDecoder, Memory, TransformerDecoder
 from khmer_ocr.model.encoder import ConvEncoder
 from khmer_ocr.model.presets import ModelConfig
 
+Widths = TypeVar("Widths", Tensor, npt.NDArray[np.int64])
 BLANK = 0
 """CTC's blank takes the id of `<pad>`, which no text holds."""
 
@@ -91,6 +96,6 @@ class Reader(nn.Module):
         return self
 
 
-def slots_for(width_px: Tensor, slots: int) -> Tensor:
-    """CTC slots of lines so wide: the frames begun times the slots of each."""
+def slots_for(width_px: Widths, slots: int) -> Widths:
+    """CTC slots of lines so wide, integers: the frames begun times the slots of each."""
     return (width_px + 3) // 4 * slots

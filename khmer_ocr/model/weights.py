@@ -5,7 +5,6 @@ would.
 """
 
 import json
-import os
 import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from khmer_ocr.atomic import replacing
 from khmer_ocr.errors import ConfigError, ModelError
 from khmer_ocr.model.presets import ModelConfig
 from khmer_ocr.model.seq2seq import Reader
@@ -52,7 +52,7 @@ def save_model(folder: str | Path, model: Reader, charset: Charset, card: dict[s
         card: plain values that JSON can hold.
 
     Raises:
-        OutputError, OSError: the folder cannot be written.
+        OSError: the folder cannot be written.
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
@@ -64,14 +64,10 @@ def save_model(folder: str | Path, model: Reader, charset: Charset, card: dict[s
         "charset_fingerprint": charset.fingerprint,
         "card": card,
     }
-    temporary = target / f".{WEIGHTS}.{os.getpid()}.tmp"
-    try:
-        save_file(state, temporary)
-        temporary.replace(target / WEIGHTS)
-        temporary.write_text(json.dumps(description, ensure_ascii=True, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(target / DESCRIPTION)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(target / WEIGHTS) as partial:
+        save_file(state, partial)
+    with replacing(target / DESCRIPTION) as partial:
+        partial.write_text(json.dumps(description, ensure_ascii=True, indent=1) + "\n", encoding="utf-8")
 
 
 def load_model(path: str | Path | None = None, device: str | torch.device = "cpu") -> LoadedModel:
@@ -101,7 +97,7 @@ def read_state(source: Path) -> tuple[ModelConfig, dict[str, torch.Tensor], Char
     return config, floats, charset, card
 
 
-def build_config(values: Any, source: Path) -> ModelConfig:
+def _build_config(values: Any, source: Path) -> ModelConfig:
     """A shape as JSON or a checkpoint holds it; raises `ModelError` where it is none."""
     try:
         given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
@@ -135,7 +131,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def _from_checkpoint(source: Path) -> tuple[ModelConfig, dict[str, torch.Tensor], Charset, dict[str, Any]]:
     content = read_checkpoint(source)
     state = content.get("ema") or content["model"]
-    return build_config(content["model_config"], source), state, Charset(tuple(content["characters"])), {}
+    return _build_config(content["model_config"], source), state, Charset(tuple(content["characters"])), {}
 
 
 def _from_folder(source: Path) -> tuple[ModelConfig, dict[str, torch.Tensor], Charset, dict[str, Any]]:
@@ -155,7 +151,7 @@ def _from_folder(source: Path) -> tuple[ModelConfig, dict[str, torch.Tensor], Ch
     charset = Charset(tuple(document.get("characters", ())))
     if charset.fingerprint != document.get("charset_fingerprint"):
         raise ModelError(f"{description}: the characters are not those the weights were trained for. Restore the file.")
-    return build_config(document.get("model"), source), state, charset, document.get("card", {})
+    return _build_config(document.get("model"), source), state, charset, document.get("card", {})
 
 
 def _half(value: torch.Tensor) -> torch.Tensor:

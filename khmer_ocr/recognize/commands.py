@@ -1,7 +1,6 @@
 """What the verbs recognize, evaluate and export do."""
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from khmer_ocr.errors import ConfigError, ImageError, ModelError, OutputError
+from khmer_ocr.atomic import write_output
+from khmer_ocr.errors import ConfigError, ImageError, ModelError
 from khmer_ocr.model.weights import load_model
 from khmer_ocr.recognize.evaluate import evaluate_lines
 from khmer_ocr.recognize.recognizer import Method, Precision, Recognition, Recognizer
@@ -134,7 +134,7 @@ def evaluate_set(
     elapsed_s = perf_counter() - begin
     report = evaluate_lines(lines.labels, read, lines.groups)
     if predictions is not None:
-        _write(predictions, "".join(f"{name}\t{text}\n" for name, text in read.items()))
+        write_output(predictions, "".join(f"{name}\t{text}\n" for name, text in read.items()).encode())
     drawn = worst_sheet(report.worst(worst_count), lines.image, worst) if worst is not None else None
     ms_per_line = 1000 * elapsed_s / len(read)
     if as_json:
@@ -194,14 +194,3 @@ def read_set(lines: LineSet, recognizer: Recognizer, progress: bool = False) -> 
             raise recognition
         read[name] = recognition.text
     return read
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} can't be written ({error}). Give a file in a folder that exists.") from error
-    finally:
-        temporary.unlink(missing_ok=True)

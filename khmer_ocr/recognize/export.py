@@ -5,7 +5,6 @@ Letters: B lines, W columns, T frames, D width of a frame, S slots of CTC, L tok
 
 import json
 import logging
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,7 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from khmer_ocr.errors import ConfigError, ModelError, OutputError
+from khmer_ocr.atomic import write_output
+from khmer_ocr.errors import ConfigError, ModelError
 from khmer_ocr.model.decode import decode
 from khmer_ocr.model.decoder import Memory
 from khmer_ocr.model.seq2seq import BLANK, Reader
@@ -117,7 +117,7 @@ def export_onnx(loaded: LoadedModel, output: Path) -> tuple[Path, Path, float]:
             f"{LARGEST_DIFFERENCE} at most. Nothing was written; update torch and onnxruntime and try again."
         )
     for path, graph in graphs.items():
-        _write(path, graph)
+        write_output(path, graph)
     return output, decoder_output, difference
 
 
@@ -226,14 +226,3 @@ def texts_apart(loaded: LoadedModel, encoder: Path, images: Iterable[ImageSource
         wanted = decode(loaded.model, torch.from_numpy(images_B1HW), torch.from_numpy(width_B), "ctc")[0].ids
         apart += best_path(log_prob_BSV[0]) != wanted
     return apart
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} can't be written ({error}). Give a file in a folder that exists.") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,6 +1,5 @@
 """A picture of the lines that were read worst: the image, what it says, what was read, differences in red."""
 
-import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, features
 from rapidfuzz.distance import Levenshtein
 
+from khmer_ocr.atomic import replacing
 from khmer_ocr.errors import ConfigError, DatasetError, OutputError
 from khmer_ocr.recognize.evaluate import ReadLine
 from khmer_ocr.recognize.images import ImageSource, read_grey
@@ -54,14 +54,11 @@ def worst_sheet(lines: Sequence[ReadLine], image: Callable[[str], ImageSource], 
 
 
 def _save(sheet: Image.Image, output: Path) -> None:
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
-        sheet.save(temporary, format="PNG")
-        temporary.replace(output)
+        with replacing(output) as partial:
+            sheet.save(partial, format="PNG")
     except (OSError, ValueError) as error:
         raise OutputError(f"{output} can't be written ({error}). Give a .png file in a folder that exists.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _cell(line: ReadLine, source: ImageSource) -> Image.Image:

@@ -6,7 +6,6 @@ Fonts are hostile until measured: child processes open each, shape the probe lin
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -16,6 +15,7 @@ import uharfbuzz as hb
 import xxhash
 from tqdm import tqdm
 
+from khmer_ocr.atomic import replacing
 from khmer_ocr.errors import OutputError
 from khmer_ocr.render.atlas import cache_dir, freetype_version
 from khmer_ocr.render.fonts import FontFace
@@ -136,11 +136,10 @@ def _read_cached(file: Path) -> FaceMetrics | None:
 
 
 def _write_cached(file: Path, metrics: FaceMetrics) -> None:
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(asdict(metrics), ensure_ascii=False), encoding="utf-8")
-        partial.replace(file)
+        with replacing(file) as partial:
+            partial.write_text(json.dumps(asdict(metrics), ensure_ascii=False), encoding="utf-8")
     except OSError as error:
         # Unlike rasters these must be kept: a quarantined font that is forgotten kills again.
         raise OutputError(

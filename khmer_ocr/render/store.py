@@ -4,13 +4,14 @@ Letters: K rasters, N pixels.
 """
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
+
+from khmer_ocr.atomic import replacing
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +45,10 @@ def write_rasters(
     file: Path, keys_K: npt.NDArray[np.int64], entries_K5: npt.NDArray[np.int32], pixels_N: npt.NDArray[np.uint8]
 ) -> None:
     """Write a cache file atomically; a folder that can't be written costs a warning, never the run."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     check = np.uint64(_checksum(keys_K, entries_K5, pixels_N))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as stream:
+        with replacing(file) as partial, partial.open("wb") as stream:
             np.savez(stream, keys=keys_K, entries=entries_K5, pixels=pixels_N, check=check)
-        partial.replace(file)
     except OSError as error:
         log.warning("raster cache %s can't be written (%s); its glyphs will be drawn again next time", file, error)
-        if partial.exists():
-            partial.unlink()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from khmer_ocr.atomic import replacing
 from khmer_ocr.errors import ConfigError
 
 SPECIALS = ("<pad>", "<sos>", "<eos>", "<unk>")
@@ -123,12 +124,8 @@ class Charset:
         target = Path(path)
         document = {"specials": SPECIALS, "characters": self.characters, "fingerprint": self.fingerprint}
         body = json.dumps(document, ensure_ascii=True, indent=0).encode()
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_bytes(body)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(target) as partial:
+            partial.write_bytes(body)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Charset":

@@ -1,11 +1,11 @@
 """The state of a run on disk: written atomically, read without running code, enough to go on as if never stopped."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from khmer_ocr.atomic import replacing
 from khmer_ocr.errors import ModelError, OutputError
 from khmer_ocr.model.weights import read_checkpoint
 from khmer_ocr.text.charset import Charset
@@ -26,19 +26,16 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     Raises:
         OutputError: no space is left, or the folder cannot be written; what was there before is still there.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"format": FORMAT, **content}, temporary)
-        temporary.replace(path)
+        with replacing(path) as partial:
+            torch.save({"format": FORMAT, **content}, partial)
     except (OSError, RuntimeError) as fault:
         # torch's zip writer reports a full disk as a RuntimeError.
         raise OutputError(
             f"{path} could not be written ({fault}). The last checkpoint written before is whole: make room, then "
             "resume from it."
         ) from fault
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_run(path: Path, charset: Charset) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import xxhash
 
 from khmer_ocr.dataset.index import SplitIndex, Strings, load_index
 from khmer_ocr.errors import DatasetError, OutputError, SplitNotFoundError
+from khmer_ocr.model.seq2seq import slots_for
 from khmer_ocr.text.charset import Charset
 
 MOST_INFEASIBLE = 0.001
@@ -154,14 +155,14 @@ def preflight(
 
 
 def _look_at_texts(index: SplitIndex, charset: Charset, slots: int, seen: Preflight) -> None:
-    slots_N = (index.widths.astype(np.int64) + 3) // 4 * slots
+    slots_N = slots_for(index.widths.astype(np.int64), slots)
     seen.infeasible += int((ctc_symbols(index.texts) > slots_N).sum())
     seen.longest = max(seen.longest, int(index.texts.lengths().max()))
     for codes_M, lengths_N in code_points(index.texts):
-        line_M = np.repeat(np.arange(len(lengths_N)), lengths_N)
+        ends_N = np.cumsum(lengths_N)
         for code in np.unique(codes_M).tolist():
             if chr(code) not in charset:
-                lines = len(np.unique(line_M[codes_M == code]))
+                lines = len(np.unique(np.searchsorted(ends_N, np.flatnonzero(codes_M == code), "right")))
                 seen.unknown[chr(code)] = seen.unknown.get(chr(code), 0) + lines
 
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trees import pixels, png
 
+from khmer_ocr.dataset.images import is_plain_grey, png_chunks
 from khmer_ocr.errors import DatasetError
-from khmer_ocr.load.checks import check_crcs, is_plain_grey
 from khmer_ocr.load.faults import FaultLog
 from khmer_ocr.load.files import read_plain
 from khmer_ocr.load.prefetch import ahead
@@ -113,15 +113,15 @@ def test_faults_raise_or_are_counted_up_to_one_in_a_hundred(caplog):
 
 def test_any_flipped_bit_or_cut_of_a_png_is_noticed():
     data = png(pixels("train", 2))
-    check_crcs(data, "whole")
+    png_chunks(data, "whole")
     assert is_plain_grey(data)
     for at in range(8, len(data)):
         wrong = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
         with pytest.raises(DatasetError, match=r"here is (damaged|cut short)"):
-            check_crcs(wrong, "here")
+            png_chunks(wrong, "here")
     for size in range(8, len(data)):
         with pytest.raises(DatasetError, match="here is cut short"):
-            check_crcs(data[:size], "here")
+            png_chunks(data[:size], "here")
 
 
 def test_only_plain_files_are_read_at_once(tmp_path):
