@@ -28,6 +28,7 @@ class CrnnEncoder(nn.Module):
             for at, (before, after) in enumerate(zip(ins, config.channels, strict=True))
         )
         self.norms = nn.ModuleDict({str(at): nn.BatchNorm2d(config.channels[at]) for at in _NORM_AFTER})
+        self.frozen = False
         self.gru = nn.GRU(
             config.channels[-1],
             config.width // 2,
@@ -44,7 +45,7 @@ class CrnnEncoder(nn.Module):
         for at, conv in enumerate(self.convs):
             x = conv(x)
             if str(at) in self.norms:
-                x = self.norms[str(at)](x)
+                x = self._normalised(x, self.norms[str(at)])
             x = F.relu(x) * masks[halvings].inside_B11W.to(x.dtype)
             if at in _POOL_AFTER:
                 rows, columns = _POOL_AFTER[at]
@@ -55,6 +56,15 @@ class CrnnEncoder(nn.Module):
         packed = pack_padded_sequence(frames_BTD, frame_count_B.cpu(), batch_first=True, enforce_sorted=False)
         frames_BTD, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=frames_BTD.shape[1])
         return frames_BTD, frame_count_B
+
+    def _normalised(self, x: Tensor, norm: nn.Module) -> Tensor:
+        if not self.frozen:
+            return norm(x)
+        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+
+    def freeze_norms(self) -> None:
+        """Normalise by what has been seen so far, in training too."""
+        self.frozen = True
 
     def fold(self) -> None:
         """Nothing to fold that would pay beside the GRUs."""

@@ -34,20 +34,25 @@ def standardised(images_B1HW: Tensor, width_B: Tensor, mask_B11W: Tensor) -> Ten
 
 
 class ConvNorm(nn.Module):
-    """Convolution and batch normalisation, ReLU if asked for; zero beyond the lines."""
+    """Convolution and batch normalisation; ReLU and zero beyond the lines where a mask is given."""
 
-    def __init__(self, ins: int, outs: int, stride: tuple[int, int] = (1, 1), relu: bool = True) -> None:
+    def __init__(self, ins: int, outs: int, stride: tuple[int, int] = (1, 1)) -> None:
         super().__init__()
         self.conv = nn.Conv2d(ins, outs, 3, stride, 1, bias=False)
         self.norm: nn.Module = nn.BatchNorm2d(outs)
-        self.relu = relu
+        self.frozen = False
 
-    def forward(self, x: Tensor, mask: Mask) -> Tensor:
+    def forward(self, x: Tensor, mask: Mask | None = None) -> Tensor:
         """Channels (B, C, H, W), and a mask of the columns that come out."""
-        x = self.norm(self.conv(x))
-        if self.relu:
-            x = F.relu(x, inplace=True)
-        return mask.clear(x)
+        x = self._frozen(x) if self.frozen else self.norm(self.conv(x))
+        return x if mask is None else mask.relu(x)
+
+    def _frozen(self, x: Tensor) -> Tensor:
+        """Normalise by what has been seen so far, within the convolution; its weights go on learning."""
+        scale_C = self.norm.weight * (self.norm.running_var + self.norm.eps).rsqrt()
+        bias_C = self.norm.bias - self.norm.running_mean * scale_C
+        weight = self.conv.weight * scale_C[:, None, None, None]
+        return F.conv2d(x, weight, bias_C, self.conv.stride, self.conv.padding)
 
     def fold(self) -> None:
         """Take the normalisation into the convolution: the same function, faster; not for training."""
@@ -57,15 +62,15 @@ class ConvNorm(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two convolutions beside the identity."""
+    """Two convolutions beside the identity; zero beyond the lines."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first, self.second = ConvNorm(channels, channels), ConvNorm(channels, channels, relu=False)
+        self.first, self.second = ConvNorm(channels, channels), ConvNorm(channels, channels)
 
     def forward(self, x: Tensor, mask: Mask) -> Tensor:
         """Channels (B, C, H, W), and a mask of their columns."""
-        return F.relu(x + self.second(self.first(x, mask), mask), inplace=True)
+        return mask.relu(self.second(self.first(x, mask)) + x)
 
 
 class FrameLayer(nn.Module):
@@ -120,7 +125,7 @@ class ConvEncoder(nn.Module):
         kind = images_B1HW.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else images_B1HW.dtype
         # On a GPU the shortest would have to be waited for, and an exported graph must hold for any.
-        known = not (self.training or width_B.is_cuda or torch.compiler.is_compiling()) and len(width_B) > 0
+        known = not (width_B.is_cuda or torch.compiler.is_compiling()) and len(width_B) > 0
         shortest = int(width_B.min()) if known else 0
         full, half, quarter = column_masks(width_B, images_B1HW.shape[3], 2, dtype, shortest)
         x = standardised(images_B1HW, width_B, full.inside_B11W.float())
@@ -133,6 +138,12 @@ class ConvEncoder(nn.Module):
         for layer in self.layers:
             x_BTD = layer(x_BTD, inside_BT)
         return self.norm(x_BTD), frame_count_B
+
+    def freeze_norms(self) -> None:
+        """Normalise by what has been seen so far, in training too."""
+        for module in self.modules():
+            if isinstance(module, ConvNorm):
+                module.frozen = True
 
     def fold(self) -> None:
         """Take every normalisation into its convolution, and lay weights out as CPUs and GPUs read them fastest."""

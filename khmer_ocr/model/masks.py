@@ -3,9 +3,10 @@
 Letters: B lines, C channels, H rows, W columns, T frames.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -31,12 +32,29 @@ class Mask(NamedTuple):
     inside_B11W: Tensor
     first: int = 0
 
-    def clear(self, x_BCHW: Tensor) -> Tensor:
-        """Set what lies beyond the lines to zero; in place where `first` is known, which is for reading only."""
-        if not self.first:
-            return x_BCHW * self.inside_B11W
-        x_BCHW[..., self.first :].mul_(self.inside_B11W[..., self.first :])
+    def relu(self, x_BCHW: Tensor) -> Tensor:
+        """ReLU, and zero beyond the lines; in place, but in graphs that are compiled or exported."""
+        if torch.compiler.is_compiling():
+            return F.relu(x_BCHW) * self.inside_B11W
+        found: Tensor = _ClearedRelu.apply(x_BCHW, self.inside_B11W[..., self.first :], self.first)
+        return found
+
+
+class _ClearedRelu(torch.autograd.Function):
+    """One pass back instead of two: what is zero in the result, whether by ReLU or by the mask, learns nothing."""
+
+    @staticmethod
+    def forward(context: Any, x_BCHW: Tensor, inside_B11W: Tensor, first: int) -> Tensor:
+        x_BCHW[..., first:].mul_(inside_B11W)
+        x_BCHW.relu_()
+        context.mark_dirty(x_BCHW)
+        context.save_for_backward(x_BCHW)
         return x_BCHW
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (found_BCHW,) = context.saved_tensors
+        return torch.ops.aten.threshold_backward(gradients[0], found_BCHW, 0), None, None
 
 
 def column_masks(

@@ -66,7 +66,7 @@ class Trainer:
             print(seen, flush=True)
         self.ema = MovingAverage(self.model, config.ema_decay)
         self.optimiser = torch.optim.AdamW(
-            _groups(self.model, config.weight_decay), lr=config.learning_rate, fused=self.device == "cuda"
+            _groups(self.model, config.weight_decay), lr=config.learning_rate, fused=True
         )
         self.step, self.epoch, self.batch, self.best = 0, 0, 0, math.inf
         self.elapsed_s, self.lines_seen = 0.0, 0
@@ -92,6 +92,8 @@ class Trainer:
         if self.config.init is not None:
             _start_from(model, self.config.init, self.charset)
         model.to(self.device)
+        if self.config.freeze_norms:
+            model.encoder.freeze_norms()
         if shape.encoder == "conv":
             model.to(memory_format=torch.channels_last)
         return model
