@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--set", dest="sets", type=Path, action="append", required=True, help="folder with labels.tsv")
     parser.add_argument("--model", type=Path, help="folder of weights or checkpoint; default those of the package")
     parser.add_argument("--decode", choices=["beam", "greedy", "ctc"], nargs="+", default=["beam", "greedy", "ctc"])
-    parser.add_argument("--precision", choices=PRECISIONS, nargs="+", default=["float32"])
+    parser.add_argument("--precision", choices=PRECISIONS, nargs="+", default=["auto"])
     parser.add_argument("--psm", type=int, nargs="*", default=[7], help="page segmentation modes of Tesseract")
     parser.add_argument("--no-ours", action="store_true", help="Tesseract only")
     parser.add_argument("--max-lines", type=int)

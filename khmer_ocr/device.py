@@ -11,6 +11,12 @@ _DRIVERS = tuple(map(Path, ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/d
 """Where Linux shows NVIDIA's driver, where a container does that hides the first, and where Windows' Linux does."""
 
 
+def multiplies_bfloat16() -> bool:
+    """Tell whether this CPU has units for matrices of bfloat16 (AMX: Intel's servers since 2023), as Linux shows it."""
+    cpus = Path("/proc/cpuinfo")
+    return cpus.exists() and "amx_bf16" in cpus.read_text(encoding="utf-8", errors="replace").split()
+
+
 def pick_device(asked: Device) -> Literal["cpu", "cuda"]:
     """Resolve "auto", and make sure that a GPU asked for is there.
 

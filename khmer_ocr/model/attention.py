@@ -59,6 +59,41 @@ def _computed(length: int, width: int, device: torch.device, dtype: torch.dtype)
     return torch.cat([-sin_TD, sin_TD], 1).to(dtype), torch.cat([cos_TD, cos_TD], 1).to(dtype)
 
 
+class Half(nn.Module):
+    """A module that computes in bfloat16, between float32 and float32; for reading."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner.to(torch.bfloat16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the module inside."""
+        found: Tensor = self.inner(x.to(torch.bfloat16)).float()
+        return found
+
+
+class HalfSum(nn.Module):
+    """A linear layer as the sum of two in bfloat16.
+
+    Products of more than some 512 values are added up by oneDNN in an order that depends on the number of rows.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.middle = linear.in_features // 2
+        parts = (nn.Linear(self.middle, linear.out_features), nn.Linear(self.middle, linear.out_features, bias=False))
+        with torch.no_grad():
+            for part, weight in zip(parts, linear.weight.split(self.middle, 1), strict=True):
+                part.weight.copy_(weight)
+            parts[0].bias.copy_(linear.bias)
+        self.first, self.second = Half(parts[0]), Half(parts[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in_features) to (..., out_features)."""
+        found: Tensor = self.first(x[..., : self.middle]) + self.second(x[..., self.middle :])
+        return found
+
+
 class Attention(nn.Module):
     """Scaled dot-product attention in several heads.
 
@@ -71,8 +106,13 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.query, self.key_value = nn.Linear(width, width), nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
+        self.query: nn.Module = nn.Linear(width, width)
+        self.key_value: nn.Module = nn.Linear(width, 2 * width)
+        self.out: nn.Module = nn.Linear(width, width)
+
+    def halve(self) -> None:
+        """Multiply by weights in bfloat16; how queries and keys agree is still found in float32."""
+        self.query, self.key_value, self.out = Half(self.query), Half(self.key_value), Half(self.out)
 
     def split(self, x_BTD: Tensor) -> Tensor:
         """(B, T, D) to (B, heads, T, D / heads)."""

@@ -1,29 +1,41 @@
-"""Texts by both heads: CTC's best, questioned by the decoder.
+"""Texts by both heads: CTC's best, questioned by the decoder where there is doubt.
 
-Where the decoder would have written CTC's best text itself, that is the reading. Elsewhere CTC's next texts and the
-decoder's own stand beside it, and the best by both scores wins. So clean lines, which most are, cost little.
+Where CTC is sure, its text is the reading. Elsewhere the decoder is asked, and where it would have written that text
+itself, it is the reading too. What is left is searched: CTC's next texts and the best one repaired where the decoder
+would have gone on otherwise; the best by both scores is questioned again. Texts that can't win are not asked about. So
+clean lines, which most are, cost little.
 
 Letters: S slots, V token ids, K texts, L tokens.
 """
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from khmer_ocr.model.decoder import Memory
-from khmer_ocr.model.one_head import Hypothesis, go_on
-from khmer_ocr.model.prefix_beam import prefix_beam
-from khmer_ocr.model.seq2seq import BLANK, Reader
+from khmer_ocr.model.one_head import Hypothesis, best_path
+from khmer_ocr.model.prefix_beam import ctc_score, prefix_beam
+from khmer_ocr.model.seq2seq import Reader
 from khmer_ocr.text.charset import EOS, PAD, SOS
 
-MARGIN = 6.0
-"""CTC's texts that it likes less than its best by more than this (log-probability) are not asked about."""
-MOST_OTHERS = 4
-"""How many of its other texts are asked about at most."""
-Candidates = list[tuple[list[int], float]]
+SURE = 1.5
+"""CTC is sure of a text that it likes better than any other by this (log-probability)."""
+_SURE_ALONE = -math.log1p(math.exp(-SURE))
+"""So it is of the text of an alignment that is likelier than this by itself."""
+MARGIN = 3.0
+"""Texts that CTC likes less than its best by more than this are not asked about."""
+ROUNDS = 6
+"""How often the decoder is asked about other texts of a line,"""
+ASKED = 3
+"""and about how many each time, those that may win by most."""
+PLACES = 3
+"""Places of a text that are repaired in a round, those where the decoder gains most."""
 
 
 class TextScore(NamedTuple):
@@ -31,70 +43,120 @@ class TextScore(NamedTuple):
 
     Attributes:
         token_log_probs: of its tokens and of `<eos>` after them.
-        agreed: how many of these, from the first on, it would have chosen itself.
+        table_LV: log-probabilities of all tokens at each of these places, given the text before.
     """
 
     token_log_probs: list[float]
-    agreed: int
+    table_LV: npt.NDArray[np.float32]
 
-    @property
-    def own(self) -> bool:
-        """Whether this is what it reads by itself."""
-        return self.agreed == len(self.token_log_probs)
+
+@dataclass
+class _Weighed:
+    """A text, what CTC and the decoder think of it, and both together."""
+
+    ids: list[int]
+    ctc: float
+    decoder: TextScore
+    both: float
+
+    def changes(self) -> Iterator[tuple[int, int]]:
+        """Places where the decoder would have gone on otherwise, and how; where it gains most first."""
+        wanted_L, table_LV = np.array([*self.ids, EOS]), self.decoder.table_LV
+        own_L = table_LV.argmax(1)
+        gain_L = table_LV[range(len(own_L)), own_L] - table_LV[range(len(own_L)), wanted_L]
+        for place in np.argsort(-gain_L, kind="stable").tolist():
+            if own_L[place] != wanted_L[place]:
+                yield place, int(own_L[place])
+
+    def most(self, ids: list[int]) -> float:
+        """No more than this does the decoder give another text: what it gives up to where that goes its own way."""
+        shared = _shared(self.ids, ids)
+        turn = [*ids, EOS][shared]
+        return sum(self.decoder.token_log_probs[:shared]) + float(self.decoder.table_LV[shared, turn])
+
+
+@dataclass
+class _Doubt:
+    """A line that is searched."""
+
+    line: int
+    log_prob_SV: npt.NDArray[np.float32]
+    ctc_weight: float
+    waiting: list[tuple[list[int], float]]
+    known: set[tuple[int, ...]] = field(default_factory=set)
+    best: _Weighed | None = None
+
+    def hear(self, ids: list[int], ctc: float, decoder: TextScore) -> None:
+        """Take the answer on a text."""
+        both = self.ctc_weight * ctc + (1 - self.ctc_weight) * sum(decoder.token_log_probs)
+        if self.best is None or both > self.best.both:
+            self.best = _Weighed(ids, ctc, decoder, both)
+
+    def questions(self) -> Iterator[tuple[list[int], float]]:
+        """Texts to ask about next, with CTC's scores."""
+        best = self.best
+        if best is None:
+            self.known.update(tuple(ids) for ids, _ in self.waiting)
+            yield self.waiting.pop(0)
+            return
+        places = list(best.changes())[:PLACES]
+        if not places:  # the decoder would have written it
+            return
+        self.waiting += (each for place in places for each in self._repairs(best.ids, *place))
+        hopes = [
+            (self.ctc_weight * ctc + (1 - self.ctc_weight) * best.most(ids), ids, ctc) for ids, ctc in self.waiting
+        ]
+        hopes = sorted((each for each in hopes if each[0] > best.both and each[2] > best.ctc - MARGIN), reverse=True)
+        self.waiting = [(ids, ctc) for _, ids, ctc in hopes[ASKED:]]
+        yield from ((ids, ctc) for _, ids, ctc in hopes[:ASKED])
+
+    def _repairs(self, ids: list[int], place: int, token: int) -> list[tuple[list[int], float]]:
+        """A text with this token at that place, beside or instead of what is there, or without what is there."""
+        own = [] if token == EOS else [token]
+        spliced = [[*ids[:place], *new, *ids[place + gone :]] for new in ([], own) for gone in range(3)]
+        texts = {tuple(text): text for text in spliced if tuple(text) not in self.known}
+        self.known.update(texts)
+        return [(text, ctc_score(self.log_prob_SV, text)) for text in texts.values()]
 
 
 def by_both(
     model: Reader, memory: Memory, log_prob_BSV: Tensor, slot_count_B: Tensor, beam_size: int, ctc_weight: float
 ) -> list[Hypothesis]:
     """Choose among the texts of both heads; see `khmer_ocr.model.decode.decode`."""
-    host_BSV = log_prob_BSV.cpu().numpy()
-    found = [
-        prefix_beam(line_SV[:slots], beam_size) for line_SV, slots in zip(host_BSV, slot_count_B.tolist(), strict=True)
-    ]
-    texts = [(line, *candidates[0]) for line, candidates in enumerate(found)]
-    scores = score_texts(model, memory, [line for line, _, _ in texts], [ids for _, ids, _ in texts])
-    doubtful = [line for line, score in enumerate(scores) if not score.own]
-    if doubtful and ctc_weight < 1:
-        choice = torch.tensor(doubtful, device=slot_count_B.device)
-        # Up to where it first disagrees, the decoder's own reading is CTC's.
-        common = min(scores[line].agreed for line in doubtful)
-        begun = [found[line][0][0][:common] for line in doubtful]
-        own = _own_readings(model, memory.rows(choice), log_prob_BSV[choice], slot_count_B[choice], begun)
-        more = [
-            (line, ids, score)
-            for line, reading in zip(doubtful, own, strict=True)
-            for ids, score in _others(found[line], reading)
-        ]
-        scores += score_texts(model, memory, [line for line, _, _ in more], [ids for _, ids, _ in more])
-        texts += more
-    best: dict[int, Hypothesis] = {}
-    for (line, ids, ctc), score in zip(texts, scores, strict=True):
-        both = ctc_weight * ctc + (1 - ctc_weight) * sum(score.token_log_probs)
-        if line not in best or both > best[line].log_prob:
-            best[line] = Hypothesis(ids, both, score.token_log_probs[:-1])
-    return [best[line] for line in range(len(found))]
+    found = best_path(log_prob_BSV, slot_count_B)
+    host_BSV, doubts = log_prob_BSV.cpu().numpy(), []
+    for line, slots in enumerate(slot_count_B.tolist()):
+        path = found[line]
+        if path.log_prob > _SURE_ALONE:
+            continue
+        texts = prefix_beam(host_BSV[line, :slots], beam_size)
+        ids, score = texts[0]
+        if ids == path.ids and (len(texts) == 1 or score - texts[1][1] > SURE):
+            found[line] = Hypothesis(ids, score, path.token_log_probs)
+        else:
+            doubts.append(_Doubt(line, host_BSV[line, :slots], ctc_weight, texts))
+    if doubts:
+        memory = memory.rows(torch.tensor([doubt.line for doubt in doubts], device=slot_count_B.device))
+    for _ in range(1 + ROUNDS):
+        asked = [(row, *text) for row, doubt in enumerate(doubts) for text in doubt.questions()]
+        if not asked:
+            break
+        answers = score_texts(model, memory, [row for row, _, _ in asked], [ids for _, ids, _ in asked])
+        for (row, ids, ctc), answer in zip(asked, answers, strict=True):
+            doubts[row].hear(ids, ctc, answer)
+    for doubt in doubts:
+        if doubt.best is not None:
+            tokens = doubt.best.decoder.token_log_probs[:-1]
+            found[doubt.line] = Hypothesis(doubt.best.ids, doubt.best.both, tokens)
+    return found
 
 
-def _others(of_ctc: Candidates, own: tuple[list[int], float]) -> Candidates:
-    """CTC's texts behind its best that are near to it, and the decoder's own if it is none of them and has room."""
-    others = [(ids, score) for ids, score in of_ctc[1 : 1 + MOST_OTHERS] if score >= of_ctc[0][1] - MARGIN]
-    known = [of_ctc[0][0], *(ids for ids, _ in others)]
-    return others if own[0] in known or own[1] == -math.inf else [*others, own]
-
-
-def _own_readings(
-    model: Reader, memory: Memory, log_prob_BSV: Tensor, slot_count_B: Tensor, begun: list[list[int]]
-) -> Candidates:
-    """What the decoder reads by itself, with CTC's score of it: -inf where it has more symbols than the line slots."""
-    begun_BL = torch.tensor([[SOS, *ids] for ids in begun], device=slot_count_B.device)
-    own = [[*first, *rest] for first, (rest, _) in zip(begun, go_on(model, memory, begun_BL), strict=True)]
-    longest = max(map(len, own))
-    targets_KL = torch.tensor([ids + [PAD] * (longest - len(ids)) for ids in own], device=slot_count_B.device)
-    lengths_K = torch.tensor([len(ids) for ids in own])
-    loss_K = F.ctc_loss(
-        log_prob_BSV.transpose(0, 1), targets_KL, slot_count_B.cpu(), lengths_K, blank=BLANK, reduction="none"
-    )
-    return [(ids, -loss) for ids, loss in zip(own, loss_K.tolist(), strict=True)]
+def _shared(one: list[int], other: list[int]) -> int:
+    """How many tokens two texts have in common at their beginning."""
+    for place, (mine, yours) in enumerate(zip(one, other, strict=False)):
+        if mine != yours:
+            return place
+    return min(len(one), len(other))
 
 
 def score_texts(model: Reader, memory: Memory, lines: list[int], texts: list[list[int]]) -> list[TextScore]:
@@ -114,11 +176,12 @@ def score_texts(model: Reader, memory: Memory, lines: list[int], texts: list[lis
     device = memory.frame_count_B.device
     longest = max(map(len, texts)) + 1
     tokens_KL = torch.tensor([[SOS, *ids] + [PAD] * (longest - 1 - len(ids)) for ids in texts], device=device)
-    wanted_KL = torch.tensor([[*ids, EOS] + [PAD] * (longest - 1 - len(ids)) for ids in texts], device=device)
     rows_K = None if lines == list(range(len(memory.frame_count_B))) else torch.tensor(lines, device=device)
     log_prob_KLV = model.decoder_log_probs(memory, tokens_KL, rows_K)
     log_prob_KLV[..., [PAD, SOS]] = -math.inf
-    picked_KL = log_prob_KLV.gather(2, wanted_KL[..., None]).squeeze(2)
-    agreed_K = (log_prob_KLV.argmax(2) == wanted_KL).long().cumprod(1).sum(1).tolist()
-    rows = zip(picked_KL.tolist(), agreed_K, texts, strict=True)
-    return [TextScore(picked_L[: len(ids) + 1], min(agreed, len(ids) + 1)) for picked_L, agreed, ids in rows]
+    scores = []
+    for table_LV, ids in zip(log_prob_KLV.cpu().numpy(), texts, strict=True):
+        wanted = [*ids, EOS]
+        table_LV = table_LV[: len(wanted)]
+        scores.append(TextScore(table_LV[range(len(wanted)), wanted].tolist(), table_LV))
+    return scores

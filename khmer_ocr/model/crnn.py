@@ -66,5 +66,8 @@ class CrnnEncoder(nn.Module):
         """Normalise by what has been seen so far, in training too."""
         self.frozen = True
 
+    def halve(self) -> None:
+        """Nothing: most of the time goes to the GRUs."""
+
     def fold(self) -> None:
         """Nothing to fold that would pay beside the GRUs."""

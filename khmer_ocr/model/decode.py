@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from khmer_ocr.model.both_heads import by_both
-from khmer_ocr.model.decoder import Memory
 from khmer_ocr.model.one_head import Hypothesis, best_path, by_attention
 from khmer_ocr.model.seq2seq import Reader
 
@@ -35,8 +34,8 @@ def decode(
         images_B1HW: float32 in 0..1, paper 1, H = 32, on the model's device.
         width_B: int64 widths in px, at least 1, on the same device.
         method: "ctc" takes the best symbol of every slot; "greedy" the decoder's best token again and again, no more of
-            them than CTC has slots; "beam" takes CTC's best text or, where the decoder would have written another,
-            chooses among CTC's next texts and the decoder's own by both heads' scores.
+            them than CTC has slots; "beam" takes CTC's best text where CTC is sure or the decoder would have written it
+            too, and searches for the best text by both heads' scores elsewhere.
         beam_size: candidates of "beam".
         ctc_weight: share of CTC in the score of "beam", 0 to 1; the rest is the decoder's.
 
@@ -44,12 +43,6 @@ def decode(
         One hypothesis a line.
     """
     memory = model.encode(images_B1HW, width_B)
-    # Under autocast only encoding gains by half precision: steps of the decoder are too small for it.
-    with torch.autocast(images_B1HW.device.type, enabled=False):
-        return _read(model, Memory(memory.frames_BTD.float(), memory.frame_count_B), method, beam_size, ctc_weight)
-
-
-def _read(model: Reader, memory: Memory, method: Method, beam_size: int, ctc_weight: float) -> list[Hypothesis]:
     if method == "greedy":
         return by_attention(model, memory)
     log_prob_BSV, slot_count_B = model.ctc_log_probs(memory)

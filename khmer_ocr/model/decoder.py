@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from khmer_ocr.model.attention import Attention, FeedForward, rotate, waves
+from khmer_ocr.model.attention import Attention, FeedForward, Half, rotate, waves
 from khmer_ocr.model.masks import inside
 from khmer_ocr.model.presets import ModelConfig
 
@@ -93,8 +93,14 @@ class DecoderLayer(nn.Module):
         self.past_norm, self.frame_norm, self.forward_norm = (nn.LayerNorm(width) for _ in range(3))
         self.past = Attention(width, config.heads, config.dropout)
         self.frames = Attention(width, config.heads, config.dropout)
-        self.feed_forward = FeedForward(width, config.expansion, config.dropout)
+        self.feed_forward: nn.Module = FeedForward(width, config.expansion, config.dropout)
         self.drop = nn.Dropout(config.dropout)
+
+    def halve(self) -> None:
+        """Multiply by weights in bfloat16."""
+        self.past.halve()
+        self.frames.halve()
+        self.feed_forward = Half(self.feed_forward)
 
     def forward(
         self,
@@ -131,6 +137,11 @@ class TransformerDecoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
         self.norm, self.bias = nn.LayerNorm(width), nn.Parameter(torch.zeros(vocabulary))
         self.drop = nn.Dropout(config.dropout)
+
+    def halve(self) -> None:
+        """Multiply by weights in bfloat16; scores are still read off in float32."""
+        for layer in self.layers:
+            layer.halve()
 
     def _frames(self, memory: Memory) -> list[tuple[Tensor, Tensor]]:
         # Frames know where they stand through these waves, so that a query can move on by distance.
@@ -196,6 +207,9 @@ class GruDecoder(nn.Module):
         self.cell = nn.GRUCell(embedding + width, width)
         self.out = nn.Linear(2 * width + embedding, vocabulary)
         self.drop = nn.Dropout(config.dropout)
+
+    def halve(self) -> None:
+        """Nothing: a step is too small to gain."""
 
     def start(self, memory: Memory) -> State:
         """Begin texts of encoded lines."""

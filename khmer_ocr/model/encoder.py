@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from khmer_ocr.model.attention import Attention, FeedForward, rotate
+from khmer_ocr.model.attention import Attention, FeedForward, Half, HalfSum, rotate
 from khmer_ocr.model.masks import Mask, column_masks, halved, inside
 from khmer_ocr.model.presets import ModelConfig
 
@@ -27,10 +27,11 @@ def standardised(images_B1HW: Tensor, width_B: Tensor, mask_B11W: Tensor) -> Ten
     """
     ink = (1 - images_B1HW) * mask_B11W
     count_B = (width_B * images_B1HW.shape[2]).to(ink.dtype).view(-1, 1, 1, 1)
-    mean = ink.sum((1, 2, 3), keepdim=True) / count_B
-    centred = (ink - mean) * mask_B11W
-    deviation = (centred.square().sum((1, 2, 3), keepdim=True) / count_B).sqrt()
-    return centred / (deviation + FLAT)
+    # Sums in float64, so that a line's do not depend on what stands beside it.
+    mean = ink.sum((1, 2, 3), keepdim=True, dtype=torch.float64) / count_B
+    centred = (ink - mean.to(ink.dtype)) * mask_B11W
+    deviation = (centred.square().sum((1, 2, 3), keepdim=True, dtype=torch.float64) / count_B).sqrt()
+    return centred / (deviation + FLAT).to(ink.dtype)
 
 
 class ConvNorm(nn.Module):
@@ -83,8 +84,13 @@ class FrameLayer(nn.Module):
         self.attention_norm = nn.LayerNorm(width)
         self.attention = Attention(width, config.heads, config.dropout)
         self.forward_norm = nn.LayerNorm(width)
-        self.feed_forward = FeedForward(width, config.expansion, config.dropout)
+        self.feed_forward: nn.Module = FeedForward(width, config.expansion, config.dropout)
         self.drop = nn.Dropout(config.dropout)
+
+    def halve(self) -> None:
+        """Multiply by weights in bfloat16."""
+        self.attention.halve()
+        self.feed_forward = Half(self.feed_forward)
 
     def forward(self, x_BTD: Tensor, inside_BT: Tensor) -> Tensor:
         """Frames, and which of them belong to their line."""
@@ -108,9 +114,10 @@ class ConvEncoder(nn.Module):
             for before, after, stride, count in zip(ins, config.channels, strides, config.blocks, strict=True)
         )
         rows = config.height_px // 8
-        self.project = nn.Linear(config.channels[-1] * rows, config.width)
+        self.project: nn.Module = nn.Linear(config.channels[-1] * rows, config.width)
         self.layers = nn.ModuleList(FrameLayer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
+        self.frames_step = 1
 
     def forward(self, images_B1HW: Tensor, width_B: Tensor) -> tuple[Tensor, Tensor]:
         """Encode lines.
@@ -122,18 +129,21 @@ class ConvEncoder(nn.Module):
         Returns:
             Frames (B, T, D) and how many of them each line has, int64 (B,); frames beyond that mean nothing.
         """
-        kind = images_B1HW.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else images_B1HW.dtype
+        kind, dtype = images_B1HW.device.type, self.stages[0][0].conv.weight.dtype
+        if torch.is_autocast_enabled(kind):
+            dtype = torch.get_autocast_dtype(kind)
         # On a GPU the shortest would have to be waited for, and an exported graph must hold for any.
         known = not (width_B.is_cuda or torch.compiler.is_compiling()) and len(width_B) > 0
         shortest = int(width_B.min()) if known else 0
         full, half, quarter = column_masks(width_B, images_B1HW.shape[3], 2, dtype, shortest)
-        x = standardised(images_B1HW, width_B, full.inside_B11W.float())
+        x = standardised(images_B1HW, width_B, full.inside_B11W.float()).to(dtype)
         for stage, mask in zip(self.stages, (full, half, quarter, quarter), strict=True):
             for block in stage:
                 x = block(x, mask)
         frame_count_B = halved(halved(width_B))
         x_BTD = self.project(x.permute(0, 3, 2, 1).flatten(2))
+        if self.frames_step > 1:
+            x_BTD = F.pad(x_BTD, (0, 0, 0, -x_BTD.shape[1] % self.frames_step))
         inside_BT = inside(frame_count_B, x_BTD.shape[1])
         for layer in self.layers:
             x_BTD = layer(x_BTD, inside_BT)
@@ -144,6 +154,15 @@ class ConvEncoder(nn.Module):
         for module in self.modules():
             if isinstance(module, ConvNorm):
                 module.frozen = True
+
+    def halve(self) -> None:
+        """Convolve and multiply by weights in bfloat16, after `fold`; all else stays in float32."""
+        self.stages.to(torch.bfloat16)
+        self.project = HalfSum(self.project)
+        for layer in self.layers:
+            layer.halve()
+        # Fused attention adds up a line's frames in the same order however many follow, if they are whole vectors.
+        self.frames_step = 16
 
     def fold(self) -> None:
         """Take every normalisation into its convolution, and lay weights out as CPUs and GPUs read them fastest."""

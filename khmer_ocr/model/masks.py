@@ -46,7 +46,10 @@ class _ClearedRelu(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x_BCHW: Tensor, inside_B11W: Tensor, first: int) -> Tensor:
         x_BCHW[..., first:].mul_(inside_B11W)
-        x_BCHW.relu_()
+        if x_BCHW.dtype == torch.bfloat16:  # a negative number is one as an integer too: four times as fast on CPUs
+            x_BCHW.view(torch.int16).clamp_(min=0)
+        else:
+            x_BCHW.relu_()
         context.mark_dirty(x_BCHW)
         context.save_for_backward(x_BCHW)
         return x_BCHW

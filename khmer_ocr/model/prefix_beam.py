@@ -1,7 +1,7 @@
 """CTC's best texts by prefix beam search, in a compiled loop.
 
 Hannun et al., "First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent DNNs", 2014.
-Letters: S slots, V token ids, O symbols opened in a slot, N nodes of the tree of prefixes, K texts kept.
+Letters: S slots, V token ids, O likely symbols of a slot, N nodes of the tree of prefixes, K texts kept.
 """
 
 import numpy as np
@@ -14,6 +14,8 @@ _PRUNED = -9.0
 """Symbols less likely than this in a slot (log-probability) open no new prefix there,"""
 _OPENED = 7
 """and of the others only so many of the likeliest."""
+_DROPPED = 30.0
+"""Alignments less likely than the best by this after a slot are left out."""
 
 
 @compiled
@@ -24,12 +26,30 @@ def _add(a: float, b: float) -> float:
 
 
 @compiled
+def _likely(log_prob_V: npt.NDArray[np.float32], likely_O: npt.NDArray[np.int64]) -> int:
+    """Write the likeliest symbols, best first, and tell how many they are."""
+    found = 0
+    for token in range(1, len(log_prob_V)):
+        score = log_prob_V[token]
+        if score < _PRUNED or (found == len(likely_O) and score <= log_prob_V[likely_O[found - 1]]):
+            continue
+        found = min(found + 1, len(likely_O))
+        at = found - 1
+        while at and log_prob_V[likely_O[at - 1]] < score:
+            likely_O[at] = likely_O[at - 1]
+            at -= 1
+        likely_O[at] = token
+    return found
+
+
+@compiled
 def _search(
-    log_prob_SV: npt.NDArray[np.float32], likely_SO: npt.NDArray[np.int64], beam: int
+    log_prob_SV: npt.NDArray[np.float32], beam: int
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float64]]:
     """Tree of prefixes (parent, token) and the best nodes with their log-probabilities, best first."""
-    slots, opened = likely_SO.shape
-    room = 1 + slots * beam * opened
+    slots = len(log_prob_SV)
+    likely_O = np.empty(_OPENED, np.int64)
+    room = 1 + slots * beam * _OPENED
     parent_N, token_N = np.full(room, _NONE, np.int32), np.zeros(room, np.int32)
     child_N, sibling_N = np.full(room, _NONE, np.int32), np.full(room, _NONE, np.int32)
     # Log-probability of a prefix that ends in a blank, or in its last symbol; the second row is of the next slot.
@@ -38,9 +58,10 @@ def _search(
     nodes = 1
     kept, count = np.zeros(beam, np.int32), 1
     blank_2N[0, 0] = 0.0
-    reached = np.zeros(beam * (1 + opened), np.int32)
+    reached = np.zeros(beam * (1 + _OPENED), np.int32)
     for s in range(slots):
         now, then, found = s % 2, 1 - s % 2, 0
+        opened = _likely(log_prob_SV[s], likely_O)
         for k in range(count):
             node = kept[k]
             both = _add(blank_2N[now, node], symbol_2N[now, node])
@@ -57,9 +78,7 @@ def _search(
         for k in range(count):
             node = kept[k]
             both = _add(blank_2N[now, node], symbol_2N[now, node])
-            for token in likely_SO[s]:
-                if log_prob_SV[s, token] < _PRUNED:
-                    continue
+            for token in likely_O[:opened]:
                 gain = blank_2N[now, node] if node and token == token_N[node] else both
                 if gain <= _NEVER:
                     continue
@@ -102,9 +121,7 @@ def prefix_beam(log_prob_SV: npt.NDArray[np.float32], beam: int) -> list[tuple[l
     """
     if not len(log_prob_SV):
         return [([], 0.0)]
-    opened = min(_OPENED, log_prob_SV.shape[1] - 1)
-    likely_SO = 1 + np.argpartition(-log_prob_SV[:, 1:], opened - 1, axis=1)[:, :opened]
-    parent_N, token_N, kept_K, score_K = _search(np.ascontiguousarray(log_prob_SV), likely_SO, beam)
+    parent_N, token_N, kept_K, score_K = _search(np.ascontiguousarray(log_prob_SV), beam)
     found = []
     for node, score in zip(kept_K.tolist(), score_K.tolist(), strict=True):
         ids = []
@@ -113,3 +130,44 @@ def prefix_beam(log_prob_SV: npt.NDArray[np.float32], beam: int) -> list[tuple[l
             node = int(parent_N[node])
         found.append((ids[::-1], score))
     return found
+
+
+@compiled
+def _forward(log_prob_SV: npt.NDArray[np.float32], ids_L: npt.NDArray[np.int64]) -> float:
+    """CTC's forward sum over the alignments of a text."""
+    slots, tokens = len(log_prob_SV), len(ids_L)
+    blank_L, symbol_L = np.full(tokens + 1, _NEVER), np.full(tokens + 1, _NEVER)
+    blank_L[0] = 0.0
+    low, high = 0, 0  # places that matter: what is left behind or ahead of them by too much is dropped
+    for s in range(slots):
+        best = _NEVER
+        # From the end: what stands before a place is still of the slot before.
+        high = min(high + 1, tokens)
+        for at in range(high, low - 1, -1):
+            both = _add(blank_L[at], symbol_L[at])
+            if at > low:
+                token = ids_L[at - 1]
+                come = blank_L[at - 1]
+                if at == 1 or ids_L[at - 2] != token:
+                    come = _add(come, symbol_L[at - 1])
+                symbol_L[at] = _add(symbol_L[at], come) + log_prob_SV[s, token]
+            elif at:
+                symbol_L[at] += log_prob_SV[s, ids_L[at - 1]]
+            blank_L[at] = both + log_prob_SV[s, 0]
+            best = max(best, blank_L[at], symbol_L[at])
+        while low < high and max(blank_L[low], symbol_L[low]) < best - _DROPPED:
+            low += 1
+        while high > low and max(blank_L[high], symbol_L[high]) < best - _DROPPED:
+            blank_L[high], symbol_L[high] = _NEVER, _NEVER
+            high -= 1
+    return _add(blank_L[tokens], symbol_L[tokens]) if high == tokens else _NEVER
+
+
+def ctc_score(log_prob_SV: npt.NDArray[np.float32], ids: list[int]) -> float:
+    """Log-probability of a text: the sum over all its alignments; -1e30 or less where there is none.
+
+    Args:
+        log_prob_SV: float32 log-probabilities of a line's slots, blank first.
+        ids: its tokens.
+    """
+    return float(_forward(log_prob_SV, np.array(ids, np.int64)))

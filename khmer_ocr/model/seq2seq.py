@@ -95,6 +95,16 @@ class Reader(nn.Module):
         self.encoder.fold()
         return self
 
+    def halve(self) -> "Reader":
+        """Convolve and multiply by weights in bfloat16, for reading on CPUs with AMX and on GPUs; after `fold`.
+
+        What is summed over a line or a batch is summed in float32 or more, so that a line's reading hardly depends on
+        what else is in its batch.
+        """
+        self.encoder.halve()
+        self.decoder.halve()
+        return self
+
 
 def slots_for(width_px: Widths, slots: int) -> Widths:
     """CTC slots of lines so wide, integers: the frames begun times the slots of each."""

@@ -28,14 +28,14 @@ class ReadingOptions:
         decode: "beam", "greedy" or "ctc".
         device: "auto", "cpu" or "cuda".
         batch_size: lines read at a time.
-        precision: "float32" or "bfloat16".
+        precision: "auto", "float32" or "bfloat16".
     """
 
     model: Path | None = None
     decode: Method = "beam"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch_size: int = 16
-    precision: Precision = "float32"
+    precision: Precision = "auto"
 
     def recognizer(self) -> Recognizer:
         """Load the model."""

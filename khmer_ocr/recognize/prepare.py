@@ -80,6 +80,11 @@ def is_light_on_dark(pixels_HW: Grey) -> bool:
 def _skewness(levels: npt.NDArray[np.int64]) -> float:
     """Third moment over the 3/2th power of the second, of whole numbers above -256; by counts, as they are few."""
     count = np.bincount(levels.ravel() + 255)
-    centred = np.arange(len(count)) - float(count @ np.arange(len(count))) / levels.size
-    square, cube = (float(count @ centred**power) / levels.size for power in (2, 3))
-    return cube / square**1.5 if square > 0 else 0.0
+    mean = float(count @ _GREYS[: len(count)]) / levels.size
+    centred = _GREYS[: len(count)] - mean
+    square = centred * centred
+    variance, third = float(count @ square) / levels.size, float(count @ (square * centred)) / levels.size
+    return third / variance**1.5 if variance > 0 else 0.0
+
+
+_GREYS = np.arange(511.0)

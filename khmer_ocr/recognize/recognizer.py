@@ -5,6 +5,7 @@ Letters: B lines, H rows, W columns.
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from khmer_ocr.device import pick_device
+from khmer_ocr.device import multiplies_bfloat16, pick_device
 from khmer_ocr.errors import ConfigError, ImageError
 from khmer_ocr.recognize.confidence import Syllable, syllables_of
 from khmer_ocr.recognize.images import ImageSource, read_grey
@@ -30,11 +31,11 @@ from khmer_ocr.model.decode import Hypothesis, decode
 from khmer_ocr.model.weights import LoadedModel, load_model
 
 Method = Literal["ctc", "greedy", "beam"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16"]
 METHODS = ("ctc", "greedy", "beam")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16")
 _BATCHES_AHEAD = 16
-"""Batches' worth of images that are held to be sorted by width."""
+"""Batches' worth of images that are held at most, to be sorted by width."""
 _BATCH_WIDTH_PX = 32_768
 """Padded columns of a batch at most: very wide lines go four at a time; that took 450 MB with preset compact."""
 _COLUMNS_STEP = 32
@@ -70,8 +71,8 @@ class Recognizer:
         decode: "beam" weighs CTC and attention together, "greedy" is attention alone, "ctc" CTC alone and fastest.
         beam_size: texts of a line weighed against each other.
         batch_size: lines read at a time.
-        precision: "bfloat16" halves the time of batches on CPUs with AMX (Intel's since 2023) and on GPUs; where the
-            reader is in doubt, a text may then depend on the machine and on the batch.
+        precision: what weights are multiplied in. "auto" takes bfloat16 on CPUs with AMX (Intel's servers since 2023),
+            where it halves the time, and float32 elsewhere. A doubtful text may depend on it.
 
     Raises:
         ModelError: the model is missing, damaged or hostile.
@@ -86,7 +87,7 @@ class Recognizer:
         decode: Method = "beam",
         beam_size: int = 8,
         batch_size: int = 16,
-        precision: Precision = "float32",
+        precision: Precision = "auto",
     ) -> None:
         if decode not in METHODS:
             raise ConfigError(f"decode is {decode!r}; wanted one of {', '.join(METHODS)}")
@@ -97,7 +98,10 @@ class Recognizer:
         self.device = torch.device(pick_device(device))
         self.loaded = model if isinstance(model, LoadedModel) else load_model(model, self.device)
         self.method: Method = decode
+        if precision == "auto":
+            precision = "bfloat16" if self.device.type == "cpu" and multiplies_bfloat16() else "float32"
         self.precision: Precision = precision
+        self._model = self.loaded.model if precision == "float32" else deepcopy(self.loaded.model).halve()
         self.beam_size, self.batch_size = beam_size, batch_size
         self.height_px = self.loaded.model.config.height_px
 
@@ -141,9 +145,10 @@ class Recognizer:
         Yields:
             For each image, in their order, what was read or why it can't be.
         """
-        source = iter(images)
-        while window := list(islice(source, self.batch_size * _BATCHES_AHEAD)):
+        source, ahead = iter(images), 1  # the first texts soon
+        while window := list(islice(source, self.batch_size * ahead)):
             yield from self._read_window([self._prepared(image) for image in window])
+            ahead = min(2 * ahead, _BATCHES_AHEAD)
 
     def _prepared(self, image: ImageSource) -> Line | ImageError:
         try:
@@ -166,8 +171,7 @@ class Recognizer:
         found = [_NOTHING] * len(lines)
         if inked:
             images_B1HW, width_B = _padded([lines[place] for place in inked], self.device)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-                read = decode(self.loaded.model, images_B1HW, width_B, self.method, self.beam_size)
+            read = decode(self._model, images_B1HW, width_B, self.method, self.beam_size)
             for place, hypothesis in zip(inked, read, strict=True):
                 found[place] = self._recognition(hypothesis, lines[place].inverted)
         return found

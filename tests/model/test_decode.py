@@ -6,14 +6,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_reader import SMALL, SMALL_GRU, VOCABULARY, lines, reader
 
 from khmer_ocr.model import both_heads as room
-from khmer_ocr.model.both_heads import TextScore, score_texts
+from khmer_ocr.model.both_heads import TextScore, by_both, score_texts
 from khmer_ocr.model.decode import decode
-from khmer_ocr.model.prefix_beam import prefix_beam
+from khmer_ocr.model.decoder import Memory
+from khmer_ocr.model.one_head import Hypothesis
+from khmer_ocr.model.prefix_beam import ctc_score, prefix_beam
 from khmer_ocr.text.charset import EOS, SOS
 
 METHODS = ("ctc", "greedy", "beam")
@@ -111,59 +113,126 @@ def test_score_of_a_text_is_that_of_its_tokens_and_end() -> None:
             assert scores.token_log_probs == pytest.approx(wanted, abs=1e-4)
 
 
+class Oracle:
+    """A decoder that wants one text: surely where the text so far begins like it, evenly thereafter."""
+
+    def __init__(self, wanted: list[int], tokens: int = 12) -> None:
+        self.wanted, self.tokens, self.asked = [*wanted, EOS], tokens, 0
+
+    def __call__(self, model: object, memory: object, lines: list[int], texts: list[list[int]]) -> list[TextScore]:
+        self.asked += len(texts)
+        return [self.score(text) for text in texts]
+
+    def score(self, text: list[int]) -> TextScore:
+        table_LV = np.full((len(text) + 1, self.tokens), -math.log(self.tokens), np.float32)
+        for place in range(len(text) + 1):
+            if text[:place] == self.wanted[:place] and place < len(self.wanted):
+                table_LV[place] = math.log(0.05 / (self.tokens - 1))
+                table_LV[place, self.wanted[place]] = math.log(0.95)
+        return TextScore(table_LV[range(len(text) + 1), [*text, EOS]].tolist(), table_LV)
+
+
+def weigh(log_prob_SV: np.ndarray, ctc_weight: float = 0.5) -> Hypothesis:
+    memory = Memory(torch.zeros(1, 4, 8), torch.tensor([4]))
+    line = torch.from_numpy(log_prob_SV)[None]
+    return by_both(reader(SMALL), memory, line, torch.tensor([len(log_prob_SV)]), 8, ctc_weight)[0]
+
+
+def said(text: list[int], doubts: dict[int, dict[int, float]], tokens: int = 12) -> np.ndarray:
+    """CTC's log-probabilities of a text, a slot a token; at some places others too, with shares of their own."""
+    share_SV = np.full((len(text), tokens), 1e-5, np.float32)
+    for place, token in enumerate(text):
+        others = doubts.get(place, {})
+        share_SV[place, token] = 1 - sum(others.values())
+        for other, share in others.items():
+            share_SV[place, other] = share
+    return np.log(share_SV / share_SV.sum(1, keepdims=True))
+
+
+@pytest.mark.parametrize("second", [0.0, 0.15, 0.25])
+def test_where_ctc_is_sure_the_decoder_is_not_asked(monkeypatch: pytest.MonkeyPatch, second: float) -> None:
+    oracle = Oracle([5, 7])
+    monkeypatch.setattr(room, "score_texts", oracle)
+    log_prob_SV = said([5, 6], {1: {7: second}} if second else {})
+    found = weigh(log_prob_SV)
+    sure = second < 1 / (1 + math.exp(room.SURE))
+    assert found.ids == ([5, 6] if sure else [5, 7]) and (oracle.asked == 0) == sure
+    assert len(found.token_log_probs) == 2
+    if sure:
+        assert found.log_prob == pytest.approx(ctc_score(log_prob_SV, [5, 6]), abs=1e-3)
+
+
 def test_both_heads_have_their_say(monkeypatch: pytest.MonkeyPatch) -> None:
     """CTC prefers one text, the decoder another: the weight decides."""
-    model = reader(SMALL)
-    images, width_B = lines([40])
-    monkeypatch.setattr(room, "prefix_beam", lambda log_prob_SV, beam: [([5], -1.0), ([6], -2.0)])
-    monkeypatch.setattr(room, "go_on", lambda model, memory, begun: [([5], [-9.0, 0.0])])
-    of_decoder = {5: TextScore([-9.0, 0.0], 0), 6: TextScore([-0.5, 0.0], 2)}
-    monkeypatch.setattr(room, "score_texts", lambda model, memory, lines, texts: [of_decoder[ids[0]] for ids in texts])
-    assert decode(model, images, width_B, "beam", ctc_weight=1.0)[0].ids == [5]
-    assert decode(model, images, width_B, "beam", ctc_weight=0.3)[0].ids == [6]
-    assert decode(model, images, width_B, "beam", ctc_weight=0.3)[0].log_prob == pytest.approx(0.3 * -2 + 0.7 * -0.5)
+    oracle = Oracle([5, 7])
+    monkeypatch.setattr(room, "score_texts", oracle)
+    log_prob_SV = said([5, 6], {1: {7: 0.3}})
+    assert weigh(log_prob_SV, 1.0).ids == [5, 6]
+    assert weigh(log_prob_SV, 0.95).ids == [5, 6]
+    found = weigh(log_prob_SV, 0.4)
+    assert found.ids == [5, 7]
+    wanted = 0.4 * ctc_score(log_prob_SV, [5, 7]) + 0.6 * sum(oracle.score([5, 7]).token_log_probs)
+    assert found.log_prob == pytest.approx(wanted, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("ctc", "wanted"),
+    [
+        ([5, 6, 8, 9], [5, 7, 8, 9]),  # one for another
+        ([5, 6, 6, 9], [5, 6, 9]),  # one too many
+        ([5, 0, 6, 9], [5, 8, 6, 9]),  # one too few
+        ([5, 6, 8, 9, 4, 5, 6], [5, 7, 8, 9, 4, 3, 6]),  # twice
+        ([5, 6, 0], [5, 6, 9]),  # the end is missing
+        ([5, 6, 9], [5, 6]),  # the end is too much
+    ],
+)
+def test_texts_are_repaired_where_the_decoder_would_go_on_otherwise(
+    monkeypatch: pytest.MonkeyPatch, ctc: list[int], wanted: list[int]
+) -> None:
+    """Though CTC's beam does not hold the text."""
+    monkeypatch.setattr(room, "score_texts", Oracle(wanted))
+    monkeypatch.setattr(room, "SURE", 100.0)
+    monkeypatch.setattr(room, "_SURE_ALONE", 0.0)
+    padded = [*wanted, 0] if len(wanted) < len(ctc) else wanted
+    if ctc == [5, 6, 6, 9]:
+        padded = [5, 6, 0, 9]
+    doubts = {place: {other: 0.3} for place, (one, other) in enumerate(zip(ctc, padded, strict=True)) if one != other}
+    log_prob_SV = said(ctc, doubts)
+    best = prefix_beam(log_prob_SV, 8)[0]
+    monkeypatch.setattr(room, "prefix_beam", lambda log_prob_SV, beam: [best, ([1], best[1] - 50)])
+    assert weigh(log_prob_SV).ids == wanted
+
+
+@given(st.integers(0, 10**6), st.floats(0.5, 3))
+@settings(deadline=None, max_examples=30)
+def test_no_text_of_the_beam_would_have_won(seed: int, spread: float) -> None:
+    """What is not asked about can't win: the reading is as good as the best of the beam, each asked about."""
+    draw = np.random.default_rng(seed)
+    log_prob_SV = log_softmax(draw.normal(size=(5, 12)) * spread)
+    oracle = Oracle([int(token) for token in draw.integers(4, 12, 3)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(room, "score_texts", oracle)
+        patch.setattr(room, "MARGIN", 100.0)
+        found = weigh(log_prob_SV)
+    if oracle.asked and found.ids != oracle.wanted[:-1]:
+        for ids, ctc in prefix_beam(log_prob_SV, 8):
+            assert 0.5 * ctc + 0.5 * sum(oracle.score(ids).token_log_probs) <= found.log_prob + 1e-4
+
+
+@given(st.integers(1, 6), st.integers(2, 4), st.integers(0, 10**6), st.floats(0.1, 4))
+def test_score_of_a_text_is_the_sum_over_its_alignments(slots: int, tokens: int, seed: int, spread: float) -> None:
+    log_prob_SV = log_softmax(np.random.default_rng(seed).normal(size=(slots, tokens)) * spread)
+    for ids, probability in every_text(log_prob_SV).items():
+        assert math.exp(ctc_score(log_prob_SV, list(ids))) == pytest.approx(probability, abs=1e-6)
+
+
+def test_score_of_a_text_that_has_no_room() -> None:
+    log_prob_SV = log_softmax(np.zeros((3, 5), np.float32))
+    assert ctc_score(log_prob_SV, [1, 1]) == pytest.approx(-3 * math.log(5), abs=1e-5)
+    for ids in ([1, 1, 2], [1, 2, 3, 4]):
+        assert ctc_score(log_prob_SV, ids) < -1e29
+    assert ctc_score(np.zeros((0, 5), np.float32), []) == 0
 
 
 def test_vocabulary_is_that_of_the_model() -> None:
     assert reader(SMALL).vocabulary == VOCABULARY
-
-
-@pytest.mark.parametrize("agreed", [False, True])
-def test_decoder_offers_its_own_reading_where_it_disagrees(monkeypatch: pytest.MonkeyPatch, agreed: bool) -> None:
-    """With the score that CTC gives it: the sum over all its alignments."""
-    model = reader(SMALL)
-    images, width_B = lines([8])
-    log_prob_BSV, _ = model.ctc_log_probs(model.encode(images, width_B))
-    wanted = math.log(every_text(log_prob_BSV[0, :6].detach().numpy()[:, [0, 7, 9]])[1, 2])
-    monkeypatch.setattr(room, "prefix_beam", lambda log_prob_SV, beam: [([5], -1.0), ([6], -20.0)])
-    monkeypatch.setattr(room, "go_on", lambda model, memory, begun: [([7, 9], [-0.1, 0.0, 0.0])])
-    of_decoder = {1: TextScore([-90.0, 0.0], 2 if agreed else 0), 2: TextScore([-0.1, 0.0, 0.0], 3)}
-    monkeypatch.setattr(room, "score_texts", lambda model, memory, lines, texts: [of_decoder[len(t)] for t in texts])
-    found = decode(model, images, width_B, "beam", ctc_weight=0.5)[0]
-    if agreed:
-        assert found.ids == [5]
-    else:
-        assert found.ids == [7, 9]
-        assert found.log_prob == pytest.approx(0.5 * wanted - 0.5 * 0.1, abs=0.01)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_decoder_owns_what_it_would_write_and_nothing_else(seed: int) -> None:
-    model = reader(SMALL, seed)
-    images, width_B = lines([80, 60, 33], seed=seed)
-    with torch.inference_mode():
-        memory = model.encode(images, width_B)
-        own = [each.ids for each in decode(model, images, width_B, "greedy")]
-        ended = [len(ids) < 3 * -(-int(width) // 4) for ids, width in zip(own, width_B, strict=True)]
-        scores = score_texts(model, memory, [0, 1, 2], own)
-        assert [score.own for score in scores] == ended  # one that was cut off was not the decoder's own end
-        other = [[*ids[:-1], 5 if ids[-1:] != [5] else 6] for ids in own]
-        assert not any(score.own for score in score_texts(model, memory, [0, 1, 2], other))
-
-
-def test_own_reading_that_has_no_room_is_no_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = reader(SMALL)
-    images, width_B = lines([4])  # three slots
-    monkeypatch.setattr(room, "prefix_beam", lambda log_prob_SV, beam: [([5], -1.0), ([6], -1.5)])
-    monkeypatch.setattr(room, "go_on", lambda model, memory, begun: [([7, 7, 7], [0.0, 0.0, 0.0, 0.0])])
-    assert decode(model, images, width_B, "beam")[0].ids in ([5], [6])

@@ -172,7 +172,7 @@ def test_settings_out_of_range(taught: LoadedModel, taught_folder: Path, tmp_pat
     for options, says in (
         ({"decode": "best"}, "'best'; wanted one of ctc, greedy, beam"),
         ({"device": "tpu"}, "'tpu'; wanted one of auto, cpu, cuda"),
-        ({"precision": "int8"}, "'int8'; wanted one of float32, bfloat16"),
+        ({"precision": "int8"}, "'int8'; wanted one of auto, float32, bfloat16"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"beam_size": 0}, "beam_size is 0"),
     ):
@@ -192,10 +192,20 @@ def test_a_gpu_asked_for_and_absent(taught: LoadedModel, monkeypatch: pytest.Mon
 
 def test_half_precision_reads_the_same_lines(taught: LoadedModel, lines: list[Grey]) -> None:
     half = Recognizer(taught, device="cpu", decode="greedy", precision="bfloat16")
-    full = Recognizer(taught, device="cpu", decode="greedy")
+    full = Recognizer(taught, device="cpu", decode="greedy", precision="float32")
     found, wanted = half.recognize_lines(lines), full.recognize_lines(lines)
     assert texts(found) == list(TEXTS)
     assert 0 < max(abs(a.confidence - b.confidence) for a, b in zip(found, wanted, strict=True)) < 0.05
+
+
+@pytest.mark.parametrize("amx", [False, True])
+def test_precision_is_what_the_machine_is_fast_in(
+    taught: LoadedModel, lines: list[Grey], monkeypatch: pytest.MonkeyPatch, amx: bool
+) -> None:
+    monkeypatch.setattr(room, "multiplies_bfloat16", lambda: amx)
+    reads = Recognizer(taught, device="cpu", decode="greedy")
+    assert reads.precision == ("bfloat16" if amx else "float32")
+    assert texts(reads.recognize_lines(lines)) == list(TEXTS)
 
 
 @pytest.mark.gpu
