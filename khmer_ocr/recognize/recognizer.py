@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from khmer_ocr.device import multiplies_bfloat16, pick_device
+from khmer_ocr.device import keep_kernels, multiplies_bfloat16, pick_device
 from khmer_ocr.errors import ConfigError, ImageError
 from khmer_ocr.recognize.confidence import Syllable, syllables_of
 from khmer_ocr.recognize.images import ImageSource, read_grey
@@ -95,6 +95,7 @@ class Recognizer:
             raise ConfigError(f"precision is {precision!r}; wanted one of {', '.join(PRECISIONS)}")
         if batch_size < 1 or beam_size < 1:
             raise ConfigError(f"batch_size is {batch_size} and beam_size is {beam_size}; wanted 1 or more of each")
+        keep_kernels()
         self.device = torch.device(pick_device(device))
         self.loaded = model if isinstance(model, LoadedModel) else load_model(model, self.device)
         self.method: Method = decode

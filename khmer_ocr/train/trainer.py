@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from khmer_ocr import chance
 from khmer_ocr.augment.recipe import load_recipe
 from khmer_ocr.augment.transform import BatchWear
-from khmer_ocr.device import pick_device
+from khmer_ocr.device import keep_kernels, pick_device
 from khmer_ocr.errors import ModelError
 from khmer_ocr.load.loader import Batch, LineLoader, LoadConfig, open_loader
 from khmer_ocr.model.presets import ModelConfig, preset
@@ -32,6 +32,10 @@ from khmer_ocr.train.ranks import join, share_normalisation
 from khmer_ocr.train.schedule import MovingAverage, learning_rate
 from khmer_ocr.train.settings import TrainConfig, check_same_run, plain
 from khmer_ocr.train.validate import to_floats
+
+
+_TOKENS_STEP = 8
+"""Texts are padded to a multiple of it: the first batch of every shape is slow on every device."""
 
 
 class Trainer:
@@ -48,6 +52,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
+        keep_kernels()
         self.device = pick_device(config.device)
         self.ranks = join(self.device)
         self.splits = open_splits(config.synthetic_dir, config.max_samples)
@@ -178,6 +183,7 @@ class Trainer:
             images = F.pad(images, (0, -images.shape[3] % self.align_px), value=255)
         images = to_floats(images.to(self.device, non_blocking=True))
         targets_BT = batch["targets"].to(self.device, non_blocking=True)
+        targets_BT = F.pad(targets_BT, (0, -targets_BT.shape[1] % _TOKENS_STEP))
         length_B = batch["target_lengths"]
         tokens_BL = shifted(targets_BT, length_B.to(self.device, non_blocking=True))[0]
         half = self.config.precision == "bfloat16" or (self.config.precision == "auto" and self.device == "cuda")
