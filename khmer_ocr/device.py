@@ -8,6 +8,7 @@ from khmer_ocr.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda"]
 DEVICES = ("auto", "cpu", "cuda")
+_CPUS = Path("/proc/cpuinfo")
 _DRIVERS = tuple(map(Path, ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")))
 """Where Linux shows NVIDIA's driver, where a container does that hides the first, and where Windows' Linux does."""
 
@@ -22,8 +23,7 @@ def keep_kernels() -> None:
 
 def multiplies_bfloat16() -> bool:
     """Tell whether this CPU has units for matrices of bfloat16 (AMX: Intel's servers since 2023), as Linux shows it."""
-    cpus = Path("/proc/cpuinfo")
-    return cpus.exists() and "amx_bf16" in cpus.read_text(encoding="utf-8", errors="replace").split()
+    return _CPUS.exists() and "amx_bf16" in _CPUS.read_text(encoding="utf-8", errors="replace").split()
 
 
 def pick_device(asked: Device) -> Literal["cpu", "cuda"]:

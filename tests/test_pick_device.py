@@ -1,12 +1,14 @@
 """Which device is taken: what is asked for, or a GPU where a driver and torch both see one."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from khmer_ocr import device
-from khmer_ocr.device import pick_device
+from khmer_ocr.device import keep_kernels, pick_device
 from khmer_ocr.errors import ConfigError
 
 
@@ -37,3 +39,24 @@ def test_without_a_driver_torch_is_not_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout, done.returncode) == ("False\n", 0), done.stderr
+
+
+def test_kernels_are_kept_unless_the_user_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    keep_kernels()
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    keep_kernels()
+    assert int(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) > 1024
+
+
+@pytest.mark.parametrize(
+    ("flags", "has"), [("avx2 amx_bf16 amx_tile", True), ("avx2 avx512_bf16", False), (None, False)]
+)
+def test_units_for_bfloat16_are_read_off_the_cpus_flags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str | None, has: bool
+) -> None:
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: fpu {flags}\n")
+    monkeypatch.setattr(device, "_CPUS", tmp_path / "cpuinfo")
+    assert device.multiplies_bfloat16() is has

@@ -24,10 +24,12 @@ class Memory:
     Attributes:
         frames_BTD: frames; those beyond a line's count mean nothing.
         frame_count_B: int64.
+        kept: what a decoder made of the frames, to be asked again.
     """
 
     frames_BTD: Tensor
     frame_count_B: Tensor
+    kept: list[tuple[Tensor, Tensor]] | None = None
 
     def rows(self, choice: Tensor) -> "Memory":
         """Lines by number, which may repeat."""
@@ -144,9 +146,14 @@ class TransformerDecoder(nn.Module):
             layer.halve()
 
     def _frames(self, memory: Memory) -> list[tuple[Tensor, Tensor]]:
+        if memory.kept is not None:
+            return memory.kept
         # Frames know where they stand through these waves, so that a query can move on by distance.
         frames = memory.frames_BTD + waves(0, memory.frames_BTD.shape[1], memory.frames_BTD)
-        return [layer.frames.keys_values(frames) for layer in self.layers]
+        found = [layer.frames.keys_values(frames) for layer in self.layers]
+        if not torch.is_grad_enabled():
+            memory.kept = found
+        return found
 
     def _run(
         self, tokens_BL: Tensor, first: int, pasts: list[Any], frames: list[Any], inside_BT: Tensor, weights: Any

@@ -40,7 +40,7 @@ class TrainConfig:
         dropout: share of values dropped; None takes the preset's.
         freeze_norms: normalise by what has been seen so far, not by each batch: for another stretch from weights that
             are good, where it spares a tenth of a step.
-        recipe: wear put on training lines on the device ("none", "basic", "scan" or a YAML file).
+        recipe: wear put on training lines on the device ("none", "basic", "scan", "train" or a YAML file).
         strength: mild, medium, heavy, or mixed.
         engine: what loads batches.
         cache: read decoded lines from a packed cache, built where it lacks.

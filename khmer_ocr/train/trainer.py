@@ -33,7 +33,6 @@ from khmer_ocr.train.schedule import MovingAverage, learning_rate
 from khmer_ocr.train.settings import TrainConfig, check_same_run, plain
 from khmer_ocr.train.validate import to_floats
 
-
 _TOKENS_STEP = 8
 """Texts are padded to a multiple of it: the first batch of every shape is slow on every device."""
 
@@ -120,6 +119,7 @@ class Trainer:
             world=self.ranks.world if training else 1,
             max_samples=config.max_samples if training else config.validate_lines,
             align_px=self.align_px,
+            progress=config.progress,
         )
         return open_loader(roots if len(roots) > 1 else roots[0], split, settings, self.charset)
 

@@ -130,7 +130,8 @@ def generate(
         crop: "line" (default) keeps each face's own sizes; "tight" scales every line to fill the height;
             "mixed" draws half of the lines larger, up to that.
         augment: Wear training lines with the recipe (--no-augment: leave them clean).
-        recipe: "basic" (default), "scan", "none", or a YAML file of your own.
+        recipe: "basic" (default), "scan", "train" (wider, for readers to learn from), "none", or a YAML file of
+            your own.
         strength: How badly: mild, medium (default), heavy, or mixed (each line draws its own).
         device: Where lines are worn: auto (default) takes a GPU if there is one.
         overwrite: Replace a run of another configuration.
@@ -235,7 +236,7 @@ def preview(
         count: How many samples; default 24 of a data set, 6 of a recipe.
         columns: Samples side by side; default 2.
         seed: Another seed, other samples.
-        recipe: "basic" (default), "scan", or a YAML file: its ops one by one, then all together.
+        recipe: "basic" (default), "scan", "train", or a YAML file: its ops one by one, then all together.
         strength: Show only this strength of the recipe; default all.
         text: The line that the recipe wears; default one of the bundled sample.
         font: Font file, family or face for the line; default a plain text face.

@@ -1,11 +1,14 @@
 """Readers: shapes, padding, folding, and decoders one step at a time."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
 import torch
 
+from khmer_ocr.device import multiplies_bfloat16
 from khmer_ocr.errors import ConfigError
+from khmer_ocr.model.attention import Attention
 from khmer_ocr.model.masks import column_masks, halved
 from khmer_ocr.model.presets import PRESETS, ModelConfig, preset
 from khmer_ocr.model.seq2seq import Reader, slots_for
@@ -137,6 +140,80 @@ def test_folding_changes_no_score() -> None:
     assert norms == 8
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
     torch.testing.assert_close(after[0], before[0], atol=2e-5, rtol=1e-4)
+
+
+@BOTH
+def test_halving_hardly_changes_a_score(config: ModelConfig) -> None:
+    model, images, width_B, tokens = reader(config).fold(), *lines([77, 40]), torch.full((2, 3), 5)
+    with torch.inference_mode():
+        before, after = model(images, width_B, tokens), deepcopy(model).halve()(images, width_B, tokens)
+    for full, half in ((before[0], after[0][:, : before[0].shape[1]]), (before[2], after[2])):
+        assert half.dtype == torch.float32
+        torch.testing.assert_close(half[0], full[0], atol=0.05 * float(full.std()), rtol=0.05)
+    assert config is SMALL_GRU or not torch.equal(before[2], after[2])
+
+
+@pytest.mark.skipif(not multiplies_bfloat16(), reason="in what order a CPU without AMX adds up is its own")
+def test_halved_reader_says_the_same_of_a_line_to_the_bit_whatever_lies_beside_it() -> None:
+    """Of the shipped shape, in batches padded as those of `Recognizer`: which kernels oneDNN takes depends on both."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = Reader(preset("compact"), 293).fold().halve()
+    widths = [1, 31, 64, 130, 250, 333, 420, 800]
+    images, width_B = lines(widths)
+    images = torch.nn.functional.pad(images, (0, 864 - images.shape[3]))
+    with torch.inference_mode():
+        together = model.encode(images, width_B)
+        for at, width in enumerate(widths):
+            frames = int(together.frame_count_B[at])
+            for columns in (-(-width // 32) * 32, -(-width // 32) * 32 + 32):
+                alone = model.encode(images[at : at + 1, ..., :columns].contiguous(), width_B[at : at + 1])
+                assert torch.equal(alone.frames_BTD[0, :frames], together.frames_BTD[at, :frames]), width
+
+
+@BOTH
+def test_frozen_norms_learn_as_they_read(config: ModelConfig) -> None:
+    """What training computes is what reading computes, and what has been seen stays."""
+    model, images, width_B, tokens = reader(config), *lines([77, 40]), torch.full((2, 3), 5)
+    seen = {name: value.clone() for name, value in model.named_buffers()}
+    with torch.inference_mode():
+        read = model(images, width_B, tokens)[0]
+    model.encoder.freeze_norms()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout | torch.nn.GRU) or hasattr(module, "dropout"):
+            module.dropout = 0.0
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    learnt = model.train()(images, width_B, tokens)[0]
+    torch.testing.assert_close(learnt, read, atol=2e-5, rtol=1e-4)
+    learnt.square().sum().backward()
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert norms and all(norm.weight.grad.abs().max() > 0 and norm.bias.grad.abs().max() > 0 for norm in norms)
+    assert all(torch.equal(value, seen[name]) for name, value in model.named_buffers())
+
+
+def test_ways_back_are_those_of_plain_products() -> None:
+    """ReLU with its mask and attention as training on CPUs computes them, against torch's own."""
+    draw = torch.Generator().manual_seed(0)
+    mask = column_masks(torch.tensor([9, 5]), 9, 0, shortest=5)[0]
+    x = torch.randn(2, 3, 4, 9, generator=draw)
+    ours, plain = x.clone().requires_grad_(), x.clone().requires_grad_()
+    weights = torch.randn(2, 3, 4, 9, generator=draw)
+    found, wanted = mask.relu(ours * 1), torch.relu(plain) * mask.inside_B11W
+    assert torch.equal(found, wanted)
+    (found * weights).sum().backward()
+    (wanted * weights).sum().backward()
+    assert torch.equal(ours.grad, plain.grad)
+    with torch.inference_mode():
+        half = x.to(torch.bfloat16)
+        assert torch.equal(mask.relu(half.clone()), torch.relu(half) * mask.inside_B11W.bool())
+    attention = Attention(12, 3, 0.0)
+    query, key, value = (torch.randn(2, 3, 7, 4, generator=draw) for _ in range(3))
+    inside = (torch.arange(7) < torch.tensor([7, 4])[:, None])[:, None, None]
+    for seen, causal in ((inside, False), (None, True)):
+        plainly = attention.attend(query, key, value, seen, causal)
+        with torch.no_grad():
+            torch.testing.assert_close(plainly, attention.attend(query, key, value, seen, causal))
 
 
 def test_faded_line_looks_like_a_black_one() -> None:
