@@ -81,17 +81,26 @@ class HalfSum(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.middle = linear.in_features // 2
-        parts = (nn.Linear(self.middle, linear.out_features), nn.Linear(self.middle, linear.out_features, bias=False))
-        with torch.no_grad():
-            for part, weight in zip(parts, linear.weight.split(self.middle, 1), strict=True):
-                part.weight.copy_(weight)
-            parts[0].bias.copy_(linear.bias)
-        self.first, self.second = Half(parts[0]), Half(parts[1])
+        self.first, self.second = (
+            Half(_linear(linear.weight[:, : self.middle], linear.bias)),
+            Half(_linear(linear.weight[:, self.middle :], None)),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features)."""
         found: Tensor = self.first(x[..., : self.middle]) + self.second(x[..., self.middle :])
         return found
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """A linear layer with these weights, where they are."""
+    outs, ins = weight.shape
+    found = nn.utils.skip_init(nn.Linear, ins, outs, bias=bias is not None, device=weight.device)
+    with torch.no_grad():
+        found.weight.copy_(weight)
+        if bias is not None:
+            found.bias.copy_(bias)
+    return found
 
 
 class Attention(nn.Module):
@@ -138,19 +147,16 @@ class Attention(nn.Module):
         Returns:
             (B, Q, D).
         """
-        if query_BNQD.shape[2] == 1 and not torch.is_grad_enabled():
-            # One step of a decoder is too small for what the fused kernel sets up.
-            agreement = query_BNQD @ key_BNKD.transpose(2, 3) * query_BNQD.shape[-1] ** -0.5
-            weights = agreement if mask is None else agreement.masked_fill(~mask, -math.inf)
-            return self.out((weights.softmax(-1) @ value_BNKD).transpose(1, 2).flatten(2))
+        assert mask is None or not causal
         dropout = self.dropout if self.training else 0.0
-        if query_BNQD.device.type == "cpu" and torch.is_grad_enabled():
-            # The fused kernel's way back takes four times as long on CPUs as these products.
+        learns = torch.is_grad_enabled()
+        # The fused kernel's way back takes four times as long on CPUs, and one step of a decoder is too small for it.
+        if (learns and query_BNQD.device.type == "cpu") or (not learns and query_BNQD.shape[2] == 1):
             mixed = _attend_plainly(query_BNQD, key_BNKD, value_BNKD, mask, causal, dropout)
-            return self.out(mixed.transpose(1, 2).flatten(2))
-        mixed = F.scaled_dot_product_attention(
-            query_BNQD, key_BNKD, value_BNKD, attn_mask=mask, dropout_p=dropout, is_causal=causal
-        )
+        else:
+            mixed = F.scaled_dot_product_attention(
+                query_BNQD, key_BNKD, value_BNKD, attn_mask=mask, dropout_p=dropout, is_causal=causal
+            )
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 

@@ -29,13 +29,14 @@ SURE = 1.5
 _SURE_ALONE = -math.log1p(math.exp(-SURE))
 """So it is of the text of an alignment that is likelier than this by itself."""
 MARGIN = 3.0
-"""Texts that CTC likes less than its best by more than this are not asked about."""
+"""Texts that CTC likes less than the best so far by more than this are not asked about."""
 ROUNDS = 6
 """How often the decoder is asked about other texts of a line,"""
 ASKED = 3
 """and about how many each time, those that may win by most."""
 PLACES = 3
 """Places of a text that are repaired in a round, those where the decoder gains most."""
+_NEVER = -1e30
 
 
 class TextScore(NamedTuple):
@@ -99,10 +100,16 @@ class _Doubt:
             self.known.update(tuple(ids) for ids, _ in self.waiting)
             yield self.waiting.pop(0)
             return
-        places = list(best.changes())[:PLACES]
-        if not places:  # the decoder would have written it
+        changes = list(best.changes())
+        if not changes:  # the decoder would have written it
             return
-        self.waiting += (each for place in places for each in self._repairs(best.ids, *place))
+        repaired = 0
+        for place, token in changes:
+            repairs = self._repairs(best.ids, place, token)
+            self.waiting += repairs
+            repaired += bool(repairs)
+            if repaired == PLACES:
+                break
         hopes = [
             (self.ctc_weight * ctc + (1 - self.ctc_weight) * best.most(ids), ids, ctc) for ids, ctc in self.waiting
         ]
@@ -112,8 +119,10 @@ class _Doubt:
 
     def _repairs(self, ids: list[int], place: int, token: int) -> list[tuple[list[int], float]]:
         """A text with this token at that place, beside or instead of what is there, or without what is there."""
-        own = [] if token == EOS else [token]
-        spliced = [[*ids[:place], *new, *ids[place + gone :]] for new in ([], own) for gone in range(3)]
+        if token == EOS:
+            spliced = [ids[:place]]
+        else:
+            spliced = [[*ids[:place], *new, *ids[place + gone :]] for new in ([], [token]) for gone in range(3)]
         texts = {tuple(text): text for text in spliced if tuple(text) not in self.known}
         self.known.update(texts)
         return [(text, ctc_score(self.log_prob_SV, text)) for text in texts.values()]
@@ -129,12 +138,15 @@ def by_both(
         path = found[line]
         if path.log_prob > _SURE_ALONE:
             continue
-        texts = prefix_beam(host_BSV[line, :slots], beam_size)
+        log_prob_SV = host_BSV[line, :slots]
+        texts = prefix_beam(log_prob_SV, max(beam_size, 2))
         ids, score = texts[0]
         if ids == path.ids and (len(texts) == 1 or score - texts[1][1] > SURE):
             found[line] = Hypothesis(ids, score, path.token_log_probs)
         else:
-            doubts.append(_Doubt(line, host_BSV[line, :slots], ctc_weight, texts))
+            # The beam's scores leave alignments out, which those of repairs do not.
+            texts = [(ids, ctc_score(log_prob_SV, ids)) for ids, _ in texts]
+            doubts.append(_Doubt(line, log_prob_SV, ctc_weight, texts))
     if doubts:
         memory = memory.rows(torch.tensor([doubt.line for doubt in doubts], device=slot_count_B.device))
     for _ in range(1 + ROUNDS):
@@ -178,7 +190,7 @@ def score_texts(model: Reader, memory: Memory, lines: list[int], texts: list[lis
     tokens_KL = torch.tensor([[SOS, *ids] + [PAD] * (longest - 1 - len(ids)) for ids in texts], device=device)
     rows_K = None if lines == list(range(len(memory.frame_count_B))) else torch.tensor(lines, device=device)
     log_prob_KLV = model.decoder_log_probs(memory, tokens_KL, rows_K)
-    log_prob_KLV[..., [PAD, SOS]] = -math.inf
+    log_prob_KLV[..., [PAD, SOS]] = _NEVER
     scores = []
     for table_LV, ids in zip(log_prob_KLV.cpu().numpy(), texts, strict=True):
         wanted = [*ids, EOS]

@@ -24,7 +24,7 @@ class Memory:
     Attributes:
         frames_BTD: frames; those beyond a line's count mean nothing.
         frame_count_B: int64.
-        kept: what a decoder made of the frames, to be asked again.
+        kept: what the decoder made of the frames, where it does not learn: it is asked about several texts of a line.
     """
 
     frames_BTD: Tensor
@@ -146,12 +146,13 @@ class TransformerDecoder(nn.Module):
             layer.halve()
 
     def _frames(self, memory: Memory) -> list[tuple[Tensor, Tensor]]:
-        if memory.kept is not None:
+        learns = torch.is_grad_enabled()
+        if memory.kept is not None and not learns:
             return memory.kept
         # Frames know where they stand through these waves, so that a query can move on by distance.
         frames = memory.frames_BTD + waves(0, memory.frames_BTD.shape[1], memory.frames_BTD)
         found = [layer.frames.keys_values(frames) for layer in self.layers]
-        if not torch.is_grad_enabled():
+        if not learns:
             memory.kept = found
         return found
 

@@ -59,7 +59,7 @@ class ConvNorm(nn.Module):
         """Take the normalisation into the convolution: the same function, faster; not for training."""
         if isinstance(self.norm, nn.BatchNorm2d):
             self.conv = nn.utils.fusion.fuse_conv_bn_eval(self.conv.eval(), self.norm.eval())
-            self.norm = nn.Identity()
+            self.norm, self.frozen = nn.Identity(), False
 
 
 class Residual(nn.Module):

@@ -48,27 +48,12 @@ def best_path(log_prob_BSV: Tensor, slot_count_B: Tensor) -> list[Hypothesis]:
 
 def by_attention(model: Reader, memory: Memory) -> list[Hypothesis]:
     """The decoder alone, token by token; CTC's slots bound the length, so that drifting ends."""
-    start_B1 = torch.full((len(memory.frame_count_B), 1), SOS, device=memory.frame_count_B.device)
-    return [Hypothesis(ids, sum(scores), scores[: len(ids)]) for ids, scores in go_on(model, memory, start_B1)]
-
-
-def go_on(model: Reader, memory: Memory, begun_BL: Tensor) -> list[tuple[list[int], list[float]]]:
-    """Let the decoder finish texts.
-
-    Args:
-        model: in eval mode.
-        memory: encoded lines.
-        begun_BL: int64, how they begin: `<sos>` and as many tokens in each.
-
-    Returns:
-        For each line the tokens that follow, and their log-probabilities, that of `<eos>` last if it came.
-    """
-    lines, device = len(begun_BL), begun_BL.device
+    lines, device = len(memory.frame_count_B), memory.frame_count_B.device
     if not lines:
         return []
-    limit_B = memory.frame_count_B * model.config.slots + 1 - begun_BL.shape[1]
+    limit_B = memory.frame_count_B * model.config.slots
     open_B = torch.ones(lines, dtype=torch.bool, device=device)
-    state, next_BL = model.decoder.start(memory), begun_BL
+    state, next_BL = model.decoder.start(memory), torch.full((lines, 1), SOS, device=device)
     tokens, scores = [], []
     for length in range(int(limit_B.max()) + 1):
         score_BV, state = model.decoder.read(state, next_BL)
@@ -84,5 +69,5 @@ def go_on(model: Reader, memory: Memory, begun_BL: Tensor) -> list[tuple[list[in
     found = []
     for ids, score in zip(torch.stack(tokens, 1).tolist(), torch.stack(scores, 1).tolist(), strict=True):
         end = ids.index(EOS) if EOS in ids else len(ids)
-        found.append((ids[:end], score[: end + 1]))
+        found.append(Hypothesis(ids[:end], sum(score[: end + 1]), score[:end]))
     return found

@@ -164,7 +164,9 @@ def _forward(log_prob_SV: npt.NDArray[np.float32], ids_L: npt.NDArray[np.int64])
 
 
 def ctc_score(log_prob_SV: npt.NDArray[np.float32], ids: list[int]) -> float:
-    """Log-probability of a text: the sum over all its alignments; -1e30 or less where there is none.
+    """Log-probability of a text: the sum over its alignments; about -1e30 where there is none, or none that is likely.
+
+    Alignments that fall behind the text's best by more than 30 on their way are left out.
 
     Args:
         log_prob_SV: float32 log-probabilities of a line's slots, blank first.

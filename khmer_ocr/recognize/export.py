@@ -132,6 +132,7 @@ def _check_installed() -> None:
         ) from fault
 
 
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def _graph(
     module: nn.Module, inputs: tuple[Tensor, ...], dynamic: dict[str, Any], outputs: list[str], facts: dict[str, str]
 ) -> bytes:

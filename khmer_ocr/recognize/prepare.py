@@ -12,6 +12,7 @@ from PIL import Image, ImageFilter
 from khmer_ocr.errors import ImageError
 from khmer_ocr.recognize.images import Grey, has_ink
 
+_DIFFERENCES = np.arange(511.0)
 MAX_WIDTH_PX = 8192
 """Widest line at the model's height, some 800 letters: six times the longest line that readers are trained on."""
 _BRIGHT = 0.5
@@ -80,11 +81,8 @@ def is_light_on_dark(pixels_HW: Grey) -> bool:
 def _skewness(levels: npt.NDArray[np.int64]) -> float:
     """Third moment over the 3/2th power of the second, of whole numbers above -256; by counts, as they are few."""
     count = np.bincount(levels.ravel() + 255)
-    mean = float(count @ _GREYS[: len(count)]) / levels.size
-    centred = _GREYS[: len(count)] - mean
+    mean = float(count @ _DIFFERENCES[: len(count)]) / levels.size
+    centred = _DIFFERENCES[: len(count)] - mean
     square = centred * centred
     variance, third = float(count @ square) / levels.size, float(count @ (square * centred)) / levels.size
     return third / variance**1.5 if variance > 0 else 0.0
-
-
-_GREYS = np.arange(511.0)

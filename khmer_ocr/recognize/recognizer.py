@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from khmer_ocr.device import keep_kernels, multiplies_bfloat16, pick_device
+from khmer_ocr.device import multiplies_bfloat16, pick_device
 from khmer_ocr.errors import ConfigError, ImageError
 from khmer_ocr.recognize.confidence import Syllable, syllables_of
 from khmer_ocr.recognize.images import ImageSource, read_grey
@@ -95,7 +95,6 @@ class Recognizer:
             raise ConfigError(f"precision is {precision!r}; wanted one of {', '.join(PRECISIONS)}")
         if batch_size < 1 or beam_size < 1:
             raise ConfigError(f"batch_size is {batch_size} and beam_size is {beam_size}; wanted 1 or more of each")
-        keep_kernels()
         self.device = torch.device(pick_device(device))
         self.loaded = model if isinstance(model, LoadedModel) else load_model(model, self.device)
         self.method: Method = decode
@@ -180,8 +179,8 @@ class Recognizer:
     def _recognition(self, hypothesis: Hypothesis, inverted: bool) -> Recognition:
         raw, scores = self.loaded.charset.decode(hypothesis.ids), hypothesis.token_log_probs
         text = normalize(raw)
-        # Of the scores that chose the text, for a beam those of both heads: the decoder alone is glib where CTC sees
-        # nothing. The end of the text counts as a symbol.
+        # Of the scores that chose the text: CTC's where that was sure, else those of both heads; the decoder alone is
+        # glib where CTC sees nothing. The end of the text counts as a symbol.
         confidence = math.exp(min(hypothesis.log_prob / (len(scores) + 1), 0.0)) if text else 0.0
         return Recognition(text, confidence, syllables_of(text, raw, scores), inverted)
 

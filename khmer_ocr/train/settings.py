@@ -111,6 +111,11 @@ class TrainConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give 0 to 1")
         if self.learning_rate <= 0 or self.clip <= 0:
             raise ConfigError(f"learning_rate is {self.learning_rate}, clip is {self.clip}; both are above 0")
+        if self.freeze_norms and self.init is None and self.resume is None:
+            raise ConfigError(
+                "freeze_norms without weights: new normalisations have seen nothing to be frozen at. Give --init, or "
+                "leave freeze_norms out"
+            )
         if self.init is not None and self.resume is not None:
             raise ConfigError("init and resume are both given: either another run begins with weights, or one goes on")
 
@@ -154,9 +159,9 @@ def _plain(value: Any) -> Any:
 def check_same_run(recorded: dict[str, Any], config: TrainConfig, source: Path) -> None:
     """Refuse to go on with a run under other settings than it began with; raises `ConfigError` with the difference."""
     now = plain(config)
-    other = [
-        f"{name}: {recorded.get(name)!r} there, {now[name]!r} now" for name in _FIXED if recorded.get(name) != now[name]
-    ]
+    # What a checkpoint does not name is younger than it.
+    there = {field.name: recorded.get(field.name, _plain(field.default)) for field in fields(config)}
+    other = [f"{name}: {there[name]!r} there, {now[name]!r} now" for name in _FIXED if there[name] != now[name]]
     if other:
         raise ConfigError(
             f"{source} belongs to a run of other settings ({'; '.join(other)}). Use those to resume it, or --init to "

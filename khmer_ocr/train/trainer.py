@@ -34,7 +34,7 @@ from khmer_ocr.train.settings import TrainConfig, check_same_run, plain
 from khmer_ocr.train.validate import to_floats
 
 _TOKENS_STEP = 8
-"""Texts are padded to a multiple of it: the first batch of every shape is slow on every device."""
+"""Texts with their ends are padded to a multiple of it: the first batch of every shape is slow on every device."""
 
 
 class Trainer:
@@ -183,7 +183,7 @@ class Trainer:
             images = F.pad(images, (0, -images.shape[3] % self.align_px), value=255)
         images = to_floats(images.to(self.device, non_blocking=True))
         targets_BT = batch["targets"].to(self.device, non_blocking=True)
-        targets_BT = F.pad(targets_BT, (0, -targets_BT.shape[1] % _TOKENS_STEP))
+        targets_BT = F.pad(targets_BT, (0, -(targets_BT.shape[1] + 1) % _TOKENS_STEP))
         length_B = batch["target_lengths"]
         tokens_BL = shifted(targets_BT, length_B.to(self.device, non_blocking=True))[0]
         half = self.config.precision == "bfloat16" or (self.config.precision == "auto" and self.device == "cuda")

@@ -132,10 +132,10 @@ class Oracle:
         return TextScore(table_LV[range(len(text) + 1), [*text, EOS]].tolist(), table_LV)
 
 
-def weigh(log_prob_SV: np.ndarray, ctc_weight: float = 0.5) -> Hypothesis:
+def weigh(log_prob_SV: np.ndarray, ctc_weight: float = 0.5, beam_size: int = 8) -> Hypothesis:
     memory = Memory(torch.zeros(1, 4, 8), torch.tensor([4]))
     line = torch.from_numpy(log_prob_SV)[None]
-    return by_both(reader(SMALL), memory, line, torch.tensor([len(log_prob_SV)]), 8, ctc_weight)[0]
+    return by_both(reader(SMALL), memory, line, torch.tensor([len(log_prob_SV)]), beam_size, ctc_weight)[0]
 
 
 def said(text: list[int], doubts: dict[int, dict[int, float]], tokens: int = 12) -> np.ndarray:
@@ -147,6 +147,11 @@ def said(text: list[int], doubts: dict[int, dict[int, float]], tokens: int = 12)
         for other, share in others.items():
             share_SV[place, other] = share
     return np.log(share_SV / share_SV.sum(1, keepdims=True))
+
+
+def test_narrow_beam_has_its_doubts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "score_texts", Oracle([5, 7]))
+    assert weigh(said([5, 6], {1: {7: 0.4}}), beam_size=1).ids == [5, 7]
 
 
 @pytest.mark.parametrize("second", [0.0, 0.15, 0.25])
@@ -184,6 +189,7 @@ def test_both_heads_have_their_say(monkeypatch: pytest.MonkeyPatch) -> None:
         ([5, 6, 8, 9, 4, 5, 6], [5, 7, 8, 9, 4, 3, 6]),  # twice
         ([5, 6, 0], [5, 6, 9]),  # the end is missing
         ([5, 6, 9], [5, 6]),  # the end is too much
+        ([5, 6, 9, 3, 8], [5, 6]),  # far too much
     ],
 )
 def test_texts_are_repaired_where_the_decoder_would_go_on_otherwise(
@@ -193,7 +199,7 @@ def test_texts_are_repaired_where_the_decoder_would_go_on_otherwise(
     monkeypatch.setattr(room, "score_texts", Oracle(wanted))
     monkeypatch.setattr(room, "SURE", 100.0)
     monkeypatch.setattr(room, "_SURE_ALONE", 0.0)
-    padded = [*wanted, 0] if len(wanted) < len(ctc) else wanted
+    padded = [*wanted, *[0] * (len(ctc) - len(wanted))]
     if ctc == [5, 6, 6, 9]:
         padded = [5, 6, 0, 9]
     doubts = {place: {other: 0.3} for place, (one, other) in enumerate(zip(ctc, padded, strict=True)) if one != other}
@@ -224,6 +230,27 @@ def test_score_of_a_text_is_the_sum_over_its_alignments(slots: int, tokens: int,
     log_prob_SV = log_softmax(np.random.default_rng(seed).normal(size=(slots, tokens)) * spread)
     for ids, probability in every_text(log_prob_SV).items():
         assert math.exp(ctc_score(log_prob_SV, list(ids))) == pytest.approx(probability, abs=1e-6)
+
+
+@pytest.mark.parametrize("slots", [60, 300])
+def test_score_of_a_long_text_is_that_of_torch(slots: int) -> None:
+    """Peaked as a reader's are, of texts that are near: alignments far behind are left out, and none of these is."""
+    draw = np.random.default_rng(slots)
+    scores_SV = draw.normal(size=(slots, 20))
+    path = draw.integers(1, 20, slots) * (draw.random(slots) < 0.3)
+    scores_SV[range(slots), path] += 7
+    log_prob_SV = log_softmax(scores_SV)
+    text = [int(token) for token, _ in itertools.groupby(path.tolist()) if token]
+    others = [text[1:], text[:-2], [*text, 3], [*text[:9], 4, *text[9:]], [*text[:7], *text[8:]], text[:5] + text[7:]]
+    for ids in (text, *others):
+        loss = torch.nn.functional.ctc_loss(
+            torch.from_numpy(log_prob_SV)[:, None],
+            torch.tensor([ids]),
+            torch.tensor([slots]),
+            torch.tensor([len(ids)]),
+            reduction="sum",
+        )
+        assert ctc_score(log_prob_SV, ids) == pytest.approx(-float(loss), abs=0.01)
 
 
 def test_score_of_a_text_that_has_no_room() -> None:

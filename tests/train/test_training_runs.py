@@ -6,6 +6,7 @@ import math
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from khmer_ocr.model.weights import load_model
 from khmer_ocr.train import checkpoint, trainer
 from khmer_ocr.train.checkpoint import write_checkpoint
 from khmer_ocr.train.run import train
+from khmer_ocr.train.settings import check_same_run, plain
 from khmer_ocr.train.trainer import Trainer
 
 
@@ -178,6 +180,20 @@ def test_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pyt
     monkeypatch.undo()
     assert torch.load(path, weights_only=True)["step"] == 1
     assert [each.name for each in tmp_path.iterdir()] == ["last.pth"]
+
+
+def test_frozen_norms_need_something_seen(tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--init"):
+        runs.settings(tree, tmp_path, freeze_norms=True)
+
+
+def test_checkpoint_from_before_a_setting_was_there_goes_on(tree: Path, tmp_path: Path) -> None:
+    config = runs.settings(tree, tmp_path)
+    recorded = plain(config)
+    del recorded["freeze_norms"]
+    check_same_run(recorded, config, tmp_path)
+    with pytest.raises(ConfigError, match="freeze_norms: False there, True now"):
+        check_same_run(recorded, replace(config, freeze_norms=True, resume="last"), tmp_path)
 
 
 def test_other_settings_do_not_resume(tree: Path, tmp_path: Path) -> None:
