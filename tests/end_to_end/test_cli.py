@@ -147,10 +147,11 @@ KNOWN_FLAGS = {
     "cache": "--splits --on-error --overwrite --workers --quiet",
     "bench": "--split --engines --cache --batch-size --num-workers --device --dtype --epochs --max-samples --step-ms",
     "train": "--synthetic-dir --batch-size --num-epochs --max-samples --resume --log-dir --checkpoint-dir --preset "
-    "--init --max-steps --max-minutes --accumulate --recipe --strength --engine --device --precision --compile --seed "
-    "--check",
-    "recognize": "--json --model --decode --device --batch-size",
-    "evaluate": "--labels --split --json --predictions --worst --max-lines --model --decode --device --quiet",
+    "--init --max-steps --max-minutes --accumulate --recipe --strength --engine --device --precision --freeze-norms "
+    "--compile --seed --check",
+    "recognize": "--json --model --decode --device --batch-size --precision",
+    "evaluate": "--labels --split --json --predictions --worst --max-lines --model --decode --device --precision "
+    "--quiet",
     "export": "--onnx --model --labels --max-lines",
 }
 
