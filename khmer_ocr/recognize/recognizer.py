@@ -148,7 +148,7 @@ class Recognizer:
         source, ahead = iter(images), 1  # the first texts soon
         while window := list(islice(source, self.batch_size * ahead)):
             yield from self._read_window([self._prepared(image) for image in window])
-            ahead = min(2 * ahead, _BATCHES_AHEAD)
+            ahead = min(4 * ahead, _BATCHES_AHEAD)
 
     def _prepared(self, image: ImageSource) -> Line | ImageError:
         try:
