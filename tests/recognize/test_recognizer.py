@@ -211,8 +211,9 @@ def test_precision_is_what_the_machine_is_fast_in(
 
 
 @pytest.mark.gpu
-def test_the_same_text_on_a_gpu(taught_folder: Path, lines: list[Grey]) -> None:
-    on_gpu = Recognizer(taught_folder, device="cuda", decode="greedy")
+@pytest.mark.parametrize("precision", ["auto", "bfloat16"])
+def test_the_same_text_on_a_gpu(taught_folder: Path, lines: list[Grey], precision: room.Precision) -> None:
+    on_gpu = Recognizer(taught_folder, device="cuda", decode="greedy", precision=precision)
     assert on_gpu.device.type == "cuda" and texts(on_gpu.recognize_lines(lines)) == list(TEXTS)
 
 
