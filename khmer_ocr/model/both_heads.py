@@ -30,7 +30,7 @@ _SURE_ALONE = -math.log1p(math.exp(-SURE))
 """So it is of the text of an alignment that is likelier than this by itself."""
 MARGIN = 3.0
 """Texts that CTC likes less than the best so far by more than this are not asked about."""
-ROUNDS = 6
+ROUNDS = 4
 """How often the decoder is asked about other texts of a line,"""
 ASKED = 3
 """and about how many each time, those that may win by most."""
