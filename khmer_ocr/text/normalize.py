@@ -4,6 +4,9 @@ Two spellings that print alike must become one label, and no line may change its
 says. So a syllable that HarfBuzz can draw is put into the order of the Khmer Encoding Structure (M. Hosken, Unicode
 Technical Note 61, 2025) only where Noto Sans Khmer then draws the same glyphs in the same places; one that it can't
 draw has no ink to keep and is ordered outright. Counts of faces below are of 40 Khmer faces, shaped by HarfBuzz.
+
+One thing may move ink: a sign typed twice is written once. Most faces draw the second over the first, where nobody can
+see it; the others stack the two, but one spelling can't have a label in one face and another in the next.
 """
 
 import re
@@ -12,19 +15,22 @@ from functools import lru_cache
 
 from khmer_ocr.text.syllables import is_well_formed
 
-NORMALIZER_VERSION: int = 2
+NORMALIZER_VERSION: int = 3
 """Grows whenever any text's normal form changes."""
 
 _COENG = "\u17d2"
 _LETTER = "[\u1780-\u17b3]"
 _SUBSCRIPT = f"{_COENG}{_LETTER}"
 _ZWNJ = "\u200c"
-
+# The marks that take no room in the line. U+17C7, 17C8 and the vowels before or behind the letter do: two of them stand
+# side by side in every face and stay two.
+_OVERLAID = "[\u17b7-\u17bd\u17c6\u17c9-\u17d1\u17d3\u17dd]"
 # Unicode's default ignorables without the Hangul fillers and ZWNJ, annotation marks, other controls, lone surrogates.
-_INKLESS = re.compile(
-    "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u17b4\u17b5\u180b-\u180f\u200b\u200d-\u200f\u202a-\u202e"
-    "\u2060-\u206f\ud800-\udfff\ufe00-\ufe0f\ufeff\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]+"
+_INKLESS_CHARACTERS = (
+    "\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u17b4\u17b5\u180b-\u180f\u200b\u200d-\u200f\u202a-\u202e"
+    "\u2060-\u206f\ud800-\udfff\ufe00-\ufe0f\ufeff\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
+_INKLESS = re.compile(f"[{_INKLESS_CHARACTERS}]+")
 _SPACES = re.compile("[\x09-\x0d\x20\x85\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
 # U+17A3, 17A4 are deprecated and U+17D8 is discouraged: these are the spellings the standard gives instead. It
 # discourages U+17D3 too but names nothing to put in its place, so that one keeps its ink.
@@ -34,6 +40,21 @@ _UNCLEAN = re.compile(
     "\u2028-\u202f\u205f-\u206f\u3000\ud800-\udfff\ufe00-\ufe0f\ufeff\ufff0-\ufffb\U0001bca0-\U0001bca3"
     "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]|  |\u17dd\u17d2|\u200c"
 )
+
+# The marks that take no room in the line. U+17C7, 17C8 and the vowels before or behind the letter do: two of them stand
+# side by side in every face and stay two.
+_OVERLAID = "[\u17b7-\u17bd\u17c6\u17c9-\u17d1\u17d3\u17dd]"
+_TWICE = f"({_OVERLAID}){_OVERLAID}*?\\1"
+_AGAIN = re.compile(_TWICE)
+
+_UNSEEN = f"[{_INKLESS_CHARACTERS}{_ZWNJ}]"
+CHANGED_IN: dict[int, re.Pattern[str]] = {
+    3: re.compile(
+        f"({_OVERLAID})(?:{_COENG}{_UNSEEN}*{_LETTER}|[\u17b6-\u17d3\u17dd{_INKLESS_CHARACTERS}{_ZWNJ}])*?\\1"
+    )
+}
+"""What each version of the normal form changed. A text, as typed or in an older normal form, in which the patterns of
+all later versions are found nowhere, has the same normal form still. Version 3: a sign typed twice is written once."""
 
 _SYLLABLE = re.compile(f"{_LETTER}(?:{_SUBSCRIPT}|[\u17b6-\u17d1\u17d3\u17dd]|{_ZWNJ})+")
 _PART = re.compile(f"{_SUBSCRIPT}|[\u17c9\u17ca]{_ZWNJ}|.")
@@ -51,7 +72,7 @@ _SUBSCRIPT_ORDER, _RO_ORDER = 2, 3
 
 # Every neighbourhood that some rule below may touch; a line without one is in order already.
 _SUSPECT = re.compile(
-    f"{_ZWNJ}|{_COENG}(?:\u178a|{_COENG}|{_LETTER}\u17cc|\u179a{_COENG})|(?=[\u17b6-\u17d1\u17d3\u17dd][\u17b6-\u17d3\u17dd])(?:"
+    f"{_ZWNJ}|{_COENG}(?:\u178a|{_COENG}|{_LETTER}\u17cc|\u179a{_COENG})|(?=[\u17b6-\u17d1\u17d3\u17dd][\u17b6-\u17d3\u17dd])(?:{_TWICE}|"
     f"[\u17b6-\u17cb\u17cd-\u17d1\u17d3\u17dd][{_COENG}\u17cc]|[\u17b6-\u17c8\u17cb\u17cd-\u17d1\u17d3\u17dd][\u17c9\u17ca]"
     "|[\u17b6-\u17bd\u17c6-\u17c8\u17cb\u17cd-\u17d1\u17d3\u17dd][\u17be-\u17c5]"
     "|[\u17b6-\u17ba\u17c6-\u17c8\u17cb\u17cd-\u17d1\u17d3\u17dd][\u17bb-\u17bd]"
@@ -101,9 +122,10 @@ _HELD_UP = re.compile(
 def normalize(text: str) -> str:
     """Give a line its one normal form.
 
-    NFC; marks in the order of the Khmer Encoding Structure; coeng DA as coeng TA, which modern fonts draw alike; every
-    run of spaces, tabs and line ends as one space, none at the ends; no zero-width, control or bidi characters. ZWNJ
-    stays only where it has ink: between a shifter and the upper vowel that would push it down.
+    NFC; marks in the order of the Khmer Encoding Structure, each once where a second would be drawn over the first;
+    coeng DA as coeng TA, which modern fonts draw alike; every run of spaces, tabs and line ends as one space, none at
+    the ends; no zero-width, control or bidi characters. ZWNJ stays only where it has ink: between a shifter and the
+    upper vowel that would push it down.
 
     Args:
         text: any text; other scripts keep their spelling but lose joiners and variation selectors.
@@ -119,7 +141,8 @@ def normalize(text: str) -> str:
     text = text.replace("\u17d2\u178a", "\u17d2\u178f")
     if _SUSPECT.search(text):
         text = re.sub(f"{_COENG}{{2,}}", _COENG, text).replace("\u17d2\u178a", "\u17d2\u178f")
-        text = unicodedata.normalize("NFC", _SYLLABLE.sub(_canonical_match, text))
+        # Digits carry signs too: doubled ones are looked for in the whole text, not only in its syllables.
+        text = unicodedata.normalize("NFC", _SYLLABLE.sub(_canonical_match, _each_once(text)))
     return text.strip(" ")
 
 
@@ -135,6 +158,17 @@ def _clean(text: str) -> str:
     return re.sub(f"(\u17dd+)((?:{_SUBSCRIPT})+)", r"\2\1", text)
 
 
+def _each_once(text: str) -> str:
+    """Take out every overlaid mark that its run of such marks holds already."""
+    while (once := _AGAIN.sub(_without_last, text)) != text:
+        text = once
+    return text
+
+
+def _without_last(match: re.Match[str]) -> str:
+    return match[0][:-1]
+
+
 def _canonical_match(match: re.Match[str]) -> str:
     return _canonical(match[0])
 
@@ -148,6 +182,7 @@ def _canonical(syllable: str) -> str:
     if not is_well_formed(syllable) or not _CHANGES_INK.search(syllable):
         parts = sorted(_PART.findall(syllable[1:]), key=_part_order)
         syllable = syllable[0] + "".join(parts).replace("\u17c1\u17b8", "\u17be").replace("\u17c1\u17b6", "\u17c4")
+        syllable = _each_once(syllable)
     syllable = _U_FOR_SHIFTER.sub(_shifter, syllable)
     if _ZWNJ in syllable and not _HELD_UP.match(syllable):
         syllable = syllable.replace(_ZWNJ, "")
