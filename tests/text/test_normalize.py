@@ -289,11 +289,13 @@ def test_real_lines_keep_their_ink() -> None:
     lines = [line.replace("\u17d2\u178a", "\u17d2\u178f") for line in lines]
     changed = [(line, normalize(line)) for line in lines if normalize(line) != line]
     assert len(changed) > 40
-    # What changes looks is what could not be drawn before, U+17D8, nikahit typed before aa, and signs typed twice.
+    # What changes looks is what could not be drawn before, deprecated letters, nikahit typed before aa, a subscript of
+    # an independent vowel (a slip in 1 line of 215,140), and signs typed twice.
     moved = [(raw, normal) for raw, normal in changed if not CHANGED_IN[3].search(raw) and ink(raw) != ink(normal)]
     assert len(moved) < 0.01 * len(lines)
+    known = re.compile("[\u17a3\u17a4\u17d8]|\u17c6\u17b6|\u17d2[\u17a3-\u17b3]")
     for raw, normal in moved:
-        assert not is_well_formed(raw) or "\u17d8" in raw or "\u17c6\u17b6" in raw, (raw, normal)
+        assert not is_well_formed(raw) or known.search(raw), (raw, normal)
 
 
 @pytest.mark.skipif(not CORPUS.is_dir(), reason="shared/corpus is not here")
