@@ -17,6 +17,7 @@ _HOME = {
     "evaluate_lines": "khmer_ocr.recognize.evaluate",
     "KhmerOcrError": "khmer_ocr.errors",
     "ConfigError": "khmer_ocr.errors",
+    "MissingExtraError": "khmer_ocr.errors",
     "CorpusError": "khmer_ocr.errors",
     "SplitNotFoundError": "khmer_ocr.errors",
     "FontError": "khmer_ocr.errors",
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from khmer_ocr.errors import FontError as FontError
     from khmer_ocr.errors import ImageError as ImageError
     from khmer_ocr.errors import KhmerOcrError as KhmerOcrError
+    from khmer_ocr.errors import MissingExtraError as MissingExtraError
     from khmer_ocr.errors import ModelError as ModelError
     from khmer_ocr.errors import NoFontsError as NoFontsError
     from khmer_ocr.errors import OutputError as OutputError
@@ -56,7 +58,15 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'khmer_ocr' has no attribute {name!r}; it offers {', '.join(__all__)}")
-    return getattr(import_module(_HOME[name]), name)
+    try:
+        return getattr(import_module(_HOME[name]), name)
+    except ImportError as fault:
+        from khmer_ocr.errors import MissingExtraError, missing_extra_of
+
+        lacking = fault if isinstance(fault, MissingExtraError) else missing_extra_of(fault, f"khmer_ocr.{name}")
+        if lacking is None:
+            raise
+        raise lacking.with_traceback(None) from None
 
 
 def __dir__() -> list[str]:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from khmer_ocr.errors import ConfigError
+from khmer_ocr.errors import ConfigError, missing_extra
 
 Device = Literal["auto", "cpu", "cuda"]
 DEVICES = ("auto", "cpu", "cuda")
@@ -46,9 +46,7 @@ def pick_device(asked: Device) -> Literal["cpu", "cuda"]:
     except ImportError as error:
         if asked == "auto":
             return "cpu"
-        raise ConfigError(
-            "The device cuda needs torch. Run: pip install 'khmer_ocr[torch]', or use --device cpu"
-        ) from error
+        raise missing_extra("The device cuda", "torch", seen=str(error), otherwise="Use --device cpu.") from error
     if torch.cuda.is_available():
         return "cuda"
     if asked == "auto":

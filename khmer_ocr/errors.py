@@ -1,4 +1,27 @@
-"""One exception tree. Every message says what was seen, what was wanted and what to do."""
+"""One exception tree. Every message says what was seen, what was expected and what to do.
+
+Also here: the one table of optional packages, since whoever imports one of them has the same words to say.
+"""
+
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+
+EXTRA_OF = {
+    "torch": "torch",
+    "torchvision": "torch",
+    "kornia": "torch",
+    "nvidia.dali": "torch",
+    "safetensors": "torch",
+    "tensorboard": "torch",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
+    "pyarrow": "parquet",
+}
+"""What is imported of each optional package, and the extra of ours that installs it (pyproject.toml)."""
+_TITLES = {"nvidia.dali": "NVIDIA DALI"}
 
 
 class KhmerOcrError(Exception):
@@ -7,6 +30,10 @@ class KhmerOcrError(Exception):
 
 class ConfigError(KhmerOcrError, ValueError):
     """A setting is unknown, of the wrong type, out of range, or contradicts another."""
+
+
+class MissingExtraError(ConfigError, ModuleNotFoundError):
+    """What was asked for needs an optional package that is not installed; the message names the extra that has it."""
 
 
 class CorpusError(KhmerOcrError, ValueError):
@@ -51,3 +78,85 @@ class TrainingError(KhmerOcrError):
 
 class ImageError(KhmerOcrError, ValueError):
     """An image to be read is missing, damaged, hostile, or no line of text."""
+
+
+def install_hint(*extras: str) -> str:
+    """Say how to install extras into the Python that runs, from a checkout and from an installed package.
+
+    Args:
+        extras: values of `EXTRA_OF`.
+    """
+    listed = ",".join(dict.fromkeys(extras))
+    found = shutil.which("pip")
+    # In an environment that is not activated, as after scripts/demo, plain `pip` would install into another one.
+    other = "" if found and Path(found).parent == Path(sys.executable).parent else f" (pip is {sys.executable} -m pip)"
+    return (
+        f"Run: pip install '.[{listed}]' in a checkout of khmer_ocr, or pip install 'khmer-ocr[{listed}]' elsewhere"
+        f"{other}"
+    )
+
+
+def missing_extra(purpose: str, *packages: str, seen: str = "", otherwise: str = "") -> MissingExtraError:
+    """Word the error of optional packages that are not installed.
+
+    Args:
+        purpose: what needs them, as the beginning of a sentence: "train", "The recipe scan".
+        packages: keys of `EXTRA_OF`.
+        seen: what Python said, for a package that is there and does not work.
+        otherwise: what can be done without them, a sentence.
+    """
+    lacking = [package for package in packages if not is_installed(package)]
+    *names, last = [_TITLES.get(package, package) for package in lacking or packages]
+    listed = f"{', '.join(names)} and {last}" if names else last
+    if seen and not lacking:
+        state = f"which can't be imported ({seen})"
+    else:
+        state = "which is not installed" if len(lacking or packages) == 1 else "which are not installed"
+    hint = install_hint(*(EXTRA_OF[package] for package in lacking or packages))
+    return MissingExtraError(f"{purpose} needs {listed}, {state}. {f'{otherwise} ' if otherwise else ''}{hint}")
+
+
+def missing_extra_of(fault: ImportError, purpose: str) -> MissingExtraError | None:
+    """Word a failed import, if what lacks is one of the optional packages.
+
+    Args:
+        fault: as Python raised it.
+        purpose: what needed the package, as the beginning of a sentence.
+    """
+    if not isinstance(fault, ModuleNotFoundError):
+        return None
+    for package in EXTRA_OF:
+        if f"{fault.name}.".startswith(f"{package.partition('.')[0]}.") and not is_installed(package):
+            return missing_extra(purpose, package)
+    return None
+
+
+def require(purpose: str, *packages: str) -> None:
+    """Make sure that optional packages are installed, without importing them, which takes seconds.
+
+    Args:
+        purpose: what needs them, as the beginning of a sentence.
+        packages: keys of `EXTRA_OF`.
+
+    Raises:
+        MissingExtraError: names all that lack, and how to install them.
+    """
+    if lacking := [package for package in packages if not is_installed(package)]:
+        raise missing_extra(purpose, *lacking)
+
+
+def is_installed(package: str) -> bool:
+    """Tell whether a package could be imported, without importing it.
+
+    Args:
+        package: a key of `EXTRA_OF`.
+    """
+    parent, dot, _ = package.rpartition(".")
+    if dot and not is_installed(parent):
+        return False
+    if package in sys.modules:
+        return sys.modules[package] is not None
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False

@@ -13,7 +13,7 @@ from khmer_ocr_kernels.reference import line_offsets
 from khmer_ocr import chance
 from khmer_ocr.augment import fused
 from khmer_ocr.augment.recipe import FUSED_OPS, Recipe, Wear
-from khmer_ocr.errors import ConfigError
+from khmer_ocr.errors import missing_extra
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,7 @@ class Wearer:
         device: "cpu" or a torch device: where recipes of kornia ops wear arrays; tensors are worn where they are.
 
     Raises:
-        ConfigError: the recipe needs torch, and it is not installed.
+        MissingExtraError: the recipe needs torch and kornia, and they are not installed.
     """
 
     def __init__(self, recipe: Recipe, seed: int, device: "str | torch.device" = "cpu") -> None:
@@ -51,9 +51,12 @@ class Wearer:
             try:
                 from khmer_ocr.augment import batches  # noqa: F401
             except ImportError as error:
-                raise ConfigError(
-                    f"The recipe {recipe.name} needs torch and kornia ({error}). Run: pip install 'khmer_ocr[torch]', "
-                    "or use the recipe basic, which does without."
+                raise missing_extra(
+                    f"The recipe {recipe.name}",
+                    "torch",
+                    "kornia",
+                    seen=str(error),
+                    otherwise="The recipe basic does without.",
                 ) from error
 
     def wear(

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from khmer_ocr.dataset.images import decode_image, is_plain_grey
-from khmer_ocr.errors import ConfigError, DatasetError
+from khmer_ocr.errors import DatasetError, missing_extra
 from khmer_ocr.load.cache import PAPER, PackedCache
 from khmer_ocr.load.engine import LineLoader, ReadBatch, normalised
 from khmer_ocr.load.lines import Lines
@@ -33,7 +33,9 @@ try:
     dali: Any = import_module("nvidia.dali")
     fn, types = dali.fn, dali.types
 except ImportError as fault:
-    raise ConfigError(f'NVIDIA DALI can\'t be imported ({fault}). Reinstall it, or give engine="torch".') from fault
+    raise missing_extra(
+        'engine "dali"', "nvidia.dali", seen=str(fault), otherwise='Give engine "torch", or install it anew.'
+    ) from fault
 
 _QUEUE = 2
 """Batches in DALI's own queue; more are held ready by the loader's thread."""

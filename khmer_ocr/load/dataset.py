@@ -14,15 +14,13 @@ from PIL import Image
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.index import load_index
 from khmer_ocr.dataset.stats import split_statistics
-from khmer_ocr.errors import ConfigError
+from khmer_ocr.errors import ConfigError, missing_extra
 
 try:
     import torch
     from torch.utils.data import Dataset
 except ModuleNotFoundError as fault:
-    raise ModuleNotFoundError(
-        "Reading batches needs torch, which is not installed. Run: pip install 'khmer-ocr[torch]'", name=fault.name
-    ) from fault
+    raise missing_extra("Reading batches", "torch") from fault
 
 from khmer_ocr.load.lines import Lines, load_lines
 from khmer_ocr.load.loader import LineLoader, LoadConfig, loader_of

@@ -1,6 +1,5 @@
 """The door to training batches: one plan, one batch format, two engines behind it."""
 
-import importlib.util
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from khmer_ocr.errors import ConfigError
+from khmer_ocr.errors import EXTRA_OF, ConfigError, install_hint, is_installed, missing_extra
 from khmer_ocr.load.cache import PackedCache
 from khmer_ocr.load.engine import Batch, LineLoader
 from khmer_ocr.load.faults import FaultLog
@@ -19,7 +18,7 @@ from khmer_ocr.load.targets import Vocabulary
 __all__ = ["Batch", "LineLoader", "LoadConfig", "choose_engine", "loader_of", "open_loader"]
 
 log = logging.getLogger(__name__)
-DALI_MISSING = "NVIDIA DALI is not installed (pip install 'khmer-ocr[torch]' on Linux)"
+DALI = "nvidia.dali"
 
 
 def choose_engine(config: LoadConfig) -> Literal["dali", "torch"]:
@@ -30,17 +29,20 @@ def choose_engine(config: LoadConfig) -> Literal["dali", "torch"]:
             is installed.
 
     Raises:
-        ConfigError: DALI is asked for and not installed.
+        MissingExtraError: DALI is asked for and not installed.
     """
     if config.engine == "torch":
         return "torch"
-    installed = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
+    installed = is_installed(DALI)
     if config.engine == "dali":
         if not installed:
-            raise ConfigError(f'engine is "dali", but {DALI_MISSING}. Install it, or give engine="torch".')
+            raise missing_extra('engine "dali"', DALI, otherwise='Give engine "torch", or install it.')
         return "dali"
     if not config.cache and not installed:
-        log.warning("%s: the torch engine reads instead, with the same batches.", DALI_MISSING)
+        log.warning(
+            "NVIDIA DALI is not installed: the torch engine reads instead, with the same batches. To have it: %s",
+            install_hint(EXTRA_OF[DALI]),
+        )
     return "dali" if installed and not config.cache else "torch"
 
 

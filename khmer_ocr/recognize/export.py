@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from khmer_ocr.atomic import write_output
-from khmer_ocr.errors import ConfigError, ModelError
+from khmer_ocr.errors import ConfigError, ModelError, require
 from khmer_ocr.model.decode import decode
 from khmer_ocr.model.decoder import Memory
 from khmer_ocr.model.seq2seq import BLANK, Reader
@@ -122,14 +122,7 @@ def export_onnx(loaded: LoadedModel, output: Path) -> tuple[Path, Path, float]:
 
 
 def _check_installed() -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ModuleNotFoundError as fault:
-        raise ConfigError(
-            f"Exporting needs {fault.name}, which is not installed. Run: pip install 'khmer-ocr[torch,onnx]'"
-        ) from fault
+    require("Exporting", "onnx", "onnxruntime", "onnxscript")
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from khmer_ocr.device import multiplies_bfloat16, pick_device
-from khmer_ocr.errors import ConfigError, ImageError
+from khmer_ocr.errors import ConfigError, ImageError, missing_extra
 from khmer_ocr.recognize.confidence import Syllable, syllables_of
 from khmer_ocr.recognize.images import ImageSource, read_grey
 from khmer_ocr.recognize.prepare import Line, prepare
@@ -23,9 +23,7 @@ from khmer_ocr.text.normalize import normalize
 try:
     import torch
 except ModuleNotFoundError as fault:
-    raise ModuleNotFoundError(
-        "Recognising needs torch, which is not installed. Run: pip install 'khmer-ocr[torch]'", name=fault.name
-    ) from fault
+    raise missing_extra("Recognising", "torch") from fault
 
 from khmer_ocr.model.decode import Hypothesis, decode
 from khmer_ocr.model.weights import LoadedModel, load_model

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from khmer_ocr.errors import CorpusError
+from khmer_ocr.errors import CorpusError, missing_extra
 from khmer_ocr.text.mediawiki import read_pages
 from khmer_ocr.text.streams import COMPRESSIONS, Advance, ByteStream, decoded, encoding_error, open_bytes, split_lines
 
@@ -202,7 +202,7 @@ def _read_parquet(path: Path, advance: Advance, dropped: Counter[str]) -> Iterat
         import pyarrow as pa
         from pyarrow import parquet
     except ImportError as error:
-        raise CorpusError(f"{path}: reading Parquet needs pyarrow. Run: pip install 'khmer-ocr[parquet]'") from error
+        raise missing_extra(f"Reading {path}", "pyarrow", seen=str(error)) from error
     if path.suffix.lower() not in COMPRESSIONS:
         with path.open("rb") as file:
             yield from _parquet_texts(path, file, path.stat().st_size, advance, dropped, pa, parquet)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from khmer_ocr.errors import EXTRA_OF, install_hint
+
 METRICS = "metrics.jsonl"
 
 
@@ -28,7 +30,8 @@ class RunLog:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            self.event("note", 0, message="tensorboard is not installed: no curves. Run: pip install tensorboard")
+            hint = install_hint(EXTRA_OF["tensorboard"])
+            self.event("note", 0, message=f"tensorboard is not installed: no curves. {hint}")
         else:
             self._board = SummaryWriter(str(folder))
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from khmer_ocr.errors import require
 from khmer_ocr.train.settings import TrainConfig
 
 Folder = Annotated[Path, tyro.conf.Positional]
@@ -28,6 +29,7 @@ def cache(
         workers: Threads that decode; default every core.
         quiet: No progress bar.
     """
+    require("cache", "torch")
     from khmer_ocr.load.commands import build_caches
 
     for said in build_caches(
@@ -68,6 +70,7 @@ def bench(
         step_ms: Pretend to train for so long on each batch.
         quiet: No progress bar.
     """
+    require("bench load", "torch")
     from khmer_ocr.load.commands import LoadBench, bench_load
     from khmer_ocr.load.settings import LoadConfig
 
@@ -90,6 +93,7 @@ def train(config: Annotated[TrainConfig, tyro.conf.arg(name="")]) -> None:
     Args:
         config: How it learns.
     """
+    require("train", "torch", "safetensors")
     from khmer_ocr.train.run import train as run
 
     print(f"Weights: {run(config)}")
@@ -115,6 +119,7 @@ def recognize(
         batch_size: Lines read at a time.
         precision: auto (default) takes bfloat16 on CPUs with AMX, twice as fast there, and float32 elsewhere.
     """
+    require("recognize", "torch", "safetensors")
     from khmer_ocr.recognize.commands import ReadingOptions, recognize_images
 
     if recognize_images(images, ReadingOptions(model, decode, device, batch_size, precision), json):
@@ -155,6 +160,7 @@ def evaluate(
         precision: auto (default) takes bfloat16 on CPUs with AMX, twice as fast there, and float32 elsewhere.
         quiet: No progress bar.
     """
+    require("evaluate", "torch", "safetensors")
     from khmer_ocr.recognize.commands import ReadingOptions, evaluate_set
 
     print(
@@ -187,6 +193,7 @@ def export(
         labels: File of image, TAB, text: real lines that ONNX Runtime has to read as torch does.
         max_lines: Only the first so many of them.
     """
+    require("export", "torch", "safetensors", "onnx", "onnxruntime", "onnxscript")
     from khmer_ocr.recognize.commands import export_model
 
     print(export_model(onnx, model, labels, max_lines))

@@ -81,7 +81,7 @@ def test_basic_without_torch(corpus: Path, tmp_path: Path) -> None:
         (tmp_path / "lacking" / name / "__init__.py").write_text("raise ImportError(f'no {__name__} here')\n")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "lacking")}
     flags = ["--max-lines", "40", "--splits", "train", "--workers", "1"]
-    for recipe, status, told in (("basic", 0, "complete"), ("scan", 2, "pip install 'khmer_ocr[torch]'")):
+    for recipe, status, told in (("basic", 0, "complete"), ("scan", 2, "pip install '.[torch]'")):
         process = start(corpus, tmp_path, *flags, "--recipe", recipe, env=environment)
         out, err = process.communicate()
         assert process.returncode == status and told in out + err, out + err

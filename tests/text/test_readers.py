@@ -13,7 +13,7 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from khmer_ocr.errors import CorpusError
+from khmer_ocr.errors import CorpusError, MissingExtraError
 from khmer_ocr.text import readers, streams
 from khmer_ocr.text.mediawiki import plain_text
 from khmer_ocr.text.readers import find_inputs, read_documents
@@ -291,7 +291,7 @@ def test_hostile_markup_takes_linear_time(unit: str) -> None:
 def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
-    with pytest.raises(CorpusError, match=r"pip install 'khmer-ocr\[parquet\]'"):
+    with pytest.raises(MissingExtraError, match=r"needs pyarrow, which is not installed.*pip install '\.\[parquet\]'"):
         texts(tmp_path / "a.parquet")
 
 
