@@ -5,20 +5,20 @@ Letters: N samples.
 
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from khmer_ocr.dataset import images, layout, shards
+from khmer_ocr.dataset import images, layout
 from khmer_ocr.dataset.layout import Sample
 from khmer_ocr.dataset.metadata import damaged, iter_samples
+from khmer_ocr.dataset.reader import SplitReader
 from khmer_ocr.dataset.scan import scan
-from khmer_ocr.errors import DatasetError, SplitNotFoundError
-
-_ABSENT = (-1, -1)
+from khmer_ocr.errors import SplitNotFoundError
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,6 @@ class SplitIndex:
     shard_ids: npt.NDArray[np.int32] | None
     shards: tuple[str, ...]
     scanned: bool
-    _members: dict[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.widths)
@@ -102,53 +101,26 @@ class SplitIndex:
         # Strings, since joining paths by pathlib took half of the time of reading a line.
         return layout.recorded_paths(str(self.root), self.split, self.filename(i).removesuffix(".png"), self.shard(i))
 
+    @cached_property
+    def reader(self) -> SplitReader:
+        """What reads and checks the images and labels."""
+        return SplitReader(self)
+
     def image_bytes(self, i: int) -> bytes:
-        """PNG bytes of sample i, as stored; raises `DatasetError` where they are missing."""
-        return self._bytes(i, 0)
+        """Bytes of image i, as stored; raises `DatasetError` where they are missing."""
+        return self.reader.image_bytes(i)
 
     def label_text(self, i: int) -> str:
         """Text of the label file of sample i, which may differ from the metadata where the data set is damaged."""
-        return images.decode_label(self._bytes(i, 1), self.paths(i)[1])
+        return self.reader.label_text(i)
 
     def image(self, i: int) -> npt.NDArray[np.uint8]:
-        """Decode the image of sample i.
+        """Decode the image of sample i and compare it with what is recorded; see `SplitReader.pixels`."""
+        return self.reader.pixels(i)
 
-        Args:
-            i: position in the split.
-
-        Returns:
-            uint8 array (H, W), 255 is paper.
-
-        Raises:
-            DatasetError: missing, unreadable, or not of the recorded size.
-        """
-        path = self.paths(i)[0]
-        pixels_HW = images.decode_image(self.image_bytes(i), path)
-        if pixels_HW.shape != (self.heights[i], self.widths[i]):
-            raise DatasetError(
-                f"{path} is {pixels_HW.shape[1]} x {pixels_HW.shape[0]} px, but {layout.SPLIT_METADATA} "
-                f"says {self.widths[i]} x {self.heights[i]}. Run: khmer-ocr verify {self.root} --repair"
-            )
-        return pixels_HW
-
-    def _bytes(self, i: int, which: int) -> bytes:
-        """Stored bytes of the image (0) or the label (1); a shard's headers are walked once."""
-        if self.shard_ids is None:
-            return images.read_contained(self.root, self.paths(i)[which])
-        shard_id = int(self.shard_ids[i])
-        shard = self.shard_path(self.shards[shard_id])
-        if shard_id not in self._members:
-            members = shards.tar_members(self.root, shard)
-            rows = np.flatnonzero(self.shard_ids == shard_id)
-            names = (self.filename(row).removesuffix(".png") for row in rows.tolist())
-            table = [[*members.get(f"{name}.png", _ABSENT), *members.get(f"{name}.txt", _ABSENT)] for name in names]
-            self._members[shard_id] = (rows, np.array(table, np.int64))
-        rows, places = self._members[shard_id]
-        offset, size = places[np.searchsorted(rows, i), 2 * which : 2 * which + 2].tolist()
-        if offset < 0:
-            name = self.paths(i)[which].rpartition("/")[2]
-            raise DatasetError(f"{shard} lacks {name}. Run: khmer-ocr verify {self.root} --repair")
-        return shards.read_member(self.root, shard, offset, size)
+    def line(self, i: int) -> npt.NDArray[np.uint8]:
+        """Do what `image` does, and compare the label file with the metadata too."""
+        return self.reader.line(i)
 
 
 class _Columns:

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from khmer_ocr.errors import DatasetError, missing_extra
 from khmer_ocr.load.cache import PAPER, PackedCache
 from khmer_ocr.load.engine import LineLoader, ReadBatch, normalised
 from khmer_ocr.load.lines import Lines
-from khmer_ocr.load.pages import gather_pages, read_pages, without
+from khmer_ocr.load.pages import gather_pages, padded_width, read_pages, without
 from khmer_ocr.load.planner import EpochPlan
 from khmer_ocr.load.settings import LoadConfig
 from khmer_ocr.load.targets import Vocabulary
@@ -48,12 +48,28 @@ def _png_of(pixels_HW: npt.NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
+class _Given(NamedTuple):
+    """What DALI is to get for the lines of a batch.
+
+    Attributes:
+        samples: never nothing.
+        positions_B: the lines they are of.
+        faults: position to fault of the lines left out.
+        to_confirm: position to signature of the lines whose pixels are to be compared with what is recorded.
+    """
+
+    samples: list[npt.NDArray[Any]]
+    positions_B: npt.NDArray[np.int64]
+    faults: dict[int, str]
+    to_confirm: dict[int, int]
+
+
 class _Source(ABC):
     """Gives DALI the batches of a plan by their number, and keeps for its caller which lines are in them.
 
     Attributes:
         at_once: how many batches of the plan DALI gets in one iteration.
-        read: number of a batch to the positions of its lines and the faults of others, until it is delivered.
+        given: number of a batch to what was given for it, without the samples, until it is delivered.
     """
 
     at_once = 1
@@ -62,29 +78,28 @@ class _Source(ABC):
         self._lines = lines
         self._plan: EpochPlan | None = None
         self._start = 0
-        self.read: dict[int, tuple[npt.NDArray[np.int64], dict[int, str]]] = {}
+        self.given = dict[int, _Given]()
 
     def begin(self, plan: EpochPlan, start_batch: int) -> None:
         """Let iteration 0 be this batch of this plan."""
         self._plan, self._start = plan, start_batch
-        self.read.clear()
+        self.given.clear()
 
     def __call__(self, info: Any) -> list[npt.NDArray[Any]]:
         """Give the samples of one iteration; DALI delivers what becomes of them in the same order."""
         assert self._plan is not None
-        first, given = self._start + info.iteration * self.at_once, list[npt.NDArray[Any]]()
+        first, samples = self._start + info.iteration * self.at_once, list[npt.NDArray[Any]]()
         if first >= len(self._plan):
             raise StopIteration
         for number in range(first, min(first + self.at_once, len(self._plan))):
-            positions_B = self._plan.batch(number)
-            samples, faults = self._samples(positions_B)
-            self.read[number] = without(positions_B, faults), faults
-            given += samples
-        return given
+            given = self._give(self._plan.batch(number))
+            self.given[number] = given._replace(samples=[])
+            samples += given.samples
+        return samples
 
     @abstractmethod
-    def _samples(self, positions_B: npt.NDArray[np.int64]) -> tuple[list[npt.NDArray[Any]], dict[int, str]]:
-        """What DALI is to get for these lines, never nothing, and position to fault of those it does not get."""
+    def _give(self, positions_B: npt.NDArray[np.int64]) -> _Given:
+        """Read these lines."""
 
 
 class _Files(_Source):
@@ -94,22 +109,25 @@ class _Files(_Source):
         super().__init__(lines)
         self.undecodable: dict[int, str] = {}
 
-    def _samples(self, positions_B: npt.NDArray[np.int64]) -> tuple[list[npt.NDArray[np.uint8]], dict[int, str]]:
-        files, faults = [], dict[int, str]()
+    def _give(self, positions_B: npt.NDArray[np.int64]) -> _Given:
+        files, faults, to_confirm = list[npt.NDArray[Any]](), dict[int, str](), dict[int, int]()
         for i in positions_B.tolist():
             if i in self.undecodable:
                 faults[i] = self.undecodable[i]
                 continue
             try:
-                data = self._lines.png(i)
+                data, signature = self._lines.encoded(i)
                 if not is_plain_grey(data):  # DALI's own way to grey differs from ours
                     data = _png_of(decode_image(data, self._lines.name(i)))
             except DatasetError as fault:
                 faults[i] = str(fault)
             else:
                 files.append(np.frombuffer(data, np.uint8))
+                if signature is not None:
+                    to_confirm[i] = signature
         # DALI knows no empty batch: this stands for it and is never delivered.
-        return files or [np.frombuffer(_png_of(_NOTHING), np.uint8)], faults
+        samples = files or [np.frombuffer(_png_of(_NOTHING), np.uint8)]
+        return _Given(samples, without(positions_B, faults), faults, to_confirm)
 
 
 class _Cached(_Source):
@@ -126,7 +144,7 @@ class _Cached(_Source):
         # DALI copies what it is given before it asks again; memory that was touched before is faster to write.
         self._rooms = [np.empty(0, self._dtype) for _ in range(self.at_once)]
 
-    def _samples(self, positions_B: npt.NDArray[np.int64]) -> tuple[list[npt.NDArray[Any]], dict[int, str]]:
+    def _give(self, positions_B: npt.NDArray[np.int64]) -> _Given:
         def empty(lines: int, columns: int) -> npt.NDArray[Any]:
             room, shape = self._rooms.pop(0), (lines, self._lines.height_px, columns)
             if room.size < math.prod(shape):
@@ -136,7 +154,8 @@ class _Cached(_Source):
 
         caches, align_px = self._caches, self._align_px
         padded_BHX, faults = gather_pages(self._lines, caches, positions_B, align_px, empty, self._bits_256)
-        return [_NOTHING[None].astype(self._dtype) if padded_BHX is None else padded_BHX], faults
+        batch = _NOTHING[None].astype(self._dtype) if padded_BHX is None else padded_BHX
+        return _Given([batch], without(positions_B, faults), faults, {})
 
 
 class DaliLoader(LineLoader):
@@ -222,16 +241,35 @@ class DaliLoader(LineLoader):
 
     def _finish(self, number: int, images: Any) -> ReadBatch:
         """See what DALI made, the samples of a batch or one that is a batch, as a tensor; its memory is DALI's."""
-        positions_B, faults = self._source.read.pop(number)
+        _, positions_B, faults, to_confirm = self._source.given.pop(number)
         if not len(positions_B):
             return ReadBatch(number, positions_B, None, faults)
         pages = torch.from_dlpack(images.as_tensor() if self.caches is None else images)
         pages = pages.reshape(len(positions_B), 1, self.lines.height_px, -1)
         if self.caches is not None:
             pages = pages.view(self._dtype)
+        if to_confirm and (wrong := self._confirm(positions_B, pages, to_confirm)):
+            faults, right_B = {**faults, **wrong}, ~np.isin(positions_B, list(wrong))
+            positions_B = positions_B[right_B]
+            if not len(positions_B):
+                return ReadBatch(number, positions_B, None, faults)
+            columns = padded_width(self.lines.widths_N[positions_B], self.config.align_px)
+            pages = pages[torch.from_numpy(right_B).to(pages.device), ..., :columns].contiguous()
         if self.config.dtype != "uint8" and pages.dtype == torch.uint8:
             pages = normalised(pages, getattr(torch, self.config.dtype))
         return ReadBatch(number, positions_B, pages, faults)
+
+    def _confirm(
+        self, positions_B: npt.NDArray[np.int64], pages: torch.Tensor, to_confirm: dict[int, int]
+    ) -> dict[int, str]:
+        """Compare decoded lines with what is recorded of them; position to fault of those that differ."""
+        pixels_BHX, wrong = pages[:, 0].cpu().numpy(), dict[int, str]()
+        for i, pixels_HX in zip(positions_B.tolist(), pixels_BHX, strict=True):
+            if i in to_confirm:
+                fault = self.lines.confirm(i, to_confirm[i], pixels_HX[:, : self.lines.widths_N[i]])
+                if fault is not None:
+                    wrong[i] = fault
+        return wrong
 
     def _find_undecodable(self, plan: EpochPlan, number: int, fault: RuntimeError) -> None:
         """Find the lines that made DALI fail, in the batches it had in hand; they will count as faults.

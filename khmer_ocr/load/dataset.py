@@ -13,6 +13,7 @@ from PIL import Image
 
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.index import load_index
+from khmer_ocr.dataset.reader import tell_unhashed
 from khmer_ocr.dataset.stats import split_statistics
 from khmer_ocr.errors import ConfigError, missing_extra
 
@@ -72,6 +73,7 @@ class SyntheticImageDataset(Dataset):  # type: ignore[misc]
         self.transform = transform
         self.vocab = _default_vocabulary() if config_manager is None else config_manager.vocab
         self.index = load_index(self.synthetic_dir, split, max_samples=max_samples)
+        tell_unhashed(self.index)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -92,11 +94,12 @@ class SyntheticImageDataset(Dataset):  # type: ignore[misc]
             `text`, `filename`, `font`; `index`, the position.
 
         Raises:
-            DatasetError: the image is missing, unreadable or of another size than recorded. It is never a blank one.
+            DatasetError: the image is missing or unreadable, or it or its label differ from what is recorded. It is
+                never a blank one.
             IndexError: no such position.
         """
         i = self._position(i)
-        pixels_HW = self.index.image(i)
+        pixels_HW = self.index.line(i)
         if self.transform is None:
             image = torch.from_numpy(pixels_HW).to(torch.float32).div_(255.0).unsqueeze_(0)
         else:

@@ -49,7 +49,7 @@ def split_set(directory: Path, split: str, max_lines: int | None = None) -> Line
     place_of = {index.filename(i): i for i in range(len(index))}
     labels = {name: index.text(i) for name, i in place_of.items()}
     fonts = {name: index.font(i) for name, i in place_of.items()}
-    return LineSet(labels, {"font": fonts}, lambda name: index.image(place_of[name]))
+    return LineSet(labels, {"font": fonts}, lambda name: index.line(place_of[name]))
 
 
 def labelled_set(labels_file: Path, max_lines: int | None = None) -> LineSet:
