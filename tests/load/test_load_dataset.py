@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import xxhash
 from PIL import Image
 from trees import FONTS, edit_metadata, pixels, png, sample, text, write_metadata, write_tree
 
@@ -207,7 +208,7 @@ def test_missing_and_empty_splits_are_named(fresh, tmp_path):
 def test_a_batch_of_two_heights_or_of_no_tensors_is_refused(fresh):
     page = pixels("train", 2, height_px=48)
     (fresh / "train/images/train_000002.png").write_bytes(png(page))
-    edit_metadata(fresh, "train", 2, image_height=48)
+    edit_metadata(fresh, "train", 2, image_height=48, pixel_hash=xxhash.xxh3_64_hexdigest(page.tobytes()))
     dataset = SyntheticImageDataset("train", fresh)
     with pytest.raises(DatasetError, match=r"train_000002\.png has \(channels, height\) \(1, 48\)"):
         collate_lines([dataset[1], dataset[2]])
