@@ -1,13 +1,10 @@
-"""What lies on disk: files under a root, PNG bytes to grey pixels.
+"""What lies on disk: PNG bytes to grey pixels.
 
 Nothing unreadable becomes a blank image: every fault raises `DatasetError` with the file and what is wrong with it.
 Letters: H rows, W columns.
 """
 
-import errno
 import io
-import os
-import stat
 import struct
 import zlib
 from pathlib import Path
@@ -17,79 +14,16 @@ import numpy.typing as npt
 import xxhash
 from PIL import Image
 
+from khmer_ocr.dataset.paths import read_contained
 from khmer_ocr.errors import DatasetError
 
 MAX_PIXELS = 1 << 26
 """Larger than any line by a factor of a hundred; beyond it a header is a decompression bomb or damaged."""
-MAX_FILE_BYTES = 1 << 27
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_HEADER_BYTES = 33
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 GREY_8_BIT = bytes([8, 0])
 _CHUNK_FRAME_BYTES = 12
-
-
-def safe_name(name: str, where: str | Path) -> str:
-    """Refuse a file name that could lead out of the folder it belongs to.
-
-    Args:
-        name: file name as it stands in the metadata.
-        where: the file that holds the name, for the message.
-
-    Returns:
-        The same name.
-
-    Raises:
-        DatasetError: the name is empty, is "." or "..", or holds a slash, a backslash or a NUL.
-    """
-    if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
-        raise DatasetError(
-            f"{where}: {name!r} is not a plain file name. Names must not lead out of their folder; "
-            "this data set was damaged or tampered with."
-        )
-    return name
-
-
-def check_contained(root: Path, path: str | Path) -> None:
-    """Raise `DatasetError` where a symbolic link takes `path` out of `root`; a path that does not exist passes."""
-    if not Path(path).resolve().is_relative_to(root.resolve()):
-        raise DatasetError(f"{path} leads out of {root} through a symbolic link. Copy the files into the data set.")
-
-
-def open_contained(root: Path, path: str | Path) -> io.BufferedReader:
-    """Open a plain file under `root` for reading; a symbolic link is followed only while it stays under `root`.
-
-    Only the last component is examined here: `check_contained` guards the folders once for a whole split.
-    """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-    try:
-        try:
-            descriptor = os.open(path, flags | os.O_NOFOLLOW)
-        except OSError as fault:
-            if fault.errno != errno.ELOOP:
-                raise
-            check_contained(root, path)
-            descriptor = os.open(path, flags)
-    except FileNotFoundError as fault:
-        raise DatasetError(f"{path} is missing. Run: khmer-ocr verify {root} --repair") from fault
-    except OSError as fault:
-        raise DatasetError(f"{path} cannot be opened: {fault.strerror}.") from fault
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise DatasetError(f"{path} is not a plain file.")
-    return open(descriptor, "rb")
-
-
-def read_contained(root: Path, path: str | Path) -> bytes:
-    """Read a whole file under `root`; see `open_contained`."""
-    with open_contained(root, path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > MAX_FILE_BYTES:
-            raise DatasetError(f"{path} has {size} bytes, more than any line image or label ({MAX_FILE_BYTES}).")
-        try:
-            return file.read()
-        except OSError as fault:
-            raise DatasetError(f"{path} cannot be read: {fault.strerror}.") from fault
 
 
 def decode_label(data: bytes, name: str | Path) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from khmer_ocr.dataset import images, layout
+from khmer_ocr.dataset import layout, paths
 from khmer_ocr.dataset.layout import Sample
 from khmer_ocr.dataset.metadata import damaged, iter_samples
 from khmer_ocr.dataset.reader import SplitReader
@@ -186,13 +186,13 @@ def split_folder(root: str | Path, split: str) -> Path:
         SplitNotFoundError: the folder does not exist.
         DatasetError: one of its folders is a symbolic link out of the root.
     """
-    folder = Path(root) / images.safe_name(split, root)
+    folder = Path(root) / paths.safe_name(split, root)
     if not folder.is_dir():
         raise SplitNotFoundError(
             f"{folder} does not exist. Run: khmer-ocr generate --output-dir {root} --splits {split}"
         )
     for name in ("", layout.SPLIT_METADATA, layout.IMAGES, layout.LABELS, layout.SHARDS):
-        images.check_contained(Path(root), folder / name)
+        paths.check_contained(Path(root), folder / name)
     return folder
 
 

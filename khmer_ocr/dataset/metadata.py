@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import ijson
 
-from khmer_ocr.dataset import images, layout
+from khmer_ocr.dataset import layout, paths
 from khmer_ocr.dataset.layout import Sample
 from khmer_ocr.errors import DatasetError
 
@@ -37,9 +37,9 @@ def _checked(entry: Any, position: int, path: Path) -> Sample:
         for name in ("filename", "text", "font", "image_path", "label_path"):
             if type(entry[name]) is not str:
                 raise damaged(path, f"sample {position} has {name} = {entry[name]!r} where a string belongs")
-        images.safe_name(entry["filename"], path)
+        paths.safe_name(entry["filename"], path)
         if "shard" in entry:
-            images.safe_name(entry["shard"], path)
+            paths.safe_name(entry["shard"], path)
     except KeyError as fault:
         raise damaged(path, f"sample {position} lacks {fault.args[0]!r}") from fault
     except TypeError as fault:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from khmer_ocr.dataset import images, layout, shards
+from khmer_ocr.dataset import images, layout, paths, shards
 from khmer_ocr.errors import DatasetError
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def read_plain(path: str, offset: int = 0, size: int | None = None) -> Stored | 
             status = os.fstat(descriptor)
             if size is None:
                 size = status.st_size - offset
-            if not stat.S_ISREG(status.st_mode) or not 0 <= size <= images.MAX_FILE_BYTES:
+            if not stat.S_ISREG(status.st_mode) or not 0 <= size <= paths.MAX_FILE_BYTES:
                 return None
             data = os.pread(descriptor, size, offset)
         finally:
@@ -257,7 +257,7 @@ class SplitReader:
         if index.shard_ids is not None:
             return self._member(i, int(index.shard_ids[i]), which, path)
         # What is no plain file of a usual size is left to the careful way, so that faults have one wording.
-        return read_plain(path) or Stored(images.read_contained(index.root, path), _UNKNOWN)
+        return read_plain(path) or Stored(paths.read_contained(index.root, path), _UNKNOWN)
 
     def _member(self, i: int, shard_id: int, which: int, path: str) -> Stored:
         """Bytes of a shard's member; the headers are walked once for each state of the shard."""

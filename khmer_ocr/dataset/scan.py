@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from khmer_ocr.dataset import images, layout, shards
+from khmer_ocr.dataset import images, layout, paths, shards
 from khmer_ocr.dataset.layout import Sample
 from khmer_ocr.errors import DatasetError
 
@@ -48,9 +48,9 @@ def _scan_files(root: Path, split: str, report: OnFault) -> Iterator[Sample]:
     for name in _sorted_names(root / split / layout.IMAGES, ".png"):
         image, label = layout.image_file(root, split, name), layout.label_file(root, split, name)
         try:
-            with images.open_contained(root, image) as file:
+            with paths.open_contained(root, image) as file:
                 size = images.png_size(file.read(images.PNG_HEADER_BYTES), image)
-            yield _scanned(name, image, label, size, images.read_contained(root, label))
+            yield _scanned(name, image, label, size, paths.read_contained(root, label))
         except DatasetError as fault:
             report(name, fault)
 
@@ -64,7 +64,7 @@ def _scan_shard(root: Path, path: Path, report: OnFault) -> Iterator[Sample]:
     for name in (name for name in members if name.endswith(".png")):
         label_name = name.removesuffix(".png") + ".txt"
         try:
-            offset, size_bytes = members[images.safe_name(name, path)]
+            offset, size_bytes = members[paths.safe_name(name, path)]
             head = shards.read_member(root, path, offset, min(size_bytes, images.PNG_HEADER_BYTES))
             size = images.png_size(head, path / name)
             if label_name not in members:

@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from khmer_ocr.dataset.images import open_contained
+from khmer_ocr.dataset.paths import open_contained
 from khmer_ocr.errors import DatasetError
 
 TAR_BLOCK = 512

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from khmer_ocr.dataset import images, layout
+from khmer_ocr.dataset import layout, paths
 from khmer_ocr.dataset.index import SplitIndex, load_index
 from khmer_ocr.errors import DatasetError, SplitNotFoundError
 
@@ -122,7 +122,7 @@ def _overall(root: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        overall = json.loads(images.read_contained(root, path))
+        overall = json.loads(paths.read_contained(root, path))
     except (ValueError, RecursionError) as fault:
         raise DatasetError(f"{path} is not whole JSON ({fault}). Run: khmer-ocr verify {root} --repair") from fault
     if not isinstance(overall, dict):

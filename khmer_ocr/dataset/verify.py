@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from khmer_ocr.dataset import images, layout
+from khmer_ocr.dataset import layout, paths
 from khmer_ocr.dataset.checks import Problem, brief, count_problems, extra_problems, number_of, part_problems, parts
 from khmer_ocr.dataset.index import SplitIndex, build_index, load_index, split_folder
 from khmer_ocr.dataset.metadata import read_header
@@ -116,7 +116,7 @@ def verify(
 def _overall_metadata(root: Path, report: VerifyReport) -> dict[str, Any]:
     path = root / layout.GENERATION_METADATA
     try:
-        overall = json.loads(images.read_contained(root, path))
+        overall = json.loads(paths.read_contained(root, path))
         if not isinstance(overall, dict) or not isinstance(overall.get("splits"), dict):
             raise DatasetError("holds no object `splits`")
     except (DatasetError, ValueError, RecursionError) as fault:

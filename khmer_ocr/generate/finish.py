@@ -9,7 +9,7 @@ from khmer_ocr.augment.recipe import NONE
 from khmer_ocr.dataset import layout
 from khmer_ocr.errors import OutputError
 from khmer_ocr.generate.journal import Journal, read_object
-from khmer_ocr.generate.sinks import partial_of, replace
+from khmer_ocr.io.atomic import replace, replacing
 
 BUFFER_BYTES = 1 << 20
 
@@ -49,7 +49,8 @@ def write_overall(root: Path, content: dict[str, Any], splits: dict[str, Any]) -
     splits = {name: splits[name] for name in layout.SPLITS if name in splits}
     total = sum(facts["total_samples"] for facts in splits.values())
     content = {**content, "splits": splits, "total_images": total}
-    replace(root / layout.GENERATION_METADATA, (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode())
+    data = (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode()
+    replace(root / layout.GENERATION_METADATA, data, root, tag="")
 
 
 def finish_split(
@@ -88,14 +89,11 @@ def finish_split(
         "rejected": rejected,
     }
     target = journal.root / split / layout.SPLIT_METADATA
-    partial = partial_of(target)
-    try:
-        with partial.open("wb", buffering=BUFFER_BYTES) as stream:
-            stream.writelines(layout.split_metadata(header, journal.sample_lines(split, chunks)))
-        partial.replace(target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with (
+        replacing(target, journal.root, tag="") as partial,
+        partial.open("wb", buffering=BUFFER_BYTES) as stream,
+    ):
+        stream.writelines(layout.split_metadata(header, journal.sample_lines(split, chunks)))
     facts = {
         "total_samples": samples,
         "augmentation_applied": worn,

@@ -20,7 +20,7 @@ import xxhash
 from khmer_ocr.dataset import layout
 from khmer_ocr.errors import OutputError, RunConflictError
 from khmer_ocr.generate import locks
-from khmer_ocr.generate.sinks import replace
+from khmer_ocr.io.atomic import make_folder, refuse_links, replace
 
 RUN_FILE = "run.json"
 _EXCLUSIVE = "exclusive.lock"
@@ -97,11 +97,12 @@ class Journal:
 
     def write_plan(self, split: str, reasons_L: npt.NDArray[np.uint8]) -> None:
         """Keep the planning pass for a restart."""
-        (self.folder / split).mkdir(parents=True, exist_ok=True)
+        make_folder(self.root, self.folder / split)
         self._replace(self.folder / split / "plan.bin", reasons_L.tobytes())
 
     def forget(self, split: str, chunks: set[int] | None = None) -> None:
         """Drop a split's fragments: all, or those of some chunks."""
+        refuse_links(self.root, self.folder / split)
         if chunks is None:
             shutil.rmtree(self.folder / split, ignore_errors=True)
             return
@@ -123,18 +124,18 @@ class Journal:
 
     def begin(self, run: dict[str, Any]) -> None:
         """Record what the run is made of before anything is drawn."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.root, self.folder)
         self._replace(self.folder / RUN_FILE, json.dumps(run, ensure_ascii=False, indent=1).encode())
 
-    @staticmethod
-    def _replace(file: Path, data: bytes) -> None:
+    def _replace(self, file: Path, data: bytes) -> None:
         # Shards on several machines write the same plan at once, so that the temporary name has to be one's own.
         # What a killed process leaves of it goes with the journal.
-        replace(file, data, tag=uuid4().hex)
+        replace(file, data, self.root)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Wait until no other process begins, completes or leaves this run."""
+        refuse_links(self.root, self.folder / _EXCLUSIVE)
         with locks.held(self.folder / _EXCLUSIVE):
             yield
 
@@ -147,6 +148,7 @@ class Journal:
         """
         name = f"shard-{shard}-of-{shards}.lock"
         with self.exclusive():
+            refuse_links(self.root, *self.folder.glob("shard-*.lock"))
             others = set(locks.held_by_others(self.folder.glob("shard-*.lock")))
             if any(other.name == name for other in others):
                 raise RunConflictError(

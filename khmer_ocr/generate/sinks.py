@@ -6,12 +6,14 @@ killed worker left half done is written again by whoever draws the chunk next, w
 
 import json
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.layout import Sample
+from khmer_ocr.io.atomic import FRESH, create_fresh, make_folder, refuse_links, replace
 
 _BLOCK = 512
 
@@ -33,18 +35,20 @@ class FileSink:
 
     def __init__(self, root: Path, split: str) -> None:
         folders = (root / split / layout.IMAGES, root / split / layout.LABELS)
+        self._images, self._labels = folders
         for folder in folders:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(root, folder)
         # Names relative to an open folder spare the kernel four path look-ups a file.
-        self._images_fd, self._labels_fd = (os.open(folder, os.O_RDONLY | os.O_DIRECTORY) for folder in folders)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._images_fd, self._labels_fd = (os.open(folder, flags) for folder in folders)
 
     def write(self, chunk: int, samples: Sequence[Sample], images: Sequence[bytes]) -> int:
         """Write two files a sample."""
         total = 0
         for sample, image in zip(samples, images, strict=True):
             name, label = sample["filename"], sample["text"].encode()
-            _write_file(self._images_fd, name, image)
-            _write_file(self._labels_fd, name[:-3] + "txt", label)
+            _write_file(self._images, self._images_fd, name, image)
+            _write_file(self._labels, self._labels_fd, name[:-3] + "txt", label)
             total += len(image) + len(label)
         return total
 
@@ -54,8 +58,15 @@ class FileSink:
         os.close(self._labels_fd)
 
 
-def _write_file(folder_fd: int, name: str, data: bytes) -> None:
-    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644, dir_fd=folder_fd)
+def _write_file(folder: Path, folder_fd: int, name: str, data: bytes) -> None:
+    """Write a file of an open folder under its own name; what had that name before is not written into."""
+    try:
+        fd = os.open(name, FRESH, 0o644, dir_fd=folder_fd)
+    except FileExistsError:
+        # Left by a killed process, or planted: a link would lead elsewhere, a second name (hard link) keeps its bytes.
+        if stat.S_ISLNK(os.stat(name, dir_fd=folder_fd, follow_symlinks=False).st_mode):
+            refuse_links(folder, folder / name)
+        fd = create_fresh(name, 0o644, dir_fd=folder_fd)
     try:
         written = os.write(fd, data)
         while written < len(data):
@@ -73,8 +84,8 @@ class ShardSink:
     """
 
     def __init__(self, root: Path, split: str) -> None:
-        self._folder, self._split = root / split / layout.SHARDS, split
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._root, self._folder, self._split = root, root / split / layout.SHARDS, split
+        make_folder(root, self._folder)
 
     def write(self, chunk: int, samples: Sequence[Sample], images: Sequence[bytes]) -> int:
         """Write one tar with three members a sample, then its index."""
@@ -92,8 +103,10 @@ class ShardSink:
             index.append(" ".join(entries))
         parts.append(b"\0" * 2 * _BLOCK)
         tar = self._folder / layout.shard_name(self._split, chunk)
-        replace(tar, b"".join(parts))
-        replace(tar.with_suffix(".idx"), f"v1.2 {len(index)}\n{''.join(line + chr(10) for line in index)}".encode())
+        places = f"v1.2 {len(index)}\n{''.join(line + chr(10) for line in index)}"
+        # The same temporary name each time: what a killed process left goes when its chunk is drawn again.
+        replace(tar, b"".join(parts), self._root, tag="")
+        replace(tar.with_suffix(".idx"), places.encode(), self._root, tag="")
         return offset + 2 * _BLOCK
 
     def close(self) -> None:
@@ -108,29 +121,6 @@ def tar_header(name: str, size: int) -> bytes:
     kind = b"0".ljust(101, b"\0") + b"ustar\x0000"
     head = b"".join((name.encode("ascii").ljust(100, b"\0"), rights, sizes, b" " * 8, kind)).ljust(_BLOCK, b"\0")
     return head[:148] + b"%06o\0 " % sum(head) + head[156:]
-
-
-def replace(path: Path, data: bytes, tag: str = "") -> None:
-    """Write a file under a temporary name, then put it in place: a reader never sees half of it.
-
-    Args:
-        path: where it goes.
-        data: all of it.
-        tag: makes the temporary name one's own where several processes may write the same file. Without it the name is
-            always the same, so that what a killed process left is taken away by whoever does its work.
-    """
-    partial = partial_of(path, tag)
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def partial_of(path: Path, tag: str = "") -> Path:
-    """The name a file has until it is whole."""
-    return path.with_name(f".{path.name}{'.' if tag else ''}{tag}.partial")
 
 
 def open_sink(format_name: str, root: Path, split: str) -> FileSink | ShardSink:

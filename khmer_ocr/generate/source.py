@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from khmer_ocr.dataset import layout
 from khmer_ocr.errors import CorpusError, SplitNotFoundError
+from khmer_ocr.io.atomic import refuse_links, remove_file, remove_folder
 from khmer_ocr.text.normalize import NORMALIZER_VERSION
 
 CORPUS_STATS = "corpus_stats.json"
@@ -149,15 +149,16 @@ def stored_anything(root: Path, split: str) -> bool:
 def remove_split(root: Path, split: str) -> None:
     """Remove what a run wrote for a split, and nothing else that may lie in its folder."""
     ours = re.compile(rf"\.?{split}[_-]\d+\.(png|txt|tar|idx)(\.partial)?")
+    refuse_links(root, *_folders(root, split), root / split / layout.SPLIT_METADATA)
     for folder in _folders(root, split):
         if folder.is_dir():
             names = [entry.name for entry in folder.iterdir()]
             if all(ours.fullmatch(name) for name in names):
-                shutil.rmtree(folder)
+                remove_folder(root, folder)
             else:
                 for name in filter(ours.fullmatch, names):
                     (folder / name).unlink()
-    (root / split / layout.SPLIT_METADATA).unlink(missing_ok=True)
+    remove_file(root, root / split / layout.SPLIT_METADATA)
     if (root / split).is_dir() and not any((root / split).iterdir()):
         (root / split).rmdir()
 

@@ -10,7 +10,7 @@ from khmer_ocr.errors import DatasetError, OutputError, RunConflictError
 from khmer_ocr.generate import source
 from khmer_ocr.generate.finish import complete_splits, read_overall, write_overall
 from khmer_ocr.generate.journal import Journal, differences
-from khmer_ocr.generate.sinks import partial_of
+from khmer_ocr.io.atomic import partial_of, remove_file
 
 log = logging.getLogger(__name__)
 RECORDED_ROOT = "output_dir"
@@ -134,7 +134,7 @@ def _clear(journal: Journal, names: set[str]) -> None:
     root = journal.root
     overall_file = root / layout.GENERATION_METADATA
     if names >= set(layout.SPLITS):
-        overall_file.unlink(missing_ok=True)
+        remove_file(root, overall_file)
     elif overall := read_overall(root):
         kept = {name: facts for name, facts in overall["splits"].items() if name not in names}
         run = overall.get("run")
@@ -145,7 +145,7 @@ def _clear(journal: Journal, names: set[str]) -> None:
     for name in sorted(names):
         for file in (root / name / layout.SPLIT_METADATA, overall_file):
             partial_of(file).unlink(missing_ok=True)
-        (root / name / layout.SPLIT_METADATA).unlink(missing_ok=True)
+        remove_file(root, root / name / layout.SPLIT_METADATA)
         journal.forget(name)
         if source.stored_anything(root, name):
             log.info("removing what %s holds of %s", root, name)

@@ -17,10 +17,10 @@ import numpy.typing as npt
 import xxhash
 from tqdm import tqdm
 
-from khmer_ocr.atomic import replacing
 from khmer_ocr.dataset.index import SplitIndex
 from khmer_ocr.dataset.layout import CHUNK
 from khmer_ocr.errors import DatasetError, OutputError
+from khmer_ocr.io.atomic import replacing
 from khmer_ocr.load.cache import (
     FORMAT,
     HEADER_BYTES,

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from khmer_ocr.dataset import images, layout
+from khmer_ocr.dataset import layout, paths
 from khmer_ocr.dataset.index import SplitIndex
 from khmer_ocr.errors import DatasetError
 from khmer_ocr.load.gather import WORD_BYTES, copy_lines, line_sums, look_up_lines
@@ -66,7 +66,7 @@ def line_begins(widths_N: npt.NDArray[np.integer[Any]], height_px: int) -> npt.N
 
 def _read(path: Path, key: str, count: int) -> tuple[dict[str, Any], npt.NDArray[np.uint64], dict[int, str]]:
     """Header, tables (2, N) and faults of a cache file, checked."""
-    with images.open_contained(path.parents[1], path) as file:
+    with paths.open_contained(path.parents[1], path) as file:
         try:
             header = json.loads(file.read(HEADER_BYTES))
             wanted = (FORMAT, VERSION, key, path.parent.name, count)

@@ -14,8 +14,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from khmer_ocr.atomic import replacing
 from khmer_ocr.errors import ConfigError, ModelError
+from khmer_ocr.io.atomic import replacing
 from khmer_ocr.model.presets import ModelConfig
 from khmer_ocr.model.seq2seq import Reader
 from khmer_ocr.text.charset import Charset

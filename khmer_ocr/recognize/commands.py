@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from khmer_ocr.atomic import write_output
 from khmer_ocr.errors import ConfigError, ImageError, ModelError
+from khmer_ocr.io.atomic import write_output
 from khmer_ocr.model.weights import load_model
 from khmer_ocr.recognize.evaluate import evaluate_lines
 from khmer_ocr.recognize.recognizer import Method, Precision, Recognition, Recognizer

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from khmer_ocr.atomic import write_output
 from khmer_ocr.errors import ConfigError, ModelError, require
+from khmer_ocr.io.atomic import write_output
 from khmer_ocr.model.decode import decode
 from khmer_ocr.model.decoder import Memory
 from khmer_ocr.model.seq2seq import BLANK, Reader

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from khmer_ocr.dataset.images import MAX_FILE_BYTES, MAX_PIXELS
+from khmer_ocr.dataset.images import MAX_PIXELS
+from khmer_ocr.dataset.paths import MAX_FILE_BYTES
 from khmer_ocr.errors import ImageError
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | Image.Image | npt.NDArray[Any]

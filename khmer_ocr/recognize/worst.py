@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, features
 from rapidfuzz.distance import Levenshtein
 
-from khmer_ocr.atomic import replacing
 from khmer_ocr.errors import ConfigError, DatasetError, OutputError
+from khmer_ocr.io.atomic import replacing
 from khmer_ocr.recognize.evaluate import ReadLine
 from khmer_ocr.recognize.images import ImageSource, read_grey
 from khmer_ocr.text.compare import comparable

@@ -15,8 +15,8 @@ import uharfbuzz as hb
 import xxhash
 from tqdm import tqdm
 
-from khmer_ocr.atomic import replacing
 from khmer_ocr.errors import OutputError
+from khmer_ocr.io.atomic import replacing
 from khmer_ocr.render.atlas import cache_dir, freetype_version
 from khmer_ocr.render.fonts import FontFace
 from khmer_ocr.render.pieces import SYLLABLE

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from khmer_ocr.atomic import replacing
+from khmer_ocr.io.atomic import replacing
 
 log = logging.getLogger(__name__)
 

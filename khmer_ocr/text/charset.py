@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from khmer_ocr.atomic import replacing
 from khmer_ocr.errors import ConfigError
+from khmer_ocr.io.atomic import replacing
 
 SPECIALS = ("<pad>", "<sos>", "<eos>", "<unk>")
 PAD, SOS, EOS, UNK = range(4)

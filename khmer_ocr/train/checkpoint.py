@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from khmer_ocr.atomic import replacing
 from khmer_ocr.errors import ModelError, OutputError
+from khmer_ocr.io.atomic import replacing
 from khmer_ocr.model.weights import read_checkpoint
 from khmer_ocr.text.charset import Charset
 

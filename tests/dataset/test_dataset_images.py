@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 from trees import pixels, png, write_shard
 
-from khmer_ocr.dataset import images, shards
+from khmer_ocr.dataset import images, paths, shards
 from khmer_ocr.errors import DatasetError
 
 PAGE = pixels("train", 3)
@@ -160,7 +160,7 @@ def test_what_is_no_plain_file_is_refused_without_waiting(tmp_path):
 @pytest.mark.parametrize("name", ["", ".", "..", "../x.png", "/etc/passwd", "a/b.png", "..\\x.png", "a\0.png"])
 def test_names_that_lead_elsewhere_are_refused(name):
     with pytest.raises(DatasetError, match="not a plain file name"):
-        images.safe_name(name, "metadata.json")
+        paths.safe_name(name, "metadata.json")
 
 
 def test_pixel_hash_ignores_how_the_array_is_stored():

@@ -137,6 +137,7 @@ import os, signal, sys
 from pathlib import Path
 from khmer_ocr.dataset import layout
 from khmer_ocr.generate import finish, generator, journal, sinks, takeover
+from khmer_ocr.io import atomic
 
 def die(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -155,9 +156,9 @@ if point == "metadata half written":
 elif point == "before the overall metadata":
     finish.write_overall = die
 elif point == "overall metadata half written":
-    def replace(path, data, tag=""):
+    def replace(path, data, root, tag):
         if path.name == layout.GENERATION_METADATA:
-            sinks.partial_of(path).write_bytes(data[:100])
+            atomic.partial_of(path).write_bytes(data[:100])
             die()
     finish.replace = replace
 elif point == "before fragments go":

@@ -14,7 +14,8 @@ from PIL import Image
 
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.layout import Sample
-from khmer_ocr.generate.sinks import FileSink, ShardSink, open_sink, partial_of, replace, tar_header
+from khmer_ocr.generate.sinks import FileSink, ShardSink, open_sink, tar_header
+from khmer_ocr.io.atomic import partial_of, replace
 
 TEXTS = ("ក", "ខ្ញុំ ស្រឡាញ់ភាសាខ្មែរ", "abc 123 ៛", "x" * 2000)
 
@@ -136,7 +137,7 @@ def test_replace_leaves_nothing_behind_when_it_fails(tmp_path: Path, monkeypatch
 def test_a_partial_of_a_killed_process_is_written_over(tmp_path: Path) -> None:
     target = tmp_path / "train-000000.tar"
     partial_of(target).write_bytes(b"half")
-    replace(target, b"whole")
+    replace(target, b"whole", tag="")
     assert names(tmp_path) == ["train-000000.tar"]
     assert partial_of(target, "a") != partial_of(target, "b")
 
