@@ -2,21 +2,25 @@
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
 from tqdm import tqdm
 
-from khmer_ocr.errors import ConfigError, ImageError, ModelError
+from khmer_ocr.errors import ConfigError, DatasetError, ImageError, ModelError
 from khmer_ocr.io.atomic import write_output
 from khmer_ocr.model.weights import load_model
 from khmer_ocr.recognize.evaluate import evaluate_lines
+from khmer_ocr.recognize.images import ImageSource
 from khmer_ocr.recognize.recognizer import Method, Precision, Recognition, Recognizer
-from khmer_ocr.recognize.sets import LineSet, labelled_set, split_set
+from khmer_ocr.recognize.sets import LineSet, OnError, labelled_set, split_set
 from khmer_ocr.recognize.worst import worst_sheet
+from khmer_ocr.text.charset import Charset
+from khmer_ocr.text.intake import some
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ def evaluate_set(
     worst_count: int = 20,
     as_json: bool = False,
     progress: bool = True,
+    on_error: OnError = "raise",
 ) -> str:
     """Read labelled lines and say how right that was.
 
@@ -113,35 +118,69 @@ def evaluate_set(
         worst_count: how many of them.
         as_json: give the report as JSON.
         progress: show a progress bar.
+        on_error: what to do about a line whose image or label can't be used: "raise", since an evaluation of fewer
+            lines says something else, or "skip", which leaves it out and says so in the report.
 
     Returns:
         The report.
 
     Raises:
         ConfigError: neither or both of a folder and labels, or a count below 1.
-        DatasetError: labels or the data set are missing or damaged.
-        ImageError: an image can't be read: an evaluation of fewer lines would say something else.
+        DatasetError: labels or the data set are missing or damaged, or no line of them can be used.
+        ImageError: an image can't be read, where that is not to be skipped.
         OutputError: a file can't be written.
     """
-    if (directory is None) == (labels is None):
-        raise ConfigError("evaluate wants either a data set's folder, or --labels FILE (image, TAB, text)")
     if worst_count < 1 or (max_lines is not None and max_lines < 1):
-        raise ConfigError(f"worst_count is {worst_count} and max_lines is {max_lines}; wanted 1 or more of each")
-    lines = labelled_set(labels, max_lines) if labels else split_set(directory, split, max_lines)  # type: ignore[arg-type]
+        raise ConfigError(f"worst_count is {worst_count} and max_lines is {max_lines}; expected 1 or more of each")
+    lines = _line_set(directory, labels, split, max_lines, on_error)
     recognizer = options.recognizer()
     begin = perf_counter()
-    read = read_set(lines, recognizer, progress)
-    elapsed_s = perf_counter() - begin
-    report = evaluate_lines(lines.labels, read, lines.groups)
+    left_out = dict(lines.left_out)
+    read = read_set(lines, recognizer, progress, None if on_error == "raise" else left_out)
+    ms_per_line = 1000 * (perf_counter() - begin) / max(len(read), 1)
+    if not read:
+        name, why = next(iter(left_out.items()))
+        raise DatasetError(f"None of {len(left_out):,} lines can be read; the first: {name}: {why}")
+    taken = {name: lines.labels[name] for name in read}
+    report = replace(
+        evaluate_lines(taken, read, lines.groups),
+        left_out=left_out,
+        notes=[*lines.notes, *_unwritable(taken, recognizer.loaded.charset)],
+    )
     if predictions is not None:
         write_output(predictions, "".join(f"{name}\t{text}\n" for name, text in read.items()).encode())
     drawn = worst_sheet(report.worst(worst_count), lines.image, worst) if worst is not None else None
-    ms_per_line = 1000 * elapsed_s / len(read)
     if as_json:
         facts = {"model": str(recognizer.loaded.source), "decode": options.decode, "device": str(recognizer.device)}
         timing = {"ms_per_line": round(ms_per_line, 2)}
         return json.dumps({**report.as_json(), **facts, **timing}, ensure_ascii=False)
     return "\n".join([str(report), f"{ms_per_line:.1f} ms a line on {recognizer.device}", *([drawn] if drawn else [])])
+
+
+def _line_set(
+    directory: Path | None, labels: Path | None, split: str, max_lines: int | None, on_error: OnError
+) -> LineSet:
+    if labels is not None and directory is None:
+        return labelled_set(labels, max_lines, on_error)
+    if directory is not None and labels is None:
+        return split_set(directory, split, max_lines, on_error)
+    raise ConfigError("evaluate takes either a data set's folder, or --labels FILE (image, TAB, text)")
+
+
+def _unwritable(labels: Mapping[str, str], charset: Charset) -> Iterator[str]:
+    """Say which characters of labels a model can't write, whatever it sees: they count as errors."""
+    lines: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    for name, text in labels.items():
+        for character in charset.missing(text):
+            lines[character] += 1
+            first.setdefault(character, name)
+    if lines:
+        named = [
+            f"{character!r} (U+{ord(character):04X}) in {count:,} (first: {first[character]})"
+            for character, count in lines.most_common()
+        ]
+        yield f"The model can't write characters of these labels, which count as errors: {some(named, 10)}."
 
 
 def export_model(onnx: Path, model: Path | None, labels: Path | None = None, max_lines: int = 100) -> str:
@@ -173,24 +212,47 @@ def export_model(onnx: Path, model: Path | None, labels: Path | None = None, max
     return f"{said}; the same CTC texts of {len(lines.labels)} lines of {labels}"
 
 
-def read_set(lines: LineSet, recognizer: Recognizer, progress: bool = False) -> dict[str, str]:
+def read_set(
+    lines: LineSet, recognizer: Recognizer, progress: bool = False, left_out: dict[str, str] | None = None
+) -> dict[str, str]:
     """Read every line of a set.
 
     Args:
         lines: the set.
         recognizer: what reads.
         progress: show a progress bar.
+        left_out: takes up the lines that can't be read, name -> why; None raises at the first.
 
     Returns:
         Image name -> text, in order.
 
     Raises:
         ImageError: an image can't be read.
+        DatasetError: an image of a data set is missing or damaged.
     """
-    read = {}
-    found = zip(lines.labels, recognizer.stream(lines.images()), strict=True)
-    for name, recognition in tqdm(found, total=len(lines.labels), unit="line", disable=not progress):
-        if isinstance(recognition, ImageError):
-            raise recognition
-        read[name] = recognition.text
+    read = dict[str, str]()
+    names: deque[str] = deque()
+
+    def sources() -> Iterator[ImageSource]:
+        for name in lines.labels:
+            try:
+                source = lines.image(name)
+            except DatasetError as fault:
+                if left_out is None:
+                    raise
+                left_out[name] = str(fault)
+                continue
+            names.append(name)
+            yield source
+
+    with tqdm(total=len(lines.labels), unit="line", disable=not progress) as bar:
+        for recognition in recognizer.stream(sources()):
+            bar.update()
+            name = names.popleft()
+            if not isinstance(recognition, ImageError):
+                read[name] = recognition.text
+            elif left_out is None:
+                raise recognition
+            else:
+                left_out[name] = str(recognition)
     return read

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from rapidfuzz.distance import Levenshtein
@@ -11,7 +12,7 @@ from khmer_ocr.text.compare import Score, comparable, confusions, score
 
 Named = Mapping[str, str]
 _LENGTH_BOUNDS = (5, 10, 20, 40, 60, 90)
-_CONFUSIONS_SHOWN, _WORST_SHOWN = 20, 10
+_CONFUSIONS_SHOWN, _WORST_SHOWN, _LEFT_OUT_SHOWN = 20, 10, 20
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,16 @@ class EvaluationReport:
         groups: "length", "font", "source", ... -> value -> score of the lines that have it.
         confusions: (wanted, seen, how often), the most frequent first; "" stands for nothing.
         lines: every line, in the order of the labels.
+        left_out: lines that are not among them: name -> why.
+        notes: what a person should know of the labels, a sentence each.
     """
 
     total: Score
     groups: dict[str, dict[str, Score]]
     confusions: list[tuple[str, str, int]]
     lines: list[ReadLine] = field(repr=False)
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def worst(self, count: int = _WORST_SHOWN) -> list[ReadLine]:
         """Lines with an error that shows, the worst first, as many as asked for."""
@@ -67,6 +72,8 @@ class EvaluationReport:
                 {"image": line.name, "label": line.label, "text": line.reading, "cer": line.score.cer}
                 for line in self.worst()
             ],
+            "left_out": [{"image": name, "why": why} for name, why in self.left_out.items()],
+            "notes": self.notes,
         }
 
     def __str__(self) -> str:
@@ -77,6 +84,12 @@ class EvaluationReport:
         if self.confusions:
             shown = (f"{_shown(want)} as {_shown(got)} {n}" for want, got, n in self.confusions[:_CONFUSIONS_SHOWN])
             rows += ["most frequent errors", "  " + ", ".join(shown)]
+        if self.left_out:
+            count = len(self.left_out)
+            rows.append(f"{count:,} {'line was' if count == 1 else 'lines were'} left out:")
+            rows += [f"  {name}: {why}" for name, why in islice(self.left_out.items(), _LEFT_OUT_SHOWN)]
+            rows += [f"  ... and {count - _LEFT_OUT_SHOWN:,} more"] if count > _LEFT_OUT_SHOWN else []
+        rows += [f"note: {note}" for note in self.notes]
         return "\n".join(rows)
 
 

@@ -1,15 +1,26 @@
 """Lines to measure a reader on: a split of a stored data set, or images beside a `labels.tsv`."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from khmer_ocr.dataset.index import load_index
-from khmer_ocr.errors import DatasetError
-from khmer_ocr.recognize.images import ImageSource
+from khmer_ocr.errors import DatasetError, ImageError
+from khmer_ocr.recognize.images import ImageSource, has_ink, read_grey
+from khmer_ocr.recognize.label_files import (
+    EXPECTED,
+    ImageNames,
+    LabelFile,
+    LineError,
+    near_note,
+    parse_label_file,
+    read_lines,
+)
 
 META = "meta.tsv"
 _GROUPED = ("font", "source", "detail")
+OnError = Literal["raise", "skip"]
 
 
 @dataclass(frozen=True)
@@ -20,24 +31,29 @@ class LineSet:
         labels: image name -> text, in order.
         groups: "font", "source", ... -> image name -> value.
         image: from a name to its image.
+        left_out: what can't be used, where that was asked for: name of the image or line -> why.
+        notes: what a person should know of the labels, a sentence each.
     """
 
     labels: dict[str, str]
     groups: dict[str, dict[str, str]]
     image: Callable[[str], ImageSource]
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def images(self) -> Iterator[ImageSource]:
         """Every image, in order."""
         return map(self.image, self.labels)
 
 
-def split_set(directory: Path, split: str, max_lines: int | None = None) -> LineSet:
+def split_set(directory: Path, split: str, max_lines: int | None = None, on_error: OnError = "raise") -> LineSet:
     """Take a split of a stored data set.
 
     Args:
         directory: the data set's root.
         split: name of the split.
         max_lines: only the first so many.
+        on_error: "raise" refuses a split of which a line can't be used; "skip" leaves such lines out.
 
     Raises:
         SplitNotFoundError: there is no such split.
@@ -52,54 +68,92 @@ def split_set(directory: Path, split: str, max_lines: int | None = None) -> Line
     return LineSet(labels, {"font": fonts}, lambda name: index.line(place_of[name]))
 
 
-def labelled_set(labels_file: Path, max_lines: int | None = None) -> LineSet:
+def labelled_set(labels_file: Path, max_lines: int | None = None, on_error: OnError = "raise") -> LineSet:
     """Take the lines that a file of labels names; a `meta.tsv` beside it says which font and source they are of.
 
     Args:
-        labels_file: UTF-8, a line each: image (relative to the file's folder), TAB, text.
+        labels_file: a line each: image (relative to the file's folder), TAB, text; see `parse_label_file`.
         max_lines: only the first so many.
+        on_error: "raise" refuses a file of which a line can't be used; "skip" leaves such lines out.
+
+    Returns:
+        The lines, labels in the normal form, under the names of files that exist.
 
     Raises:
-        DatasetError: the file is missing or empty, no UTF-8, names an image twice, or its `meta.tsv` has no column
-            "file".
+        DatasetError: the file is missing or no file of labels; lines of it can't be used: without TAB, image or label,
+            or of an image that another line names too; or its `meta.tsv` has no column "file".
     """
-    labels = dict(list(read_labels(labels_file).items())[:max_lines])
+    parsed = parse_label_file(labels_file)
+    if max_lines is not None and len(parsed.rows) > max_lines:
+        parsed.rows = parsed.rows[:max_lines]
+        parsed.faults = {n: fault for n, fault in parsed.faults.items() if n < parsed.rows[-1].number}
+    labels, written, near = _found_labels(parsed)
+    if parsed.faults and (on_error == "raise" or not labels):
+        raise parsed.refusal()
     if not labels:
-        raise DatasetError(f"{labels_file} holds no line; wanted: image, TAB, text.")
+        raise DatasetError(f"{labels_file} holds no line; {EXPECTED}.")
     folder = labels_file.parent
-    groups = _groups(folder / META, labels) if (folder / META).exists() else {}
-    return LineSet(labels, groups, lambda name: folder / name)
+    groups = _groups(folder / META, written) if (folder / META).exists() else {}
+    left_out = {f"{labels_file.name}, line {number}": str(fault) for number, fault in sorted(parsed.faults.items())}
+    notes = [*parsed.notes, *filter(None, [near_note(labels_file, near)])]
+    return LineSet(labels, groups, lambda name: folder / name, left_out, notes)
+
+
+def _found_labels(parsed: LabelFile) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """Labels by the names of images that exist, these names as written to as found, and those of them that differ.
+
+    Rows that can't be used become faults of the file.
+    """
+    labels, written, line_of = dict[str, str](), dict[str, str](), dict[str, int]()
+    names, rows = ImageNames(parsed.path.parent), parsed.rows
+    parsed.rows = []
+    for row in rows:
+        try:
+            name = names.find(row.name)
+            if name in labels:
+                raise LineError("name an image a second time", f"{name!r} stands in line {line_of[name]} too")
+            if not row.text and _may_have_ink(parsed.path.parent / name):
+                raise LineError("have no label", f"nothing behind the TAB of {name!r}, which has ink")
+        except LineError as fault:
+            parsed.faults[row.number] = fault
+        else:
+            labels[name], written[row.name], line_of[name] = row.text, name, row.number
+            parsed.rows.append(row)
+    return labels, written, names.near
+
+
+def _may_have_ink(path: Path) -> bool:
+    try:
+        return has_ink(read_grey(path))
+    except ImageError:
+        return True
 
 
 def read_labels(path: Path) -> dict[str, str]:
-    """Read a file of texts by image name: image, TAB, text; further columns are left out. See `labelled_set`."""
-    labels: dict[str, str] = {}
-    for row in _rows(path):
-        if row[0] in labels:
-            raise DatasetError(f"{path} names {row[0]!r} twice. Leave one of both out.")
-        labels[row[0]] = row[1] if len(row) > 1 else ""
-    return labels
+    """Read a file of texts by image name without looking for the images; see `labelled_set`.
+
+    Raises:
+        DatasetError: the file is missing or no file of labels, or a line of it can't be used.
+    """
+    parsed, texts = parse_label_file(path), dict[str, str]()
+    for row in parsed.rows:
+        if row.name in texts:
+            parsed.faults[row.number] = LineError("name an image a second time", f"{row.name!r}")
+        texts[row.name] = row.text
+    if parsed.faults:
+        raise parsed.refusal()
+    return texts
 
 
-def _rows(path: Path) -> list[list[str]]:
-    try:
-        # Not splitlines(): a text may hold U+2028 and the like.
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except FileNotFoundError as fault:
-        raise DatasetError(f"{path} does not exist; wanted a file of labels: image, TAB, text.") from fault
-    except (OSError, UnicodeDecodeError) as fault:
-        raise DatasetError(f"{path} can't be read ({fault}); wanted UTF-8: image, TAB, text.") from fault
-    return [line.rstrip("\r").split("\t") for line in lines if line.strip()]
-
-
-def _groups(path: Path, labels: dict[str, str]) -> dict[str, dict[str, str]]:
-    head, *rows = _rows(path)
+def _groups(path: Path, written: dict[str, str]) -> dict[str, dict[str, str]]:
+    """Groups of the images by a `meta.tsv`; `written` leads from names as the labels have them to those of files."""
+    head, *rows = ([line.split("\t") for line in read_lines(path) if line.strip()]) or [[]]
     if "file" not in head:
-        raise DatasetError(f"{path} has the columns {', '.join(head)}; wanted `file` among them.")
+        raise DatasetError(f"{path} has the columns {', '.join(head)}; expected `file` among them.")
     found: dict[str, dict[str, str]] = {}
     for column in _GROUPED:
         if column in head:
             at, name_at = head.index(column), head.index("file")
             values = {row[name_at]: row[at].split(";")[0] for row in rows if len(row) > max(at, name_at)}
-            found[column] = {name: value for name, value in values.items() if name in labels}
+            found[column] = {written[name]: value for name, value in values.items() if name in written}
     return found

@@ -135,6 +135,7 @@ def evaluate(
     worst: Path | None = None,
     worst_count: int = 20,
     max_lines: int | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
     model: Path | None = None,
     decode: Literal["beam", "greedy", "ctc"] = "beam",
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -153,6 +154,8 @@ def evaluate(
         worst: Draw the worst lines, their labels and what was read (.png).
         worst_count: How many of them.
         max_lines: Only the first so many.
+        on_error: What to do about a line whose image or label can't be used: raise, or skip, which leaves it out and
+            says so in the report.
         model: Folder of weights or checkpoint (.pth); default the weights that come with the package.
         decode: beam, greedy or ctc; see recognize.
         device: auto (default) takes a GPU if there is one.
@@ -175,6 +178,7 @@ def evaluate(
             worst_count=worst_count,
             as_json=json,
             progress=not quiet,
+            on_error=on_error,
         )
     )
 

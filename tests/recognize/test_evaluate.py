@@ -110,35 +110,40 @@ def test_fonts_of_a_split_come_from_its_metadata(tmp_path: Path) -> None:
     assert isinstance(found.image(next(iter(fonts))), np.ndarray)
 
 
-def test_an_image_that_is_missing_stops_the_evaluation(folder: Path, taught: LoadedModel) -> None:
-    (folder / "3.png").unlink()
-    with pytest.raises(ImageError, match=r"3\.png does not exist"):
-        read_set(labelled_set(folder / "labels.tsv"), Recognizer(taught, device="cpu", decode="ctc"))
+@pytest.mark.parametrize("as_json", [False, True])
+def test_one_image_that_cannot_be_read_costs_itself_alone_where_asked(
+    folder: Path, taught_folder: Path, as_json: bool
+) -> None:
+    options = ReadingOptions(taught_folder, **GREEDY)  # type: ignore[arg-type]
+    whole = (folder / "3.png").read_bytes()
+    (folder / "3.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ImageError, match=r"3\.png is damaged"):
+        evaluate_set(None, folder / "labels.tsv", options, progress=False)
+    rows = (folder / "labels.tsv").read_text(encoding="utf-8")
+    (folder / "labels.tsv").write_text(rows + "no label\n", encoding="utf-8")
+    said = evaluate_set(None, folder / "labels.tsv", options, progress=False, on_error="skip", as_json=as_json)
+    if as_json:
+        report = json.loads(said)
+        assert report["lines"] == len(TEXTS) - 1 and report["cer"] == 0
+        assert [left["image"] for left in report["left_out"]] == [f"labels.tsv, line {len(TEXTS) + 1}", "3.png"]
+        assert "is damaged or cut short" in report["left_out"][1]["why"]
+    else:
+        assert "2 lines were left out:" in said and "3.png is damaged" in said and "no TAB in 'no label'" in said
 
 
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (None, "does not exist; wanted a file of labels"),
-        (b"", "holds no line"),
-        (b"\n \n", "holds no line"),
-        (b"\xff\xfe", "wanted UTF-8"),
-        (b"a.png\tx\na.png\ty\n", "names 'a.png' twice"),
-    ],
-)
-def test_labels_that_are_none(content: bytes | None, says: str, tmp_path: Path) -> None:
-    if content is not None:
-        (tmp_path / "labels.tsv").write_bytes(content)
-    with pytest.raises(DatasetError, match=says):
-        labelled_set(tmp_path / "labels.tsv")
+def test_where_no_line_can_be_read_there_is_no_rate(folder: Path, taught_folder: Path) -> None:
+    for image in folder.glob("*.png"):
+        image.write_bytes(b"no image")
+    options = ReadingOptions(taught_folder, **GREEDY)  # type: ignore[arg-type]
+    with pytest.raises(DatasetError, match=rf"None of {len(TEXTS)} lines can be read; the first: 0\.png"):
+        evaluate_set(None, folder / "labels.tsv", options, progress=False, on_error="skip")
 
 
-def test_labels_as_people_write_them(tmp_path: Path) -> None:
-    (tmp_path / "labels.tsv").write_bytes("\ufeffa.png\tកខ\u2028គ\tmore\r\nb.png\r\n\r\nc d.png\t ឃ \r\n".encode())
-    assert read_labels(tmp_path / "labels.tsv") == {"a.png": "កខ\u2028គ", "b.png": "", "c d.png": " ឃ "}
-    (tmp_path / "meta.tsv").write_text("font\nMoul\n")
-    with pytest.raises(DatasetError, match="wanted `file` among them"):
-        labelled_set(tmp_path / "labels.tsv")
+def test_characters_that_the_model_cannot_write_are_named(folder: Path, taught_folder: Path) -> None:
+    options = ReadingOptions(taught_folder, **GREEDY)  # type: ignore[arg-type]
+    (folder / "labels.tsv").write_text("0.png\tក\n1.png\t១២៣៤Ж\n", encoding="utf-8")
+    report = json.loads(evaluate_set(None, folder / "labels.tsv", options, as_json=True, progress=False))
+    assert len(report["notes"]) == 1 and "'Ж' (U+0416) in 1 (first: 1.png)" in report["notes"][0]
 
 
 def test_what_to_evaluate_has_to_be_said(folder: Path, tmp_path: Path) -> None:
