@@ -197,7 +197,7 @@ def write_large(files: Path, split: str, scratch: Path, samples: int) -> Path:
     for name, count in (("one", 1), ("large", samples)):
         folder = scratch / name / split
         folder.mkdir(parents=True)
-        rows = ({**source[i % len(source)], "filename": f"{layout.stem(split, i)}.png"} for i in range(count))
+        rows = ({**source[i % len(source)], "filename": layout.stem(split, i)} for i in range(count))
         lines = (json.dumps(row, ensure_ascii=False).encode() for row in rows)
         with (folder / layout.SPLIT_METADATA).open("wb") as file:
             file.writelines(layout.split_metadata({"split": split, "total_samples": count}, lines))

@@ -39,10 +39,10 @@ def write(root: Path, samples: int) -> None:
 def row(i: int) -> bytes:
     """One sample's line."""
     stem = layout.stem("train", i)
-    image_path, label_path = layout.recorded_paths("data/synthetic", "train", stem, None)
+    image_path, label_path = layout.recorded_paths("data/synthetic", "train", f"{stem}.png", None)
     return json.dumps(
         {
-            "filename": f"{stem}.png",
+            "filename": stem,
             "text": TEXT,
             "font": "A",
             "image_path": image_path,

@@ -130,7 +130,7 @@ def part_problems(index: SplitIndex, rows_N: npt.NDArray[np.int64]) -> list[Prob
         return problems
     expected = set[str]()
     for i, name, number in numbered:
-        stem = name.removesuffix(".png")
+        stem = layout.without_suffix(name)
         expected |= {name, f"{stem}.txt", f"{stem}.json"}
         fault = _json_fault(index, i, shard, members.get(f"{stem}.json"))
         if fault is not None:
@@ -176,18 +176,17 @@ def _faults(index: SplitIndex, i: int) -> Iterator[str]:
 
 def extra_problems(index: SplitIndex, known_files: set[str]) -> Iterator[Problem]:
     """Files beside those of the samples; `known_files` have been reported already."""
-    stems = {index.filename(i).removesuffix(".png") for i in range(len(index))}
-    stems |= {name.removesuffix(".png") for name in known_files}
-    shard_stems = {name.removesuffix(".tar") for name in {*index.shards, *known_files}}
     files = index.shard_ids is None
-    for folder, suffixes, wanted in (
-        (layout.IMAGES, (".png",), stems if files else set()),
-        (layout.LABELS, (".txt",), stems if files else set()),
-        (layout.SHARDS, (".tar", ".idx"), shard_stems),
+    names = {*map(index.filename, range(len(index)) if files else ()), *known_files}
+    shard_names = {*index.shards, *known_files}
+    for folder, expected in (
+        (layout.IMAGES, names),
+        (layout.LABELS, {f"{layout.without_suffix(name)}.txt" for name in names}),
+        (layout.SHARDS, shard_names | {f"{layout.without_suffix(name)}.idx" for name in shard_names}),
     ):
         path = index.root / index.split / folder
         for name in sorted(e.name for e in os.scandir(path)) if path.is_dir() else ():
-            if not name.endswith(suffixes) or name[:-4] not in wanted:
+            if name not in expected:
                 left = _is_leftover(index.split, folder, name)
                 fault = "a process that was killed left it behind" if left else "the metadata does not know it"
                 yield Problem(index.split, None, f"{folder}/{name}", f"is extra: {fault}")

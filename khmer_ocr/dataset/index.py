@@ -99,7 +99,7 @@ class SplitIndex:
     def paths(self, i: int) -> tuple[str, str]:
         """Where the image and the label of sample i lie now: files, or members behind the path of their shard."""
         # Strings, since joining paths by pathlib took half of the time of reading a line.
-        return layout.recorded_paths(str(self.root), self.split, self.filename(i).removesuffix(".png"), self.shard(i))
+        return layout.recorded_paths(str(self.root), self.split, self.filename(i), self.shard(i))
 
     @cached_property
     def reader(self) -> SplitReader:
@@ -139,7 +139,7 @@ class _Columns:
         self.heights.append(sample["image_height"])
         self.texts += sample["text"].encode()
         self.text_ends.append(len(self.texts))
-        self.filenames += sample["filename"].encode()
+        self.filenames += layout.image_name(sample["filename"], sample["image_path"]).encode()
         self.filename_ends.append(len(self.filenames))
         self.font_ids.append(self.fonts.setdefault(sample["font"], len(self.fonts)))
         if "shard" in sample:

@@ -6,7 +6,9 @@
 {root}/{split}/images/{split}_{i:06d}.png     {root}/{split}/labels/{split}_{i:06d}.txt     format "files"
 {root}/{split}/shards/{split}-{chunk:06d}.tar (+ .idx)                                      format "webdataset"
 ```
-A sample of `metadata.json` stands on a line of its own, so that millions of them stream in both directions.
+A sample's `filename` in the metadata is the name without its suffix, `{split}_{i:06d}`; trees of version 0.1.0 have it
+with the suffix, and both are read. A sample of `metadata.json` stands on a line of its own, so that millions of them
+stream in both directions.
 """
 
 import json
@@ -24,6 +26,8 @@ WORN_SPLIT = "train"
 
 GENERATION_METADATA = "generation_metadata.json"
 SPLIT_METADATA = "metadata.json"
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".pgm", ".ppm")
+"""What the name of an image may end with, in any case; our own end with the first."""
 IMAGES, LABELS, SHARDS = "images", "labels", "shards"
 JOURNAL = ".journal"
 
@@ -52,6 +56,29 @@ def stem(split: str, index: int) -> str:
     return f"{split}_{index:06d}"
 
 
+def image_name(filename: str, image_path: str) -> str:
+    """Name of a sample's image file, suffix included, from the two places where the metadata carry it.
+
+    Args:
+        filename: as it stands in the metadata, without suffix ("train_000000") or, in older trees, with it.
+        image_path: as it stands in the metadata; of it only the suffix counts, since a data set may have been moved.
+    """
+    recorded = image_path[image_path.rfind("/") + 1 :]
+    if recorded == filename:
+        known = filename[filename.rfind(".") :].lower() in IMAGE_SUFFIXES
+        return filename if known else f"{filename}.png"
+    end = recorded.rfind(".")
+    if recorded[:end] == filename and recorded[end:].lower() in IMAGE_SUFFIXES:
+        return recorded
+    return filename if filename.lower().endswith(IMAGE_SUFFIXES) else f"{filename}.png"
+
+
+def without_suffix(image_name: str) -> str:
+    """Name of a sample as the metadata carry it, and of its label and JSON but for their suffix."""
+    end = image_name.rfind(".")
+    return image_name[:end] if end > 0 else image_name
+
+
 def shard_name(split: str, chunk: int) -> str:
     """File name of the tar that holds one chunk."""
     return f"{split}-{chunk:06d}.tar"
@@ -64,14 +91,15 @@ def image_file(root: Path, split: str, filename: str) -> Path:
 
 def label_file(root: Path, split: str, filename: str) -> Path:
     """Where the label of the image `filename` lies under `root`."""
-    return root / split / LABELS / (filename.removesuffix(".png") + ".txt")
+    return root / split / LABELS / (without_suffix(filename) + ".txt")
 
 
-def recorded_paths(root: str, split: str, stem: str, shard: str | None) -> tuple[str, str]:
+def recorded_paths(root: str, split: str, image_name: str, shard: str | None) -> tuple[str, str]:
     """`image_path` and `label_path` as the metadata carry them: the folder as it was given, then the place in it."""
+    label = without_suffix(image_name) + ".txt"
     if shard is not None:
-        return f"{root}/{split}/{SHARDS}/{shard}/{stem}.png", f"{root}/{split}/{SHARDS}/{shard}/{stem}.txt"
-    return f"{root}/{split}/{IMAGES}/{stem}.png", f"{root}/{split}/{LABELS}/{stem}.txt"
+        return f"{root}/{split}/{SHARDS}/{shard}/{image_name}", f"{root}/{split}/{SHARDS}/{shard}/{label}"
+    return f"{root}/{split}/{IMAGES}/{image_name}", f"{root}/{split}/{LABELS}/{label}"
 
 
 def write_header(header: Mapping[str, Any]) -> bytes:

@@ -31,6 +31,8 @@ class VerifyReport:
         root: the data set.
         problems: everything found wrong, split by split.
         checked: samples examined in each split.
+        without_hashes: splits whose metadata hold no hashes of pixels.
+        notes: what one should know though it is no damage.
         elapsed_s: how long it took.
     """
 
@@ -38,6 +40,8 @@ class VerifyReport:
     problems: list[Problem] = field(default_factory=list)
     checked: dict[str, int] = field(default_factory=dict)
     elapsed_s: float = 0.0
+    without_hashes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -67,7 +71,7 @@ class VerifyReport:
         total = sum(self.checked.values())
         head = f"{self.root}: {total:,} samples checked ({counts or 'no split'}) in {self.elapsed_s:.1f} s"
         if self.ok:
-            return f"{head}. Nothing is wrong."
+            return "\n".join([f"{head}. Nothing is wrong.", *self.notes])
         lines = [f"{head}. {len(self.problems):,} problems:"]
         for problem in self.problems[:SHOWN]:
             lines.append(f"  {'/'.join(filter(None, (problem.split, problem.filename)))}: {problem.fault}")
@@ -109,6 +113,9 @@ def verify(
     if splits is None and overall and overall.get("total_images") != sum(report.checked.values()):
         fault = f"total_images is {overall.get('total_images')}, the splits hold {sum(report.checked.values())}"
         report.problems.append(Problem("", None, layout.GENERATION_METADATA, fault))
+    if report.without_hashes:
+        names = ", ".join(report.without_hashes)
+        report.notes.append(f"The metadata of {names} hold no hashes: sizes and labels were compared, pixels were not.")
     report.elapsed_s = time.perf_counter() - begin
     return report
 
@@ -148,6 +155,8 @@ def _split_problems(
         problems.append(Problem(split, None, layout.SPLIT_METADATA, f"calls this split {named!r}"))
     yield from problems
     report.checked[split] = len(index)
+    if len(index) and index.pixel_hashes is None and not index.scanned:
+        report.without_hashes.append(split)
     yield from count_problems(index, total)
     chunks = parts(index)
     with (

@@ -222,9 +222,9 @@ class Artist:
         face_B, size64_B, width_B = block.plan.face_B.tolist(), block.plan.size64_B.tolist(), block.width_B.tolist()
         for n, (text, face, size64, width) in enumerate(zip(block.texts, face_B, size64_B, width_B, strict=True)):
             stem = layout.stem(split, block.first + n)
-            image_path, label_path = layout.recorded_paths(job.recorded_root or job.root, split, stem, shard)
+            image_path, label_path = layout.recorded_paths(job.recorded_root or job.root, split, f"{stem}.png", shard)
             sample: Sample = {
-                "filename": f"{stem}.png",
+                "filename": stem,
                 "text": text,
                 "font": job.faces[face].name,
                 "image_path": image_path,

@@ -1,7 +1,9 @@
 """Complete splits: fragments become `metadata.json`, the run becomes `generation_metadata.json`, the journal goes."""
 
 import json
+import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from khmer_ocr.generate.journal import Journal, read_object
 from khmer_ocr.io.atomic import replace, replacing
 
 BUFFER_BYTES = 1 << 20
+_NAME_WITH_SUFFIX = re.compile(rb'(\{"filename": "[^"\\]*)\.png"')
+"""How version 0.1.0 began a fragment's sample; a run that it began is finished in the spelling that users know."""
 
 
 def read_overall(root: Path) -> dict[str, Any]:
@@ -93,15 +97,8 @@ def finish_split(
         replacing(target, journal.root, tag="") as partial,
         partial.open("wb", buffering=BUFFER_BYTES) as stream,
     ):
-        stream.writelines(layout.split_metadata(header, journal.sample_lines(split, chunks)))
-    facts = {
-        "total_samples": samples,
-        "augmentation_applied": worn,
-        "fonts_used": sorted(fonts),
-        "fonts": dict(sorted(fonts.items())),
-        "rejected": rejected,
-        "bytes": stored_bytes,
-    }
+        stream.writelines(layout.split_metadata(header, _sample_lines(journal, split, chunks)))
+    facts = {**header, "fonts": dict(sorted(fonts.items())), "bytes": stored_bytes}
     content = {
         "generation_config": settings,
         "splits": {},
@@ -112,3 +109,9 @@ def finish_split(
     }
     write_overall(journal.root, content, {**read_overall(journal.root).get("splits", {}), split: facts})
     journal.forget(split)
+
+
+def _sample_lines(journal: Journal, split: str, chunks: int) -> Iterator[bytes]:
+    for line in journal.sample_lines(split, chunks):
+        old = _NAME_WITH_SUFFIX.match(line)
+        yield line if old is None else old[1] + b'"' + line[old.end() :]

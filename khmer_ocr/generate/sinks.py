@@ -47,8 +47,8 @@ class FileSink:
         total = 0
         for sample, image in zip(samples, images, strict=True):
             name, label = sample["filename"], sample["text"].encode()
-            _write_file(self._images, self._images_fd, name, image)
-            _write_file(self._labels, self._labels_fd, name[:-3] + "txt", label)
+            _write_file(self._images, self._images_fd, f"{name}.png", image)
+            _write_file(self._labels, self._labels_fd, f"{name}.txt", label)
             total += len(image) + len(label)
         return total
 
@@ -93,7 +93,7 @@ class ShardSink:
         index: list[str] = []
         offset = 0
         for sample, image in zip(samples, images, strict=True):
-            stem = sample["filename"].removesuffix(".png")
+            stem = sample["filename"]
             entries = []
             facts = json.dumps(sample, ensure_ascii=False).encode()
             for suffix, data in (("png", image), ("txt", sample["text"].encode()), ("json", facts)):

@@ -128,7 +128,7 @@ class SyntheticImageDataset(Dataset):  # type: ignore[misc]
         image_path, label_path = index.paths(i)
         shard = index.shard(i)
         info: dict[str, Any] = {
-            "filename": index.filename(i),
+            "filename": layout.without_suffix(index.filename(i)),
             "text": index.text(i),
             "font": index.font(i),
             "image_path": image_path,

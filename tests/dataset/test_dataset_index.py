@@ -112,9 +112,7 @@ def test_samples_stream_one_by_one(tmp_path):
 
 def test_many_blocks_are_joined_without_a_seam(tmp_path):
     entry = sample("train", 0, pixels("train", 0))
-    entries = [
-        {**entry, "filename": layout.stem("train", i) + ".png", "text": f"{i} " + "ក" * (i % 97)} for i in range(3000)
-    ]
+    entries = [{**entry, "filename": layout.stem("train", i), "text": f"{i} " + "ក" * (i % 97)} for i in range(3000)]
     folder = tmp_path / "train"
     folder.mkdir()
     write_metadata(folder, "train", entries)
@@ -355,10 +353,7 @@ def test_300_000_samples_open_in_little_memory(tmp_path, older):
     folder = tmp_path / "train"
     folder.mkdir()
     entry = sample("train", 0, pixels("train", 0))
-    entries = [
-        {**entry, "filename": layout.stem("train", i) + ".png", "text": "ភាសាខ្មែរ" * (1 + i % 8)}
-        for i in range(300_000)
-    ]
+    entries = [{**entry, "filename": layout.stem("train", i), "text": "ភាសាខ្មែរ" * (1 + i % 8)} for i in range(300_000)]
     write_metadata(folder, "train", entries)
     del entries
     if older:

@@ -81,7 +81,7 @@ def test_many_fonts_are_cut_for_the_reader(tmp_path):
     folder.mkdir(parents=True)
     entries = [
         {
-            "filename": f"train_{i:06d}.png",
+            "filename": f"train_{i:06d}",
             "text": "ក",
             "font": f"font {i}",
             "image_path": "",

@@ -12,6 +12,13 @@ from PIL import Image
 
 from khmer_ocr.dataset import layout
 
+CONFIG = {
+    "corpus_dir": "data/processed",
+    "output_dir": "data/synthetic",
+    "image_height": 32,
+    "augment_train": True,
+    "fonts": ["NotoSansKhmer-Regular", "Khmer OS Battambang", "Moul"],
+}
 FONTS = ("NotoSansKhmer-Regular", "Khmer OS Battambang", "Moul")
 KHMER = [chr(code) for code in (*range(0x1780, 0x17A3), *range(0x17B6, 0x17D4), *range(0x17E0, 0x17EA), 0x20, 0x41)]
 
@@ -39,7 +46,7 @@ def sample(split: str, i: int, page: np.ndarray, *, shard: str | None = None) ->
     name = layout.stem(split, i)
     folder = f"data/synthetic/{split}"
     entry = {
-        "filename": f"{name}.png",
+        "filename": name,
         "text": text(split, i),
         "font": FONTS[i % 3],
         "image_path": f"{folder}/images/{name}.png",
@@ -106,13 +113,7 @@ def write_split(root: Path, split: str, count: int, format: str = "files", *, ch
 
 def write_overall(root: Path, counts: dict[str, int], format: str = "files") -> None:
     overall = {
-        "generation_config": {
-            "corpus_dir": "data/processed",
-            "output_dir": "data/synthetic",
-            "image_height": 32,
-            "augment_train": True,
-            "fonts": list(FONTS),
-        },
+        "generation_config": CONFIG,
         "splits": {s: {"total_samples": n, "rejected": {"clipped": 2, "notdef": 1}} for s, n in counts.items()},
         "total_images": sum(counts.values()),
         "format": format,
@@ -135,6 +136,25 @@ def as_older_scripts_wrote_it(root: Path, split: str, **layout_options: object) 
     metadata.pop("schema_version")
     metadata["samples"] = [{key: entry[key] for key in layout.REQUIRED_KEYS} for entry in metadata["samples"]]
     path.write_text(json.dumps(metadata, **layout_options), encoding="utf-8")
+
+
+KNOWN_HEADER = ("split", "total_samples", "augmentation_applied", "fonts_used", "image_height")
+
+
+def only_known_keys(root: Path, *, with_suffix: bool = False) -> Path:
+    """Leave a tree the keys that users have always known, and no other; with `filename` as it was at first if asked."""
+    facts = {}
+    for path in sorted(root.glob("*/metadata.json")):
+        metadata = json.loads(path.read_bytes())
+        facts[path.parent.name] = {key: metadata[key] for key in KNOWN_HEADER}
+        samples = [{key: entry[key] for key in layout.REQUIRED_KEYS} for entry in metadata["samples"]]
+        if with_suffix:
+            samples = [{**entry, "filename": f"{entry['filename']}.png"} for entry in samples]
+        path.write_text(json.dumps({**facts[path.parent.name], "samples": samples}, indent=2), encoding="utf-8")
+    total = sum(entry["total_samples"] for entry in facts.values())
+    overall = {"generation_config": CONFIG, "splits": facts, "total_images": total}
+    (root / "generation_metadata.json").write_text(json.dumps(overall, indent=2), encoding="utf-8")
+    return root
 
 
 def edit_metadata(root: Path, split: str, i: int, **changes: object) -> None:

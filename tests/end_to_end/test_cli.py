@@ -42,7 +42,7 @@ def test_the_tree_is_the_one_users_know(made: Path) -> None:
         assert metadata["total_samples"] == len(metadata["samples"]) > 0
         total += metadata["total_samples"]
         for i, sample in enumerate(metadata["samples"]):
-            assert sample["filename"] == f"{split}_{i:06d}.png"
+            assert sample["filename"] == f"{split}_{i:06d}"
             assert sample["image_path"] == f"data/synthetic/{split}/images/{split}_{i:06d}.png"
             assert sample["label_path"] == f"data/synthetic/{split}/labels/{split}_{i:06d}.txt"
             assert (made / sample["label_path"]).read_text(encoding="utf-8") == sample["text"]

@@ -59,6 +59,20 @@ def few(corpora: Corpora, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
+@pytest.fixture(scope="session")
+def half(corpora: Corpora, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`few` after its first chunk of two, journal and all, as a killed run leaves it."""
+    folder = tmp_path_factory.mktemp("half")
+    run(corpora.processed, folder, *FEW, "--shard", "0/2")
+    return folder / "out"
+
+
+@pytest.fixture
+def copy_of_half(half: Path, tmp_path: Path) -> Path:
+    shutil.copytree(half, tmp_path / "out")
+    return tmp_path / "out"
+
+
 @pytest.fixture
 def copy_of_few(few: Path, tmp_path: Path) -> Path:
     shutil.copytree(few, tmp_path / "out")

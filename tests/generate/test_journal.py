@@ -284,7 +284,7 @@ def test_metadata_of_many_samples_stream(journal: Journal) -> None:
     for chunk in range(chunks):
         stems = [layout.stem("train", chunk * layout.CHUNK + n) for n in range(layout.CHUNK)]
         rows = [
-            json.dumps({"filename": f"{stem}.png", "text": text, "font": "A", "image_width": 99}, ensure_ascii=False)
+            json.dumps({"filename": stem, "text": text, "font": "A", "image_width": 99}, ensure_ascii=False)
             for stem in stems
         ]
         journal.commit(

@@ -40,7 +40,7 @@ def scan(corpora: Corpora, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def image_of(root: Path, sample: dict[str, Any]) -> np.ndarray:
-    return np.asarray(Image.open(root / "train" / "images" / sample["filename"]))
+    return np.asarray(Image.open(root / "train" / "images" / f"{sample['filename']}.png"))
 
 
 def test_scan_by_two_workers_killed_and_gone_on(scan: Path, corpus: Path, tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ TEXTS = ("ក", "ខ្ញុំ ស្រឡាញ់ភាសាខ្មែ�
 
 def sample(split: str, index: int, text: str) -> Sample:
     stem = layout.stem(split, index)
-    image_path, label_path = layout.recorded_paths("out", split, stem, None)
+    image_path, label_path = layout.recorded_paths("out", split, f"{stem}.png", None)
     return {
-        "filename": f"{stem}.png",
+        "filename": stem,
         "text": text,
         "font": "F",
         "image_path": image_path,
@@ -114,9 +114,7 @@ def test_index_points_at_every_member(tmp_path: Path) -> None:
         assert [entry[0] for entry in entries] == ["png", "txt", "json"]
         found = [tar[int(offset) : int(offset) + int(size)] for _, offset, size, _ in entries]
         assert found[:2] == [image, facts["text"].encode()]
-        assert [name for *_, name in entries] == [
-            f"{facts['filename'][:-4]}.{suffix}" for suffix in ("png", "txt", "json")
-        ]
+        assert [name for *_, name in entries] == [f"{facts['filename']}.{suffix}" for suffix in ("png", "txt", "json")]
 
 
 def test_replace_leaves_nothing_behind_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,8 +163,8 @@ def test_formats_hold_the_same_pixels_and_labels(shards: list[Path], reference: 
         with tarfile.open(shard) as tar:
             members = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
         for facts in known[at : at + layout.CHUNK]:
-            stem = facts["filename"][:-4]
-            stored = (reference / "train" / "images" / facts["filename"]).read_bytes()
+            stem = facts["filename"]
+            stored = (reference / "train" / "images" / f"{stem}.png").read_bytes()
             np.testing.assert_array_equal(pixels(members[f"{stem}.png"]), pixels(stored))
             assert members[f"{stem}.txt"].decode() == facts["text"]
             inside = json.loads(members[f"{stem}.json"])
@@ -204,7 +202,7 @@ def test_webdataset_package_reads_the_shards(shards: list[Path], reference: Path
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     known = [
-        [s["filename"][:-4], (reference / "train" / "images" / s["filename"]).stat().st_size, s["text"], s["text"]]
+        [s["filename"], (reference / "train" / "images" / f"{s['filename']}.png").stat().st_size, s["text"], s["text"]]
         for s in samples_of(reference)
     ]
     assert json.loads(done.stdout) == known

@@ -98,7 +98,7 @@ def test_sample_info_is_the_metadata_under_the_present_root(root):
     info = dataset.get_sample_info(9)
     shard = dataset.index.shard(9)
     wanted = sample("train", 9, pixels("train", 9), shard=shard)
-    wanted["image_path"], wanted["label_path"] = layout.recorded_paths(str(root), "train", "train_000009", shard)
+    wanted["image_path"], wanted["label_path"] = layout.recorded_paths(str(root), "train", "train_000009.png", shard)
     wanted.pop("size_ppem")
     assert info == wanted
 

@@ -105,7 +105,7 @@ def test_a_split_of_a_data_set_is_read_and_judged(taught: LoadedModel, lines: li
 def test_fonts_of_a_split_come_from_its_metadata(tmp_path: Path) -> None:
     root = write_tree(tmp_path, {"train": 9})
     found = split_set(root, "train")
-    fonts = {sample["filename"]: sample["font"] for sample in iter_samples(root / "train/metadata.json")}
+    fonts = {f"{sample['filename']}.png": sample["font"] for sample in iter_samples(root / "train/metadata.json")}
     assert found.groups["font"] == fonts and len(fonts) == len(found.labels)
     assert isinstance(found.image(next(iter(fonts))), np.ndarray)
 
