@@ -65,7 +65,7 @@ class DatasetError(KhmerOcrError):
 
 
 class WorkerError(KhmerOcrError):
-    """A worker process died and replacing it did not help."""
+    """A worker process, or a thread that reads, died or stands still, and replacing it did not help."""
 
 
 class ModelError(KhmerOcrError):

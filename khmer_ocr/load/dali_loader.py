@@ -105,15 +105,15 @@ class _Source(ABC):
 class _Files(_Source):
     """Checked PNG files, one a sample."""
 
-    def __init__(self, lines: Lines) -> None:
+    def __init__(self, lines: Lines, undecodable: dict[int, str]) -> None:
         super().__init__(lines)
-        self.undecodable: dict[int, str] = {}
+        self._undecodable = undecodable
 
     def _give(self, positions_B: npt.NDArray[np.int64]) -> _Given:
         files, faults, to_confirm = list[npt.NDArray[Any]](), dict[int, str](), dict[int, int]()
         for i in positions_B.tolist():
-            if i in self.undecodable:
-                faults[i] = self.undecodable[i]
+            if i in self._undecodable:
+                faults[i] = self._undecodable[i]
                 continue
             try:
                 data, signature = self._lines.encoded(i)
@@ -158,6 +158,14 @@ class _Cached(_Source):
         return _Given([batch], without(positions_B, faults), faults, {})
 
 
+class _Running(NamedTuple):
+    """A built pipeline, what feeds it, and the most samples that it takes at once."""
+
+    pipeline: Any
+    source: _Source
+    most_samples: int
+
+
 class DaliLoader(LineLoader):
     """Reads by DALI: decodes in its threads, and delivers to a GPU without a copy of ours."""
 
@@ -167,49 +175,50 @@ class DaliLoader(LineLoader):
         self, lines: Lines, caches: Sequence[PackedCache] | None, config: LoadConfig, split: str, vocab: Vocabulary
     ) -> None:
         super().__init__(lines, caches, config, split, vocab)
-        self._source: _Source = (
-            _Files(lines) if caches is None else _Cached(lines, caches, config.align_px, self._bits_256)
-        )
-        self._pipeline: Any = None
-        self._most_samples = 0
+        self._undecodable = dict[int, str]()
+        self._idle: _Running | None = None
 
     def _read(self, plan: EpochPlan, start_batch: int) -> Iterator[ReadBatch]:
         number = start_batch
         while number < len(plan):
-            pipeline = self._begin(plan, number)
+            line = self._begin(plan, number)
             try:
                 while number < len(plan):
-                    (samples,) = pipeline.run()
+                    (samples,) = line.pipeline.run()
                     for images in (samples,) if self.caches is None else samples:
-                        yield self._finish(number, images)
+                        yield self._finish(number, images, line.source.given.pop(number))
                         number += 1
-                self._end(pipeline)
+                self._end(line)
             except RuntimeError as fault:
                 self._find_undecodable(plan, number, fault)
 
-    def _begin(self, plan: EpochPlan, start_batch: int) -> Any:
-        """Take the pipeline of the last epoch, or build one where that broke off or had smaller batches."""
-        most_samples = int(np.diff(plan.batch_offsets_B1).max()) if self.caches is None else self._source.at_once
-        pipeline, self._pipeline = self._pipeline, None
-        self._source.begin(plan, start_batch)
-        if pipeline is None or most_samples > self._most_samples:
-            self._most_samples = most_samples
-            pipeline = self._build()
-        return pipeline
+    def _begin(self, plan: EpochPlan, start_batch: int) -> _Running:
+        """Take the pipeline of the last epoch; build one where that is at work, broke off or had smaller batches."""
+        most_samples = int(np.diff(plan.batch_offsets_B1).max()) if self.caches is None else _Cached.at_once
+        line, self._idle = self._idle, None
+        if line is None or most_samples > line.most_samples:
+            source: _Source = (
+                _Files(self.lines, self._undecodable)
+                if self.caches is None
+                else _Cached(self.lines, self.caches, self.config.align_px, self._bits_256)
+            )
+            line = _Running(self._build(source, most_samples), source, most_samples)
+        line.source.begin(plan, start_batch)
+        return line
 
-    def _end(self, pipeline: Any) -> None:
+    def _end(self, line: _Running) -> None:
         """Keep a pipeline whose source has run dry for the next epoch."""
         try:
-            pipeline.run()
+            line.pipeline.run()
         except StopIteration:
-            pipeline.reset()
-            self._pipeline = pipeline
+            line.pipeline.reset()
+            self._idle = line
 
-    def _build(self) -> Any:
+    def _build(self, source: _Source, most_samples: int) -> Any:
         on_gpu, decode, align_px = self.device.type == "cuda", self.caches is None, self.config.align_px
 
         @dali.pipeline_def(  # type: ignore[untyped-decorator]
-            batch_size=self._most_samples,
+            batch_size=most_samples,
             num_threads=max(self.config.num_workers, 1),
             device_id=(self.device.index or 0) if on_gpu else None,
             prefetch_queue_depth=_QUEUE,
@@ -220,7 +229,7 @@ class DaliLoader(LineLoader):
         def lines() -> Any:
             bits_type = {1: types.UINT8, 2: types.UINT16, 4: types.UINT32}[self._dtype.itemsize]
             data = fn.external_source(
-                self._source,
+                source,
                 batch=True,
                 batch_info=True,
                 dtype=types.UINT8 if decode else bits_type,
@@ -239,9 +248,9 @@ class DaliLoader(LineLoader):
         pipeline.build()
         return pipeline
 
-    def _finish(self, number: int, images: Any) -> ReadBatch:
+    def _finish(self, number: int, images: Any, given: _Given) -> ReadBatch:
         """See what DALI made, the samples of a batch or one that is a batch, as a tensor; its memory is DALI's."""
-        _, positions_B, faults, to_confirm = self._source.given.pop(number)
+        _, positions_B, faults, to_confirm = given
         if not len(positions_B):
             return ReadBatch(number, positions_B, None, faults)
         pages = torch.from_dlpack(images.as_tensor() if self.caches is None else images)
@@ -277,11 +286,11 @@ class DaliLoader(LineLoader):
         Raises:
             RuntimeError: every line can be decoded: what failed was something else.
         """
-        if not isinstance(self._source, _Files):
+        if self.caches is not None:
             raise fault
         found = dict[int, str]()
         for ahead in range(number, min(number + _QUEUE + 2, len(plan))):
             found |= read_pages(self.lines, plan.batch(ahead), self.config.align_px)[1]
-        if not found.keys() - self._source.undecodable.keys():
+        if not found.keys() - self._undecodable.keys():
             raise fault
-        self._source.undecodable |= found
+        self._undecodable.update(found)  # sources share it

@@ -22,6 +22,7 @@ from khmer_ocr.load.prefetch import ahead
 from khmer_ocr.load.settings import LoadConfig
 from khmer_ocr.load.statistics import LoadStatistics
 from khmer_ocr.load.targets import TargetEncoder, Vocabulary
+from khmer_ocr.load.workers import StallWatch
 
 
 class Batch(TypedDict):
@@ -137,7 +138,15 @@ class LineLoader(ABC):
 
     @abstractmethod
     def _read(self, plan: EpochPlan, start_batch: int) -> Iterator[ReadBatch]:
-        """Read the batches of a plan from `start_batch` on; runs in the thread that reads ahead."""
+        """Read the batches of a plan from `start_batch` on.
+
+        This is called in the consumer's thread, and may start processes; what it returns runs in the thread that reads
+        ahead.
+        """
+
+    def _tasks(self, thread: int) -> list[tuple[str, str]]:
+        """Who is at work while the consumer waits; see `StallWatch.look`."""
+        return [("the reading thread", f"/proc/self/task/{thread}")]
 
     def close(self) -> None:  # noqa: B027 - an engine without processes has nothing to do
         """End worker processes; the next epoch would start them anew."""
@@ -149,10 +158,16 @@ class LineLoader(ABC):
         def full(seconds: float) -> None:
             counts.full_s += seconds
 
-        items = ahead(self._dressed(plan, start_batch), self._depth, full)
+        watch = StallWatch()
+
+        def waiting(thread: int) -> None:
+            watch.look(self._tasks(thread))
+
+        items = ahead(self._dressed(self._read(plan, start_batch)), self._depth, full, waiting)
         try:
             while True:
                 begin = time.perf_counter()
+                watch.begin()
                 item = next(items, None)
                 counts.wait_s += time.perf_counter() - begin
                 if item is None:
@@ -171,9 +186,9 @@ class LineLoader(ABC):
             items.close()  # type: ignore[attr-defined]
         faults.tell(f"{self.split}, epoch {epoch}")
 
-    def _dressed(self, plan: EpochPlan, start_batch: int) -> Iterator[tuple[ReadBatch, Batch | None]]:
+    def _dressed(self, batches: Iterator[ReadBatch]) -> Iterator[tuple[ReadBatch, Batch | None]]:
         """Put texts, targets and lengths to the images, in the thread that reads."""
-        for read in self._read(plan, start_batch):
+        for read in batches:
             if read.images is None:
                 yield read, None
                 continue

@@ -6,20 +6,33 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from khmer_ocr.errors import WorkerError
+
 Item = TypeVar("Item")
 _END = object()
+_LOOK_S = 1.0
+_JOIN_S = 5.0
 
 
-def ahead(make: Iterator[Item], depth: int, on_full: Callable[[float], None] | None = None) -> Iterator[Item]:
+def ahead(
+    make: Iterator[Item],
+    depth: int,
+    on_full: Callable[[float], None] | None = None,
+    on_wait: Callable[[int], None] | None = None,
+) -> Iterator[Item]:
     """Take items from an iterator in a thread, at most `depth` more than have been used.
 
     Args:
         make: what makes the items; it is driven, and closed, by the thread alone.
         depth: items waiting at most; 0 makes each when it is asked for, without a thread.
         on_full: is told the seconds for which the thread waited for room.
+        on_wait: is told the thread's native id about once a second while no item comes; what it raises ends the wait.
 
     Yields:
         The same items; what `make` raises is raised here, in its turn. Closing this iterator ends the thread.
+
+    Raises:
+        WorkerError: the thread is gone and has not said why, as in a process that was forked from the one it ran in.
     """
     if depth < 1:
         yield from make
@@ -55,9 +68,22 @@ def ahead(make: Iterator[Item], depth: int, on_full: Callable[[float], None] | N
 
     thread = threading.Thread(target=work, name="khmer_ocr reader", daemon=True)
     thread.start()
+    failed = False
     try:
         while True:
-            item, fault = items.get()
+            try:
+                item, fault = items.get(timeout=_LOOK_S)
+            except queue.Empty:
+                if not thread.is_alive() and items.empty():
+                    raise WorkerError(
+                        "The thread that reads batches is gone. A loop over batches can't go on in a forked process: "
+                        "begin it there, or call set_epoch and iterate anew."
+                    ) from None
+                if on_wait is not None:
+                    failed = True
+                    on_wait(thread.native_id or 0)
+                    failed = False
+                continue
             if fault is not None:
                 raise fault
             if item is _END:
@@ -65,4 +91,5 @@ def ahead(make: Iterator[Item], depth: int, on_full: Callable[[float], None] | N
             yield item  # type: ignore[misc]
     finally:
         stop.set()
-        thread.join()
+        # Of a thread that stands still nothing can be waited for; it ends with the process at the latest.
+        thread.join(_JOIN_S if failed else None)

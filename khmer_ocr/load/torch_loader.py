@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from khmer_ocr.load.cache import PackedCache
 from khmer_ocr.load.engine import LineLoader, ReadBatch, normalised
@@ -19,8 +18,10 @@ from khmer_ocr.load.pages import gather_pages, read_pages, without
 from khmer_ocr.load.planner import EpochPlan
 from khmer_ocr.load.settings import LoadConfig
 from khmer_ocr.load.targets import Vocabulary
+from khmer_ocr.load.workers import ReadingWorkers
 
 Pages = tuple[torch.Tensor | None, dict[int, str]]
+Workers = ReadingWorkers[npt.NDArray[np.int64], tuple[npt.NDArray[np.uint8] | None, dict[int, str]]]
 
 
 class Order(NamedTuple):
@@ -40,40 +41,56 @@ class TorchLoader(LineLoader):
     ) -> None:
         super().__init__(lines, caches, config, split, vocab)
         self._pin = self.device.type == "cuda"
-        self._orders = _Orders()
-        self._workers: DataLoader | None = None
-        if caches is None and config.num_workers:
-            self._workers = DataLoader(
-                _Pages(lines, config.align_px),
-                batch_size=None,
-                sampler=self._orders,
-                num_workers=config.num_workers,
-                prefetch_factor=max(config.prefetch, 1),
-                persistent_workers=True,
-                pin_memory=self._pin,
-            )
+        self._helped = caches is None and config.num_workers > 0
+        self._idle: Workers | None = None
+        self._at_work: list[Workers] = []
 
     def _read(self, plan: EpochPlan, start_batch: int) -> Iterator[ReadBatch]:
         orders = [Order(number, plan.batch(number)) for number in range(start_batch, len(plan))]
-        if self._workers is None:
-            read = partial(_read_files, self.lines, self.config.align_px) if self.caches is None else self._gather
-            for order in orders:
-                yield self._finish(order, *read(order))
-        elif orders:
-            self._orders.orders = orders
-            for order, (pages, faults) in zip(orders, self._workers, strict=True):
-                yield self._finish(order, pages, faults)
+        if self._helped and orders:
+            return self._read_by_workers(orders, self._take_workers())
+        return self._read_here(orders)
+
+    def _read_here(self, orders: list[Order]) -> Iterator[ReadBatch]:
+        read = partial(_read_files, self.lines, self.config.align_px) if self.caches is None else self._gather
+        for order in orders:
+            yield self._finish(order, *read(order))
+
+    def _read_by_workers(self, orders: list[Order], workers: Workers) -> Iterator[ReadBatch]:
+        try:
+            answers = workers.map([order.positions_B for order in orders])
+            for order, (padded_BHX, faults) in zip(orders, answers, strict=True):
+                yield self._finish(order, _tensor(padded_BHX), faults)
+        finally:
+            self._at_work.remove(workers)
+            if self._idle is None and workers.alive:
+                self._idle = workers
+            else:
+                workers.close()
+
+    def _take_workers(self) -> Workers:
+        """Take those of the last epoch; start others where it is still under way or one of them has died."""
+        workers, self._idle = self._idle, None
+        if workers is None or not workers.alive:
+            read = partial(read_pages, self.lines, align_px=self.config.align_px)
+            workers = ReadingWorkers(read, self.config.num_workers, max(self.config.prefetch, 1))
+        self._at_work.append(workers)
+        return workers
 
     @property
     def _depth(self) -> int:
-        # Worker processes read ahead themselves, and a thread that forks is asking for trouble.
-        return self.config.prefetch if self._workers is None else 0
+        # What workers have made is taken from them by a thread, so that one that stands still is noticed.
+        return max(self.config.prefetch, 1) if self._helped else self.config.prefetch
+
+    def _tasks(self, thread: int) -> list[tuple[str, str]]:
+        at_work = self._at_work[-1:]
+        return at_work[0].tasks() if at_work else super()._tasks(thread)
 
     def close(self) -> None:
         """End worker processes; the next epoch would start them anew."""
-        if self._workers is not None and self._workers._iterator is not None:
-            self._workers._iterator._shutdown_workers()
-            self._workers._iterator = None
+        for workers in (*self._at_work, *filter(None, [self._idle])):
+            workers.close()
+        self._idle = None
 
     def _gather(self, order: Order) -> Pages:
         """Read a batch from the caches, in its final dtype and, for a GPU, in pinned memory."""
@@ -101,27 +118,8 @@ class TorchLoader(LineLoader):
 
 def _read_files(lines: Lines, align_px: int, order: Order) -> Pages:
     padded_BHX, faults = read_pages(lines, order.positions_B, align_px)
-    return (None if padded_BHX is None else torch.from_numpy(padded_BHX[:, None])), faults
+    return _tensor(padded_BHX), faults
 
 
-class _Orders(Sampler):  # type: ignore[misc]
-    """Tells persistent workers what to read in the present epoch."""
-
-    def __init__(self) -> None:
-        self.orders: list[Order] = []
-
-    def __iter__(self) -> Iterator[Order]:
-        return iter(self.orders)
-
-    def __len__(self) -> int:
-        return len(self.orders)
-
-
-class _Pages(Dataset):  # type: ignore[misc]
-    """What a worker process does with an order."""
-
-    def __init__(self, lines: Lines, align_px: int) -> None:
-        self._lines, self._align_px = lines, align_px
-
-    def __getitem__(self, order: Order) -> Pages:
-        return _read_files(self._lines, self._align_px, order)
+def _tensor(padded_BHX: npt.NDArray[np.uint8] | None) -> torch.Tensor | None:
+    return None if padded_BHX is None else torch.from_numpy(padded_BHX[:, None])

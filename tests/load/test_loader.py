@@ -126,6 +126,20 @@ def test_an_epoch_left_early_hurts_none_after_it(root, engine, cache):
         assert_equal(loader.epoch(epoch), fresh.epoch(epoch))
 
 
+@pytest.mark.parametrize(("engine", "cache"), WAYS)
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_two_epochs_at_a_time_do_not_mix(root, engine, cache, num_workers):
+    loader = open_split(root, engine=engine, cache=cache, num_workers=num_workers, prefetch=1, batch_size=8)
+    one, other = loader.epoch(0), loader.epoch(1)
+    seen = [], []
+    for pair in zip(one, other, strict=True):
+        for batches, batch in zip(seen, pair, strict=True):
+            batches.append(batch)
+    for epoch in range(2):
+        assert_equal(open_split(root, batch_size=8).epoch(epoch), seen[epoch])
+    loader.close()
+
+
 @pytest.mark.parametrize("settings", [{"num_workers": 2}, {"prefetch": 0}, {"num_workers": 1, "prefetch": 1}])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_workers_and_prefetch_change_nothing(root, engine, settings):
