@@ -109,7 +109,7 @@ class SyntheticImageGenerator:
         identity = run_identity(self.faces, self.render, config.format, self.seed, texts, recipe, device)
         journal = Journal(self.output_dir)
         try:
-            if is_complete(journal, identity):
+            if is_complete(journal, identity, texts):
                 log.info("%s is complete: nothing to do", self.output_dir)
                 return {name: self._complete(name) for name in wanted}
             with journal.locked(*config.shard):
@@ -154,7 +154,8 @@ class SyntheticImageGenerator:
         device: str,
     ) -> dict[str, SplitResult]:
         with journal.exclusive():
-            recorded_root = take_over(journal, identity, self.output_dir.as_posix(), overwrite=config.overwrite)
+            root_as_given = self.output_dir.as_posix()
+            recorded_root = take_over(journal, identity, texts, root_as_given, overwrite=config.overwrite)
         job = Job(
             faces=tuple(self.faces),
             metrics=self.metrics,

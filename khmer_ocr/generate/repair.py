@@ -13,7 +13,7 @@ from khmer_ocr.errors import ConfigError, DatasetError, FontError
 from khmer_ocr.generate.artist import Artist, Job
 from khmer_ocr.generate.finish import read_overall
 from khmer_ocr.generate.generator import SyntheticImageGenerator
-from khmer_ocr.generate.identity import run_identity
+from khmer_ocr.generate.identity import deciding_versions, run_identity
 from khmer_ocr.generate.journal import Journal
 from khmer_ocr.generate.sinks import open_sink
 from khmer_ocr.render.atlas import cache_dir
@@ -75,7 +75,7 @@ def _generator_of(root: Path, settings: dict[str, Any], run: dict[str, Any]) -> 
     generator.render = RenderConfig(**run["render"])
     recipe = generator.known_recipe = _recipe_of(run)
     now = run_identity(generator.faces, generator.render, run["format"], run["seed"], {}, recipe, _device_of(run))
-    if now["versions"] != run["versions"]:
+    if deciding_versions(now["versions"]) != deciding_versions(run["versions"]):
         raise ConfigError(
             f"The data set was made with {run['versions']}, here is {now['versions']}: its bytes can't be made again. "
             "Install those versions, or generate anew with --overwrite."

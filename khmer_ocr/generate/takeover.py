@@ -1,6 +1,7 @@
 """What becomes of what an output folder holds already: gone on with, refused, or cleared away."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from khmer_ocr.dataset.metadata import read_header
 from khmer_ocr.errors import DatasetError, OutputError, RunConflictError
 from khmer_ocr.generate import source
 from khmer_ocr.generate.finish import complete_splits, read_overall, write_overall
+from khmer_ocr.generate.identity import NORMAL_FORM, as_known, renormalised_lines
 from khmer_ocr.generate.journal import Journal, differences
+from khmer_ocr.generate.source import SplitText
 from khmer_ocr.io.atomic import partial_of, remove_file
 
 log = logging.getLogger(__name__)
@@ -18,8 +21,11 @@ RECORDED_ROOT = "output_dir"
 _DIFFERENCES_SHOWN = 20
 
 
-def merged(known: dict[str, Any], identity: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def merged(
+    known: dict[str, Any], identity: dict[str, Any], texts: Mapping[str, SplitText]
+) -> tuple[dict[str, Any], list[str]]:
     """The identity of a run that goes on, with all its splits, and in what it differs from the one known."""
+    identity = as_known(known, identity, texts.values())
     splits = {**known.get("splits", {}), **identity["splits"]}
     whole = {**identity, "splits": {name: splits[name] for name in layout.SPLITS if name in splits}}
     before = {key: value for key, value in known.items() if key != RECORDED_ROOT}
@@ -27,14 +33,14 @@ def merged(known: dict[str, Any], identity: dict[str, Any]) -> tuple[dict[str, A
     return whole, differences(before, {**whole, "splits": same_splits})
 
 
-def is_complete(journal: Journal, identity: dict[str, Any]) -> bool:
+def is_complete(journal: Journal, identity: dict[str, Any], texts: Mapping[str, SplitText]) -> bool:
     """Whether all that a run asks for stands there, made the same way, and nobody is at work."""
     if journal.leftovers():
         return False
     wanted = set(identity["splits"])
     try:
         known = journal.known_run()
-        if known is None or not wanted <= set(complete_splits(journal.root)) or merged(known, identity)[1]:
+        if known is None or not wanted <= set(complete_splits(journal.root)) or merged(known, identity, texts)[1]:
             return False
         for name in sorted(wanted):
             read_header(journal.root / name / layout.SPLIT_METADATA)
@@ -44,12 +50,20 @@ def is_complete(journal: Journal, identity: dict[str, Any]) -> bool:
     return True
 
 
-def take_over(journal: Journal, identity: dict[str, Any], root_as_given: str, *, overwrite: bool) -> str:
+def take_over(
+    journal: Journal,
+    identity: dict[str, Any],
+    texts: Mapping[str, SplitText],
+    root_as_given: str,
+    *,
+    overwrite: bool,
+) -> str:
     """Decide under the journal's exclusive lock how to go on, and record it in the journal.
 
     Args:
         journal: of the output folder.
         identity: what the run is made of.
+        texts: what it draws, by split.
         root_as_given: the output folder as the user wrote it.
         overwrite: replace what can't be gone on with.
 
@@ -70,9 +84,10 @@ def take_over(journal: Journal, identity: dict[str, Any], root_as_given: str, *,
         known, overall = None, {}
     run, gone = identity, set[str]()
     if known is not None:
-        run, different = merged(known, identity)
+        run, different = merged(known, identity, texts)
         if different and not overwrite and not _is_bare(journal):
-            raise RunConflictError(_conflict(journal.root, different))
+            note = _note_on_lines(known, identity, texts)
+            raise RunConflictError(_conflict(journal.root, different, note))
         if all(line.startswith("  splits.") for line in different):
             gone = {line.split(".")[1] for line in different}
         else:
@@ -93,13 +108,27 @@ def _is_bare(journal: Journal) -> bool:
     return not stored and not (journal.root / layout.GENERATION_METADATA).exists() and journal.is_alone()
 
 
-def _conflict(root: Path, different: list[str]) -> str:
+def _note_on_lines(known: dict[str, Any], identity: dict[str, Any], texts: Mapping[str, SplitText]) -> str:
+    """Say how many lines a newer normal form concerns, where that is why a run can't go on."""
+    before = known.get("versions")
+    version = before.get(NORMAL_FORM) if isinstance(before, dict) else None
+    lines = renormalised_lines(version, texts.values())
+    if not lines:
+        return ""
+    return (
+        f"\n{lines:,} of the lines to be drawn are written otherwise in normal form {identity['versions'][NORMAL_FORM]}"
+        f" than in {version}. A data set without such lines would have gone on."
+    )
+
+
+def _conflict(root: Path, different: list[str], note: str = "") -> str:
     shown = different[:_DIFFERENCES_SHOWN]
     if len(shown) < len(different):
         shown.append(f"  ... and {len(different) - len(shown)} more")
     return (
         f"{root} holds a run of another configuration:\n"
         + "\n".join(shown)
+        + note
         + "\nChoose another --output-dir, or give --overwrite to replace it."
     )
 
