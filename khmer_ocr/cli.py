@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import tyro
 
-from khmer_ocr.errors import KhmerOcrError
 from khmer_ocr.verbs import drawing, reading
+from khmer_ocr.verbs.process import run_command
 
 VERBS: dict[str, Callable[..., None]] = {
     verb.__name__: verb
@@ -28,24 +28,27 @@ VERBS: dict[str, Callable[..., None]] = {
 }
 
 
+_STOPPED = {
+    "generate": "The same command goes on where it stopped.",
+    "train": "With --resume last it goes on from the last checkpoint.",
+}
+"""What to say after Ctrl-C, of verbs that do not begin again."""
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Run a verb; errors of ours are one message and exit status 2, Ctrl-C is 130."""
+    """Run a verb; errors are one message, with exit status 2 for ours and 70 for faults; Ctrl-C is 130."""
+    given = sys.argv[1:] if arguments is None else arguments
+    run_command(lambda: _run(given), stopped=_STOPPED.get(given[0], "") if given else "")
+
+
+def _run(arguments: list[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
-    try:
-        tyro.extras.subcommand_cli_from_dict(
-            VERBS,
-            prog="khmer-ocr",
-            description="Make and read the data that teaches machines to read Khmer.",
-            args=arguments,
-        )
-    except KhmerOcrError as error:
-        print(f"khmer-ocr: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("\nkhmer-ocr: stopped. The same command goes on where it stopped.", file=sys.stderr)
-        raise SystemExit(130) from None
-    except BrokenPipeError:
-        raise SystemExit(0) from None
+    tyro.extras.subcommand_cli_from_dict(
+        VERBS,
+        prog="khmer-ocr",
+        description="Make and read the data that teaches machines to read Khmer.",
+        args=arguments,
+    )
 
 
 if __name__ == "__main__":

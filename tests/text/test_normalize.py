@@ -301,7 +301,7 @@ def test_real_lines_keep_their_ink() -> None:
 
 @pytest.mark.skipif(not CORPUS.is_dir(), reason="shared/corpus is not here")
 def test_agrees_with_the_other_implementation_on_real_lines() -> None:
-    # The other keeps signs typed twice, and orders what fonts draw apart (7 in 1,000 of lines from the web and OCR data).
+    # The other keeps signs typed twice, and orders what fonts draw apart (7 in 1,000 lines from the web and OCR data).
     lines = [line for line in corpus_lines()[::12] if not CHANGED_IN[3].search(line)]
     other = [khnormal(visible(line)).replace("\u17d2\u178a", "\u17d2\u178f") for line in lines]
     differ = [line for line, theirs in zip(lines, other, strict=True) if normalize(line) != theirs]
