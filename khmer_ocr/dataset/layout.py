@@ -11,10 +11,11 @@ with the suffix, and both are read. A sample of `metadata.json` stands on a line
 stream in both directions.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
+
+from khmer_ocr.io.json_bytes import json_bytes
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "val", "test")
@@ -104,8 +105,8 @@ def recorded_paths(root: str, split: str, image_name: str, shard: str | None) ->
 
 def write_header(header: Mapping[str, Any]) -> bytes:
     """Open a split's metadata: every key but `samples`, which follow one a line, divided by `SAMPLE_DIVIDER`."""
-    body = json.dumps(header, ensure_ascii=False, indent=2)
-    return (body[: body.rindex("}")].rstrip() + ',\n  "samples": [\n').encode()
+    body = json_bytes(header, indent=2)
+    return body[: body.rindex(b"}")].rstrip() + b',\n  "samples": [\n'
 
 
 SAMPLE_DIVIDER = b",\n"

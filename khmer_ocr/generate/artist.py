@@ -1,6 +1,5 @@
 """Who draws: texts in, samples and PNG files out, chunks stored and committed. Holds no state that bytes depend on."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from khmer_ocr.generate.journal import Journal
 from khmer_ocr.generate.png import encode_lines
 from khmer_ocr.generate.sinks import open_sink
 from khmer_ocr.generate.source import blocks
+from khmer_ocr.io.json_bytes import json_bytes
 from khmer_ocr.render.compose import LineBatch, LineRenderer
 from khmer_ocr.render.fonts import FontFace
 from khmer_ocr.render.metrics import FaceMetrics
@@ -249,7 +249,7 @@ class Artist:
             self._sinks[split] = open_sink(self.job.format, Path(self.job.root), split)
         written = self._sinks[split].write(chunk, samples, images)
         fonts = Counter(sample["font"] for sample in samples)
-        rows = [json.dumps(sample, ensure_ascii=False).encode() for sample in samples]
+        rows = [json_bytes(sample) for sample in samples]
         self.journal.commit(split, chunk, {"samples": len(samples), "bytes": written, "fonts": dict(fonts)}, rows)
         return len(samples), written
 

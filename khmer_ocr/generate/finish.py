@@ -1,6 +1,5 @@
 """Complete splits: fragments become `metadata.json`, the run becomes `generation_metadata.json`, the journal goes."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from khmer_ocr.dataset import layout
 from khmer_ocr.errors import OutputError
 from khmer_ocr.generate.journal import Journal, read_object
 from khmer_ocr.io.atomic import replace, replacing
+from khmer_ocr.io.json_bytes import json_bytes
 
 BUFFER_BYTES = 1 << 20
 _NAME_WITH_SUFFIX = re.compile(rb'(\{"filename": "[^"\\]*)\.png"')
@@ -53,8 +53,7 @@ def write_overall(root: Path, content: dict[str, Any], splits: dict[str, Any]) -
     splits = {name: splits[name] for name in layout.SPLITS if name in splits}
     total = sum(facts["total_samples"] for facts in splits.values())
     content = {**content, "splits": splits, "total_images": total}
-    data = (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode()
-    replace(root / layout.GENERATION_METADATA, data, root, tag="")
+    replace(root / layout.GENERATION_METADATA, json_bytes(content, indent=2) + b"\n", root, tag="")
 
 
 def finish_split(

@@ -21,6 +21,7 @@ from khmer_ocr.dataset import layout
 from khmer_ocr.errors import OutputError, RunConflictError
 from khmer_ocr.generate import locks
 from khmer_ocr.io.atomic import make_folder, refuse_links, replace
+from khmer_ocr.io.json_bytes import json_bytes
 
 RUN_FILE = "run.json"
 _EXCLUSIVE = "exclusive.lock"
@@ -47,8 +48,8 @@ class Journal:
     def commit(self, split: str, chunk: int, summary: Mapping[str, Any], sample_lines: list[bytes]) -> None:
         """Declare a chunk's files complete."""
         body = b"\n".join(sample_lines)
-        head = json.dumps({**summary, "hash": xxhash.xxh3_64_hexdigest(body)}, ensure_ascii=False)
-        self._replace(self.fragment(split, chunk), head.encode() + b"\n" + body)
+        head = json_bytes({**summary, "hash": xxhash.xxh3_64_hexdigest(body)})
+        self._replace(self.fragment(split, chunk), head + b"\n" + body)
 
     def is_committed(self, split: str, chunk: int) -> bool:
         """Whether a chunk's files are complete."""
@@ -125,7 +126,7 @@ class Journal:
     def begin(self, run: dict[str, Any]) -> None:
         """Record what the run is made of before anything is drawn."""
         make_folder(self.root, self.folder)
-        self._replace(self.folder / RUN_FILE, json.dumps(run, ensure_ascii=False, indent=1).encode())
+        self._replace(self.folder / RUN_FILE, json_bytes(run, indent=1))
 
     def _replace(self, file: Path, data: bytes) -> None:
         # Shards on several machines write the same plan at once, so that the temporary name has to be one's own.

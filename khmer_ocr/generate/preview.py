@@ -90,7 +90,8 @@ class Writer:
 
 
 def _drawable(renderer: LineRenderer, text: str) -> str:
-    """The text with characters that the label's face lacks written as code points."""
+    """The text with what the label's face lacks as code points, and bytes of names that are no UTF-8 escaped."""
+    text = text.encode("utf-8", "backslashreplace").decode()
     if renderer.planner.rejections([text])[0] == 0:
         return text
     spelled = "".join(c if renderer.planner.rejections([c])[0] == 0 or c == " " else f"<U+{ord(c):04X}>" for c in text)

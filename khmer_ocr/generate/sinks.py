@@ -4,7 +4,6 @@ A sink writes a chunk's images and labels completely; only then does the worker 
 killed worker left half done is written again by whoever draws the chunk next, with the same bytes.
 """
 
-import json
 import os
 import stat
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from typing import Protocol
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.layout import Sample
 from khmer_ocr.io.atomic import FRESH, create_fresh, make_folder, refuse_links, replace
+from khmer_ocr.io.json_bytes import json_bytes
 
 _BLOCK = 512
 
@@ -95,7 +95,7 @@ class ShardSink:
         for sample, image in zip(samples, images, strict=True):
             stem = sample["filename"]
             entries = []
-            facts = json.dumps(sample, ensure_ascii=False).encode()
+            facts = json_bytes(sample)
             for suffix, data in (("png", image), ("txt", sample["text"].encode()), ("json", facts)):
                 parts += [tar_header(f"{stem}.{suffix}", len(data)), data, b"\0" * (-len(data) % _BLOCK)]
                 entries.append(f"{suffix} {offset + _BLOCK} {len(data)} {stem}.{suffix}")

@@ -21,6 +21,7 @@ from khmer_ocr.dataset.index import SplitIndex
 from khmer_ocr.dataset.layout import CHUNK
 from khmer_ocr.errors import DatasetError, OutputError
 from khmer_ocr.io.atomic import replacing
+from khmer_ocr.io.json_bytes import json_bytes
 from khmer_ocr.load.cache import (
     FORMAT,
     HEADER_BYTES,
@@ -114,7 +115,7 @@ def _write(path: Path, index: SplitIndex, key: str, skip: bool, progress: bool, 
                 sums_N[start:stop] = line_sums(pixels_M.view(np.uint64), begins_C, bytes_C)
                 file.write(pixels_M.data)
                 bar.update(stop - start)
-        tail = begins_N1[:-1].tobytes() + sums_N.tobytes() + json.dumps(faults, ensure_ascii=False).encode()
+        tail = begins_N1[:-1].tobytes() + sums_N.tobytes() + json_bytes(faults)
         file.write(tail)
         header = {
             "format": FORMAT,

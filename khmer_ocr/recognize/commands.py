@@ -148,7 +148,9 @@ def evaluate_set(
         notes=[*lines.notes, *_unwritable(taken, recognizer.loaded.charset)],
     )
     if predictions is not None:
-        write_output(predictions, "".join(f"{name}\t{text}\n" for name, text in read.items()).encode())
+        lines_read = "".join(f"{name}\t{text}\n" for name, text in read.items())
+        # Names that are no UTF-8 keep their bytes, so that they go on naming files.
+        write_output(predictions, lines_read.encode("utf-8", "surrogateescape"))
     drawn = worst_sheet(report.worst(worst_count), lines.image, worst) if worst is not None else None
     if as_json:
         facts = {"model": str(recognizer.loaded.source), "decode": options.decode, "device": str(recognizer.device)}

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from khmer_ocr.errors import OutputError
 from khmer_ocr.io.atomic import replacing
+from khmer_ocr.io.json_bytes import json_bytes
 from khmer_ocr.render.atlas import cache_dir, freetype_version
 from khmer_ocr.render.fonts import FontFace
 from khmer_ocr.render.pieces import SYLLABLE
@@ -139,7 +140,7 @@ def _write_cached(file: Path, metrics: FaceMetrics) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as partial:
-            partial.write_text(json.dumps(asdict(metrics), ensure_ascii=False), encoding="utf-8")
+            partial.write_bytes(json_bytes(asdict(metrics)))
     except OSError as error:
         # Unlike rasters these must be kept: a quarantined font that is forgotten kills again.
         raise OutputError(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from khmer_ocr.errors import OutputError, RunConflictError
+from khmer_ocr.io.json_bytes import json_bytes
 
 SPLITS = ("train", "val", "test")
 STATS = "corpus_stats.json"
@@ -205,7 +206,7 @@ class SplitWriter:
             os.fsync(file.fileno())
             file.close()
         with _temporary(self.folder / STATS).open("wb") as file:
-            file.write(json.dumps(stats, ensure_ascii=False, indent=2).encode() + b"\n")
+            file.write(json_bytes(stats, indent=2) + b"\n")
             file.flush()
             os.fsync(file.fileno())
         for name in (*(f"{split}.txt" for split in SPLITS), STATS):

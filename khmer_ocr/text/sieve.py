@@ -26,8 +26,9 @@ TRAIN_SHARE, VAL_SHARE = 0.8, 0.1
 _BATCH_LINES = 4096
 _KHMER = re.compile(r"[\u1780-\u17ff\u19e0-\u19ff]+")
 _OTHER_LETTERS = re.compile(r"[^\W\d_]+")
-# The replacement character and private use: no such line says what was once written.
-_DAMAGED = re.compile("[\ufffd-\uffff\ue000-\uf8ff]")
+# The replacement character, private use and halves of surrogate pairs (JSON can escape them): no such line says what
+# was once written.
+_DAMAGED = re.compile("[\ufffd-\uffff\ud800-\uf8ff]")
 # Digits, spaces, punctuation and symbols: ASCII, Latin-1, Khmer, the general blocks, full width. Spelt out because the
 # class W of `re` holds the Khmer vowel signs too, and a class of whole Unicode categories took 22 us a line, not 2.
 _NEUTRAL = re.compile(

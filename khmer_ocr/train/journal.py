@@ -1,6 +1,5 @@
 """What a run tells: one JSON object a line, TensorBoard curves and pictures, a line in the terminal."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from khmer_ocr.errors import EXTRA_OF, install_hint
+from khmer_ocr.io.json_bytes import json_bytes
 
 METRICS = "metrics.jsonl"
 
@@ -26,7 +26,7 @@ class RunLog:
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        self._lines = (folder / METRICS).open("a", encoding="utf-8")
+        self._lines = (folder / METRICS).open("ab")
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -38,9 +38,7 @@ class RunLog:
     def event(self, kind: str, step: int, **values: Any) -> None:
         """Note what happened at a step; numbers become curves named `kind/name`."""
         if self._lines is not None:
-            self._lines.write(
-                json.dumps({"kind": kind, "step": step, "time": time.time(), **values}, ensure_ascii=False) + "\n"
-            )
+            self._lines.write(json_bytes({"kind": kind, "step": step, "time": time.time(), **values}) + b"\n")
             self._lines.flush()
         if self._board is not None:
             for name, value in values.items():

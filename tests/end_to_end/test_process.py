@@ -1,12 +1,18 @@
 """The command as a process: terminals, full and closed streams, odd names, errors nobody foresaw."""
 
+import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from fontTools.ttLib import TTFont
+from fontTools.varLib.instancer import instantiateVariableFont
+
+from khmer_ocr.render.fonts import FontFace
 
 KHMER = "ភាសាខ្មែរជាភាសាផ្លូវការ"
 ODD = os.fsdecode(b"text\xe9.txt")
@@ -128,3 +134,48 @@ def test_khmer_is_written_whatever_the_locale(terminal: dict[str, str], tmp_path
         [sys.executable, "-c", code], env={**os.environ, **terminal}, capture_output=True, check=False, timeout=300
     )
     assert done.stdout.decode() == f"{KHMER}\ntext\\udce9.txt\n{KHMER}\n" and done.stderr.decode() == f"{KHMER}\n"
+
+
+def test_odd_names_go_through_every_verb(tmp_path: Path, embedded: list[FontFace]) -> None:
+    """Names that are no UTF-8, of texts, fonts and folders: all are read, and what is written can be read again."""
+    lines = [f"{KHMER} {i}\n{KHMER}នៅ {i}\n\n" for i in range(60)]
+    for n, name in enumerate((b"a.txt", b"text\xe9.txt", b"z.txt")):
+        (tmp_path / os.fsdecode(name)).write_text("".join(lines[n::3]), encoding="utf-8")
+    (tmp_path / os.fsdecode(b"f\xe9")).mkdir()
+    font = instantiateVariableFont(TTFont(embedded[0].files[0]), {"wght": 400, "wdth": 100})
+    font.save(tmp_path / os.fsdecode(b"f\xe9/font\xe9.ttf"))
+    odd = r"$'\xe9'"
+    for line, told in (
+        (f"corpus --input a.txt text{odd}.txt z.txt --synthesize 90 --output-dir c{odd} --quiet", r"Corpus in c\udce9"),
+        (f"generate --corpus-dir c{odd} --output-dir d{odd} --fonts f{odd} --quiet", "complete"),
+        (f"generate --corpus-dir c{odd} --output-dir w{odd} --fonts f{odd} --format webdataset --quiet", "complete"),
+        (f"verify d{odd} --quiet", "Nothing is wrong"),
+        (f"verify w{odd} --quiet", "Nothing is wrong"),
+        (f"stats d{odd}", r"font\udce9"),
+        (f"preview d{odd} -o p{odd}.png --count 2", r"p\udce9.png"),
+        (f"fonts list f{odd}", r"font\udce9"),
+    ):
+        done = shell(f"khmer-ocr {line}", tmp_path, PYTHONIOENCODING="utf-8:strict")
+        assert done.returncode == 0 and told in done.stdout, line + done.stdout + done.stderr
+    stats = json.loads((tmp_path / os.fsdecode(b"c\xe9/corpus_stats.json")).read_bytes())
+    assert [entry["name"] for entry in stats["inputs"]] == ["a.txt", ODD, "z.txt"]
+    overall = json.loads((tmp_path / os.fsdecode(b"d\xe9/generation_metadata.json")).read_bytes())
+    assert overall["generation_config"]["output_dir"] == os.fsdecode(b"d\xe9")
+    done = shell(
+        f"khmer-ocr corpus --input a.txt text{odd}.txt z.txt --synthesize 90 --output-dir c{odd} --quiet", tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_image_of_an_odd_name_is_read_with_the_others(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from PIL import Image, ImageDraw
+
+    image = Image.new("L", (90, 40), 255)
+    ImageDraw.Draw(image).rectangle((20, 10, 60, 30), outline=0, width=3)
+    for name in (b"l0.png", b"scan\xe9.png", b"l2.png"):
+        image.save(tmp_path / os.fsdecode(name))
+    done = shell("khmer-ocr recognize --json l0.png scan*.png l2.png", tmp_path, PYTHONIOENCODING="utf-8:strict")
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [record["image"] for record in records] == ["l0.png", os.fsdecode(b"scan\xe9.png"), "l2.png"], done.stderr
+    assert re.search(r"scan\\udce9", done.stdout) and "Traceback" not in done.stderr
