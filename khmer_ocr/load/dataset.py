@@ -4,15 +4,17 @@ Letters: H rows, W columns, T tokens.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import xxhash
 from PIL import Image
 
 from khmer_ocr.dataset import layout
-from khmer_ocr.dataset.index import load_index
+from khmer_ocr.dataset.index import SplitIndex, load_index
 from khmer_ocr.dataset.reader import tell_unhashed
 from khmer_ocr.dataset.stats import split_statistics
 from khmer_ocr.errors import ConfigError, missing_extra
@@ -23,8 +25,9 @@ try:
 except ModuleNotFoundError as fault:
     raise missing_extra("Reading batches", "torch") from fault
 
-from khmer_ocr.load.lines import Lines, load_lines
-from khmer_ocr.load.loader import LineLoader, LoadConfig, loader_of
+from khmer_ocr.load.faults import OnError
+from khmer_ocr.load.loader import LineLoader, LoadConfig, loader_of, open_lines
+from khmer_ocr.load.ranks import own_share
 from khmer_ocr.load.settings import Engine
 from khmer_ocr.load.targets import Vocabulary
 
@@ -68,12 +71,29 @@ class SyntheticImageDataset(Dataset):  # type: ignore[misc]
         """
         if max_samples is not None and max_samples < 1:
             raise ConfigError(f"max_samples is {max_samples}; give at least 1, or None for all.")
-        self.split = split
-        self.synthetic_dir = Path(synthetic_dir)
-        self.transform = transform
+        self._open(load_index(synthetic_dir, split, max_samples=max_samples), config_manager, transform)
+
+    @classmethod
+    def of_index(
+        cls,
+        index: SplitIndex,
+        config_manager: HasVocabulary | None = None,
+        transform: Callable[[Image.Image], Any] | None = None,
+    ) -> "SyntheticImageDataset":
+        """Make the data set of a split that is open already; the arguments mean what they mean to the class."""
+        dataset = cls.__new__(cls)
+        dataset._open(index, config_manager, transform)
+        return dataset
+
+    def _open(
+        self,
+        index: SplitIndex,
+        config_manager: HasVocabulary | None,
+        transform: Callable[[Image.Image], Any] | None,
+    ) -> None:
+        self.index, self.split, self.synthetic_dir, self.transform = index, index.split, index.root, transform
         self.vocab = _default_vocabulary() if config_manager is None else config_manager.vocab
-        self.index = load_index(self.synthetic_dir, split, max_samples=max_samples)
-        tell_unhashed(self.index)
+        tell_unhashed(index)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -166,19 +186,97 @@ class SyntheticLoader:
         loader: what reads it; has statistics, and epochs by their number.
         batch_size: lines in a batch; the last one may have fewer.
         num_workers: worker processes (torch) or threads (DALI) that decode.
+        rank: which of the `world` shares of each epoch this loader reads.
+        world: how many shares there are; 1 where every process reads the whole split.
     """
 
     def __init__(self, dataset: SyntheticImageDataset, loader: LineLoader) -> None:
         self.dataset, self.loader = dataset, loader
         self.batch_size, self.num_workers = loader.config.batch_size, loader.config.num_workers
-        self._epoch = 0
+        self.rank, self.world = loader.config.rank, loader.config.world
+        self._next = (0, 0)
+        self._at = (0, 0)
+        self._newest: object = None
 
     def __len__(self) -> int:
-        return self.loader.batch_count(self._epoch)
+        return self.loader.batch_count(self._next[0])
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        epoch, self._epoch = self._epoch, self._epoch + 1
-        return ({key: batch[key] for key in _KEYS} for batch in self.loader.epoch(epoch))  # type: ignore[literal-required]
+        (epoch, start_batch), self._newest = self._next, object()
+        self._at, self._next = (epoch, start_batch), (epoch + 1, 0)
+        return self._batches(epoch, start_batch, self._newest)
+
+    def _batches(self, epoch: int, start_batch: int, own: object) -> Iterator[dict[str, Any]]:
+        for batch in self.loader.epoch(epoch, start_batch):
+            if self._newest is own:
+                self._at = (epoch, batch["number"] + 1)
+            yield {key: batch[key] for key in _KEYS}  # type: ignore[literal-required]
+        if self._newest is own:
+            self._at = (epoch + 1, 0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next `iter` read this epoch from its beginning; epochs count from 0 and go on by themselves.
+
+        Raises:
+            ConfigError: it is no whole number of at least 0.
+        """
+        self._next = self._at = (_at_least_0("epoch", epoch), 0)
+        self._newest = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Say where to go on: after the batch that was given last.
+
+        Returns:
+            `epoch` and `batch`, the same on every rank, and what decides which lines are in a batch.
+        """
+        epoch, batch = self._at
+        if batch and batch >= self.loader.batch_count(epoch):
+            epoch, batch = epoch + 1, 0
+        return {"epoch": epoch, "batch": batch, **self._circumstances()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next `iter` go on where `state_dict` was called, with the very batches that were to come.
+
+        Args:
+            state: of a loader of the same lines, dealt in the same way; at the beginning of an epoch of any.
+
+        Raises:
+            ConfigError: it is no such state, or within an epoch of other lines or another deal.
+        """
+        lacking = [name for name in ("epoch", "batch") if name not in state]
+        if lacking:
+            raise ConfigError(f"The state of a loader lacks {', '.join(lacking)}; give what state_dict returned.")
+        epoch, batch = (_at_least_0(name, state[name]) for name in ("epoch", "batch"))
+        if batch:
+            for name, own in self._circumstances().items():
+                if state.get(name) != own:
+                    raise ConfigError(
+                        f"The state is of batch {batch} of a loader with {name} = {state.get(name)!r}; this one has "
+                        f"{own!r}, and its batches hold other lines. Open it in the same way, or call "
+                        f"set_epoch({epoch}) to begin that epoch anew."
+                    )
+            if batch > self.loader.batch_count(epoch):
+                raise ConfigError(f"The state is of batch {batch}; epoch {epoch} has {self.loader.batch_count(epoch)}.")
+        self._next = self._at = (epoch, batch)
+        self._newest = None
+
+    def _circumstances(self) -> dict[str, Any]:
+        """What decides which lines are in a batch, but for the rank."""
+        config, widths_N = self.loader.config, self.loader.lines.widths_N[: self.loader.config.max_samples]
+        return {
+            "split": self.loader.split,
+            "samples": len(widths_N),
+            "widths": xxhash.xxh3_64_hexdigest(np.ascontiguousarray(widths_N).data),
+            "batch_size": config.batch_size,
+            "seed": config.seed,
+            "world": config.world,
+        }
+
+
+def _at_least_0(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+        raise ConfigError(f"{name} is {value!r}; give a whole number of at least 0.")
+    return int(value)
 
 
 def create_synthetic_dataloaders(
@@ -191,11 +289,18 @@ def create_synthetic_dataloaders(
     engine: Engine = "auto",
     cache: bool = False,
     device: str = "cpu",
+    rank: int | None = None,
+    world: int | None = None,
+    split_eval: bool = False,
+    on_error: OnError = "raise",
 ) -> tuple[SyntheticLoader, SyntheticLoader, SyntheticLoader]:
     """Make loaders of the three splits.
 
     Train is shuffled, in the same order in every run, and its batches hold lines of like widths, which leaves little to
     pad. Val and test come in their own order.
+
+    Where several processes train one model, each gets its share of train: the same number of batches of like widths,
+    no line twice, none left out. Val and test are whole in every process, unless `split_eval` deals them out too.
 
     Args:
         config_manager: supplies `vocab`; None means the default character set.
@@ -207,22 +312,32 @@ def create_synthetic_dataloaders(
         engine: "dali", "torch" (the same batches), or "auto": DALI for files where it is installed.
         cache: read decoded pixels from a packed cache beside each split, built when it is not there yet.
         device: where images are delivered: "cpu" or "cuda".
+        rank: number of this process among those that train together, from 0; None asks `torch.distributed` where it is
+            initialised, else the environment (RANK and WORLD_SIZE, as torchrun sets them), else there is one process.
+        world: how many processes there are; to be given with `rank`.
+        split_eval: deal val and test to ranks too.
+        on_error: what to do about a line that can't be read: "raise", or "skip" it, up to 1 % of an epoch; what was
+            left out is told at the end of the epoch.
 
     Returns:
-        Loaders of train, val and test. A batch has `images`, float32 (B, 1, H, W), 1.0 where a line has ended;
+        Loaders of train, val and test; see `SyntheticLoader`. A batch has
+        `images`, float32 (B, 1, H, W), 1.0 where a line has ended;
         `targets`, int64 (B, T), 0 where a text has ended; `image_lengths`, int64 (B,), true widths in px;
         `target_lengths`, int64 (B,); `texts`, a list of B strings.
 
     Raises:
         SplitNotFoundError: a split's folder does not exist.
         DatasetError: metadata is damaged, a split is empty, or has lines of different heights.
-        ConfigError: a setting is out of range, or DALI or a GPU is asked for and not there.
+        ConfigError: a setting is out of range, DALI or a GPU is asked for and not there, or of rank and world only one
+            is known.
     """
+    rank, world = own_share(rank, world)
     if batch_size < 1 or num_workers < 0:
         raise ConfigError(f"batch_size is {batch_size} (at least 1), num_workers is {num_workers} (at least 0).")
     loaders = []
     for split in layout.SPLITS:
         train = split == layout.SPLITS[0]
+        dealt = train or split_eval
         config = LoadConfig(
             engine=engine,
             batch_size=batch_size,
@@ -235,11 +350,15 @@ def create_synthetic_dataloaders(
             cache=cache,
             device=device,
             dtype="float32",
+            rank=rank if dealt else 0,
+            world=world if dealt else 1,
+            on_error=on_error,
         )
-        dataset = SyntheticImageDataset(split, synthetic_dir, config_manager, max_samples)
+        lines = open_lines(synthetic_dir, split, config)
         # The cache is that of the whole split, whatever part of it is asked for.
         whole = cache and max_samples is not None
-        lines = load_lines(synthetic_dir, split) if whole else Lines([dataset.index])
+        part = open_lines(synthetic_dir, split, replace(config, cache=False)) if whole else lines
+        dataset = SyntheticImageDataset.of_index(part.indices[0], config_manager)
         loaders.append(SyntheticLoader(dataset, loader_of(lines, split, config, dataset.vocab)))
     train_loader, val_loader, test_loader = loaders
     return train_loader, val_loader, test_loader

@@ -182,6 +182,9 @@ class LineLoader(ABC):
                 begin = time.perf_counter()
                 yield self._to_device(batch)
                 counts.use_s += time.perf_counter() - begin
+        except GeneratorExit:
+            faults.tell(f"{self.split}, epoch {epoch}, left early")
+            raise
         finally:
             items.close()  # type: ignore[attr-defined]
         faults.tell(f"{self.split}, epoch {epoch}")

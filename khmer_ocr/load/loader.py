@@ -15,7 +15,7 @@ from khmer_ocr.load.lines import Lines, load_lines
 from khmer_ocr.load.settings import LoadConfig
 from khmer_ocr.load.targets import Vocabulary
 
-__all__ = ["Batch", "LineLoader", "LoadConfig", "choose_engine", "loader_of", "open_loader"]
+__all__ = ["Batch", "LineLoader", "LoadConfig", "choose_engine", "loader_of", "open_lines", "open_loader"]
 
 log = logging.getLogger(__name__)
 DALI = "nvidia.dali"
@@ -65,6 +65,11 @@ def open_loader(
         DatasetError: metadata is damaged, the split is empty, or its lines have different heights.
         ConfigError: DALI or a GPU is asked for and not there.
     """
+    return loader_of(open_lines(root, split, config), split, config, vocab)
+
+
+def open_lines(root: str | Path | Sequence[str | Path], split: str, config: LoadConfig) -> Lines:
+    """Open the lines that a loader of this configuration reads, and tell of those that a scan had to leave out."""
     lost: list[str] = []
     lines = load_lines(
         root,
@@ -76,7 +81,7 @@ def open_loader(
     scanned = FaultLog(config.on_error, len(lines) + len(lost))
     scanned.add({-1 - place: message for place, message in enumerate(lost)})
     scanned.tell(f"{split}, scanned")
-    return loader_of(lines, split, config, vocab)
+    return lines
 
 
 def loader_of(lines: Lines, split: str, config: LoadConfig, vocab: Vocabulary) -> LineLoader:
