@@ -1,16 +1,15 @@
 """YAML to the stages' frozen dataclasses; an unknown or misspelt key is an error."""
 
 import difflib
-from collections.abc import Hashable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from khmer_ocr.errors import ConfigError
 from khmer_ocr.generate.generator import GenerateConfig
+from khmer_ocr.io.yaml_file import read_yaml
 from khmer_ocr.load.settings import LoadConfig
 from khmer_ocr.model.presets import preset
 from khmer_ocr.render.plan import RenderConfig
@@ -78,44 +77,33 @@ class ConfigManager:
         return asdict(self.train)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key given twice, of which the first would be lost without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Build a mapping from distinct keys."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands there twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def _folder(value: object, name: str) -> Path:
     if not isinstance(value, str):
-        raise ConfigError(f"{name} is {value!r}; wanted a folder")
+        raise ConfigError(f"{name} is {value!r:.100}; expected a folder")
     return Path(value)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content = read_yaml(path)
     except FileNotFoundError as error:
         raise ConfigError(f"Config file not found: {path}. Leave --config out for the defaults.") from error
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path} can't be read as YAML: {error}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds a {type(content).__name__}; wanted sections such as `render:` with keys below")
+        raise ConfigError(
+            f"{path} holds a {type(content).__name__}; expected sections such as `render:` with keys below"
+        )
     return content
 
 
 def _refuse_unknown(seen: dict[str, Any], known: list[str], where: str) -> None:
     for key in seen:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
+            # Matching takes time that grows with the square of the length.
+            near = difflib.get_close_matches(str(key)[:100], known, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"{where}: unknown key {key!r}.{hint} Known: {', '.join(known)}")
+            raise ConfigError(f"{where}: unknown key {key!r:.100}.{hint} Known: {', '.join(known)}")
 
 
 def build(stage: type[Stage], section: Any, name: str) -> Stage:
@@ -127,7 +115,7 @@ def build(stage: type[Stage], section: Any, name: str) -> Stage:
     if section is None:
         return stage()
     if not isinstance(section, dict):
-        raise ConfigError(f"section {name!r} is {section!r}; wanted keys with values below it")
+        raise ConfigError(f"section {name!r} is {section!r:.100}; expected keys with values below it")
     _refuse_unknown(section, [field.name for field in fields(stage)], f"section {name!r}")  # type: ignore[arg-type]
     try:
         return TypeAdapter(stage).validate_python(section)
@@ -140,4 +128,4 @@ def _slip(section: str, slip: Any) -> str:
     own = slip.get("ctx", {}).get("error")
     if isinstance(own, ConfigError):
         return f"{section}: {own}"
-    return f"{'.'.join(map(str, (section, *slip['loc'])))}: {slip['msg']}, seen {slip['input']!r}"
+    return f"{'.'.join(map(str, (section, *slip['loc'])))}: {slip['msg']}, seen {slip['input']!r:.100}"

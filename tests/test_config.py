@@ -1,10 +1,12 @@
 """YAML to the stages' settings: what is given is taken, what is misspelt is refused."""
 
+import time
 from pathlib import Path
 
 import pytest
 
 from khmer_ocr import ConfigError, ConfigManager
+from khmer_ocr.augment.recipe import load_recipe
 from khmer_ocr.generate.generator import GenerateConfig
 from khmer_ocr.load.settings import LoadConfig
 from khmer_ocr.render.plan import RenderConfig
@@ -67,7 +69,7 @@ def test_what_is_given_is_taken(tmp_path: Path) -> None:
         ("generate:\n  zzz: 1\n", "section 'generate': unknown key 'zzz'. Known: format, "),
         ("7: 1\n", "unknown key 7"),
         ("render:\n  1: 2\n", "section 'render': unknown key 1"),
-        ("render: 32\n", "section 'render' is 32; wanted keys with values below it"),
+        ("render: 32\n", "section 'render' is 32; expected keys with values below it"),
         ("render:\n  image_height: tall\n", r"render\.image_height: .*integer.*, seen 'tall'"),
         ("render:\n  image_height: 32.5\n", r"render\.image_height: .*, seen 32\.5"),
         ("render:\n  image_height: null\n", r"render\.image_height: .*, seen None"),
@@ -78,10 +80,10 @@ def test_what_is_given_is_taken(tmp_path: Path) -> None:
         ("generate:\n  shard: [1]\n", r"generate\.shard"),
         ("generate:\n  progress: perhaps\n", r"generate\.progress: .*seen 'perhaps'"),
         ("corpus: {}\n", "No text was named"),
-        ("fonts_dir: 3\n", "fonts_dir is 3; wanted a folder"),
-        ("fonts_dir:\n", "fonts_dir is None; wanted a folder"),
+        ("fonts_dir: 3\n", "fonts_dir is 3; expected a folder"),
+        ("fonts_dir:\n", "fonts_dir is None; expected a folder"),
         ("render:\n  image_height: 32\n  image_height: 48\n", "'image_height' stands there twice"),
-        ("just words\n", "holds a str; wanted sections"),
+        ("just words\n", "holds a str; expected sections"),
         ("a: b: c\n", "can't be read as YAML"),
         ("a: !!python/object/apply:os.system ['true']\n", "can't be read as YAML"),
     ],
@@ -110,3 +112,48 @@ def test_files_that_are_no_config(tmp_path: Path) -> None:
 def test_two_managers_share_nothing(tmp_path: Path) -> None:
     first, second = ConfigManager(), from_yaml(tmp_path, "render:\n  image_height: 64\n")
     assert first.render.image_height == 32 and second.render.image_height == 64
+
+
+HOSTILE = {
+    "nested": ("[" * 20_000, "nests deeper than 32 levels"),
+    "many keys": ("".join(f"key{i}: 1\n" for i in range(200_000)), "larger than 1 MiB"),
+    "many short keys": ("".join(f"{i}:\n" for i in range(60_000)), "more than 5,000 values"),
+    "same keys": ("render: {}\n" * 1_000, "'render' stands there twice"),
+    "billion laughs": (
+        "a0: &a0 [lol, lol]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 20)),
+        "more than 5,000 values",
+    ),
+    "an alias within itself": ("render: &a [*a]\n", "line 1, column 13: the alias \\*a names nothing"),
+    "an alias of nothing": ("render: *a\n", "the alias \\*a names nothing"),
+    "a list as a key": ("? [a, b]\n: 1\n", "unhashable key"),
+    "a huge number": (f"render:\n  image_height: {'9' * 5_000}\n", "can't be read as YAML"),
+    "month 13": ("render:\n  image_height: 2026-13-01\n", "can't be read as YAML: month must be in"),
+    "a long word": (f"{'a' * 500_000}\n", "holds a str"),
+    "a long key": (f"? {'r' * 500_000}\n: 1\n", "unknown key 'rrr"),
+    "a long value": (f"render:\n  image_height: {'x' * 500_000}\n", "image_height"),
+    "a tag": ("render: !!python/object/apply:os.system [true]\n", "could not determine a constructor"),
+    "a control character": ("render: \x07\n", "special characters are not allowed"),
+    "unclosed": ("render: {image_height: 32\n", "line 2, column 1"),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_hostile_yaml_is_refused_in_a_short_line_at_once(what: str, tmp_path: Path) -> None:
+    text, told = HOSTILE[what]
+    begin = time.process_time()
+    with pytest.raises(ConfigError, match=told) as caught:
+        from_yaml(tmp_path, text)
+    with pytest.raises(ConfigError) as of_recipe:
+        (tmp_path / "own.yaml").write_text(text, encoding="utf-8")
+        load_recipe(tmp_path / "own.yaml")
+    assert time.process_time() - begin < 6
+    for error in (caught, of_recipe):
+        said = str(error.value).replace(str(tmp_path), "")
+        assert len(said) < 600 and "\n" not in said
+
+
+def test_aliases_and_marks_of_honest_files_are_read(tmp_path: Path) -> None:
+    config = from_yaml(tmp_path, "generate: &g\n  workers: &two 2\ntrain:\n  num_epochs: *two\n")
+    assert (config.generate.workers, config.train.num_epochs) == (2, 2)
+    (tmp_path / "marked.yaml").write_bytes(b"\xef\xbb\xbfrender: {image_height: 48}\r\n")
+    assert ConfigManager(tmp_path / "marked.yaml").render.image_height == 48

@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from khmer_ocr import chance
 from khmer_ocr.augment.limits import LIMITS, Range
 from khmer_ocr.errors import ConfigError
+from khmer_ocr.io.yaml_file import parse_yaml, read_yaml
 
 STRENGTHS = ("mild", "medium", "heavy")
 MIXED = "mixed"
@@ -154,20 +154,20 @@ def load_recipe(name: str | Path, strength: str = "medium") -> Recipe | None:
     known = recipe_names()
     path = Path(name)
     if str(name) in known:
-        text, where = (_shipped() / f"{name}.yaml").read_text(encoding="utf-8"), f"recipe {name}"
+        where = f"recipe {name}"
+        content = parse_yaml((_shipped() / f"{name}.yaml").read_text(encoding="utf-8"), where)
     elif path.suffix in (".yaml", ".yml"):
+        where = str(path)
         try:
-            text, where = path.read_text(encoding="utf-8"), str(path)
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"Recipe {path} can't be read ({error})") from error
+            content = read_yaml(path)
+        except FileNotFoundError as error:
+            raise ConfigError(f"Recipe {path} can't be read (No such file or directory)") from error
     else:
-        near = difflib.get_close_matches(str(name), [NONE, *known], n=1)
+        near = difflib.get_close_matches(str(name)[:100], [NONE, *known], n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"There is no recipe {str(name)!r}.{hint} Known: none, {', '.join(known)}, or a .yaml file")
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is not YAML: {error}") from error
+        raise ConfigError(
+            f"There is no recipe {str(name)!r:.100}.{hint} Known: none, {', '.join(known)}, or a .yaml file"
+        )
     return parse_recipe(content, strength, where)
 
 
@@ -189,13 +189,13 @@ def parse_recipe(content: Any, strength: str, where: str) -> Recipe:
     if not isinstance(content, dict) or not isinstance(content.get("steps"), list):
         raise ConfigError(f"{where}: wanted keys `name`, `engine` and `steps`, the steps as a list")
     if unknown := [key for key in content if key not in ("name", "engine", "steps")]:
-        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; wanted name, engine, steps")
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r:.100}; wanted name, engine, steps")
     engine = content.get("engine", "kornia")
     if engine not in ENGINES:
-        raise ConfigError(f"{where}: engine is {engine!r}; wanted one of {', '.join(ENGINES)}")
+        raise ConfigError(f"{where}: engine is {engine!r:.100}; wanted one of {', '.join(ENGINES)}")
     name = content.get("name")
     if not isinstance(name, str) or not name or name == NONE:
-        raise ConfigError(f"{where}: name is {name!r}; wanted a name of your own")
+        raise ConfigError(f"{where}: name is {name!r:.100}; wanted a name of your own")
     known = FUSED_OPS if engine == "fused" else tuple(LIMITS)
     steps = tuple(_step(entry, known, engine, f"{where}, step {n}") for n, entry in enumerate(content["steps"], 1))
     if not steps:
@@ -214,22 +214,22 @@ def _check_order(ops: Sequence[str], known: Sequence[str], where: str) -> None:
 
 def _step(entry: Any, known: Sequence[str], engine: Literal["fused", "kornia"], where: str) -> Step:
     if not isinstance(entry, dict) or "op" not in entry:
-        raise ConfigError(f"{where}: {entry!r}; wanted `op`, `probability` and a range for each parameter")
+        raise ConfigError(f"{where}: {entry!r:.100}; wanted `op`, `probability` and a range for each parameter")
     op = entry["op"]
     if op not in known:
-        near = difflib.get_close_matches(str(op), known, n=1)
+        near = difflib.get_close_matches(str(op)[:100], known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         if str(op) in LIMITS:
             hint = " The engine kornia has it."
         if any(word in str(op).lower() for word in _COLOUR_WORDS):
             hint = " It sounds like one of colour, and lines are grey."
-        raise ConfigError(f"{where}: unknown op {op!r} for engine {engine}.{hint} Known: {', '.join(known)}")
+        raise ConfigError(f"{where}: unknown op {op!r:.100} for engine {engine}.{hint} Known: {', '.join(known)}")
     where = f"{where} ({op})"
     wanted = {"op", "probability", *LIMITS[op]}
     if unknown := [key for key in entry if key not in wanted]:
-        near = difflib.get_close_matches(str(unknown[0]), wanted, n=1)
+        near = difflib.get_close_matches(str(unknown[0])[:100], wanted, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"{where}: unknown parameter {unknown[0]!r}.{hint} Known: {', '.join(LIMITS[op])}")
+        raise ConfigError(f"{where}: unknown parameter {unknown[0]!r:.100}.{hint} Known: {', '.join(LIMITS[op])}")
     if lacking := [key for key in ("probability", *LIMITS[op]) if key not in entry]:
         raise ConfigError(f"{where}: lacks {lacking[0]!r}")
     probability_3 = _three(entry["probability"], (0, 1), f"{where}: probability", _number)
@@ -248,14 +248,16 @@ def _three(seen: Any, limits: Range, what: str, read: Any) -> tuple[Any, Any, An
 
 def _number(seen: Any, limits: Range, what: str) -> float:
     if isinstance(seen, bool) or not isinstance(seen, int | float) or not limits[0] <= seen <= limits[1]:
-        raise ConfigError(f"{what} is {seen!r}; wanted a number from {limits[0]:g} to {limits[1]:g}, or three of them")
+        raise ConfigError(
+            f"{what} is {seen!r:.100}; wanted a number from {limits[0]:g} to {limits[1]:g}, or three of them"
+        )
     return float(seen)
 
 
 def _range(seen: Any, limits: Range, what: str) -> Range:
     if not isinstance(seen, list) or len(seen) != 2:
-        raise ConfigError(f"{what} is {seen!r}; wanted [lowest, highest], or three of these (mild, medium, heavy)")
+        raise ConfigError(f"{what} is {seen!r:.100}; wanted [lowest, highest], or three of these (mild, medium, heavy)")
     low, high = _number(seen[0], limits, what), _number(seen[1], limits, what)
     if low > high:
-        raise ConfigError(f"{what} is {seen!r}; the lower value comes first")
+        raise ConfigError(f"{what} is {seen!r:.100}; the lower value comes first")
     return low, high

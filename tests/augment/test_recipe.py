@@ -108,7 +108,7 @@ def test_a_file_that_is_missing_binary_or_no_yaml(tmp_path):
         load_recipe(tmp_path / "gone.yaml")
     broken, binary = tmp_path / "broken.yaml", tmp_path / "binary.yml"
     broken.write_text("steps: [\n  - {", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"broken\.yaml is not YAML"):
+    with pytest.raises(ConfigError, match=r"broken\.yaml can't be read as YAML"):
         load_recipe(broken)
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"binary\.yml can't be read"):
