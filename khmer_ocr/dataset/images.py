@@ -1,18 +1,21 @@
-"""What lies on disk: PNG bytes to grey pixels.
+"""What lies on disk: bytes of images and labels to grey pixels and text.
 
 Nothing unreadable becomes a blank image: every fault raises `DatasetError` with the file and what is wrong with it.
 Letters: H rows, W columns.
 """
 
+import codecs
 import io
 import struct
+import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
-from PIL import Image
+from PIL import Image, ImageOps
 
 from khmer_ocr.dataset.paths import read_contained
 from khmer_ocr.errors import DatasetError
@@ -23,15 +26,44 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_HEADER_BYTES = 33
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 GREY_8_BIT = bytes([8, 0])
+OTHER_FORMATS = ("JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
+"""What Pillow calls the formats that a folder of other people's lines may hold beside PNG."""
 _CHUNK_FRAME_BYTES = 12
+_ORIENTATION, _TURNED = 0x0112, 5
+"""EXIF tag of how a camera was held, and the value from which on width and height change places."""
+_FAULTS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    TypeError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
 
 
-def decode_label(data: bytes, name: str | Path) -> str:
-    """Decode a label file: UTF-8, one line end at its end tolerated."""
+def decode_label(data: bytes, name: str | Path, *, outside: bool = False) -> str:
+    """Decode a label file.
+
+    Args:
+        data: the whole file: UTF-8, one line end at its end tolerated.
+        name: what to call it in messages.
+        outside: whether others wrote it: UTF-16 with its mark is then read too.
+
+    Raises:
+        DatasetError: it is no such text.
+    """
+    encoding = "utf-16" if outside and data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8"
     try:
-        return data.decode().removesuffix("\n").removesuffix("\r")
+        return data.decode(encoding).removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as fault:
-        raise DatasetError(f"{name} is not UTF-8 ({fault.reason} at byte {fault.start}).") from fault
+        raise DatasetError(
+            f"{name} is not {encoding.upper()} ({fault.reason} at byte {fault.start}). Save it as UTF-8 text."
+        ) from fault
 
 
 def png_size(data: bytes, name: str | Path) -> tuple[int, int]:
@@ -81,8 +113,59 @@ def png_chunks(data: bytes, name: str | Path) -> list[tuple[bytes, memoryview]]:
 
 
 def is_plain_grey(data: bytes) -> bool:
-    """Whether a PNG with a whole header is 8-bit grey without transparency, so that every decoder sees the same."""
-    return data[24:26] == GREY_8_BIT and b"tRNS" not in data
+    """Whether this is a PNG, its header whole, of 8-bit grey without transparency: every decoder sees the same."""
+    return data[24:26] == GREY_8_BIT and data.startswith(PNG_SIGNATURE) and b"tRNS" not in data
+
+
+def image_size(head: bytes, name: str | Path, whole: Callable[[], bytes]) -> tuple[int, int]:
+    """Read width and height in pixels of an image of any format of data sets.
+
+    Args:
+        head: its first `PNG_HEADER_BYTES` bytes.
+        name: what to call it in messages.
+        whole: gives all of it; asked only where it is no PNG.
+
+    Raises:
+        DatasetError: it is of no known format, has a damaged header, or holds several images.
+    """
+    if PNG_SIGNATURE.startswith(head[: len(PNG_SIGNATURE)]):
+        return png_size(head, name)
+    with _opened(whole(), name) as image:
+        width, height = image.size
+        turned = image.getexif().get(_ORIENTATION, 1) >= _TURNED
+    return (height, width) if turned else (width, height)
+
+
+def _opened(data: bytes, name: str | Path) -> Image.Image:
+    """Open an image that is no PNG, its pixels unread."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of oddities in metadata that no pixel hangs on
+            image = Image.open(io.BytesIO(data), formats=OTHER_FORMATS)
+            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a camera's preview is no line
+    except _FAULTS as fault:
+        raise DatasetError(
+            f"{name} is not a PNG and no {', '.join(OTHER_FORMATS)}: it begins with {data[:8]!r}."
+        ) from fault
+    if image.width * image.height > MAX_PIXELS:
+        raise DatasetError(
+            f"{name} claims {image.width} x {image.height} px, more than {MAX_PIXELS} pixels: damaged or hostile."
+        )
+    if frames > 1:
+        raise DatasetError(f"{name} holds {frames} images, and a label is of one. Make a file of each.")
+    return image
+
+
+def _decode_other(data: bytes, name: str | Path) -> npt.NDArray[np.uint8]:
+    """Decode an image that is no PNG, upright as its EXIF data say."""
+    with _opened(data, name) as image:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                image.load()
+                return _grey(ImageOps.exif_transpose(image))
+        except _FAULTS as fault:
+            raise DatasetError(f"{name} does not decode: {fault}.") from fault
 
 
 def _scanlines(data: bytes, name: str | Path) -> npt.NDArray[np.uint8] | None:
@@ -118,18 +201,20 @@ def _grey(image: Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def decode_image(data: bytes, name: str | Path) -> npt.NDArray[np.uint8]:
-    """Decode PNG bytes to 8-bit grey pixels.
+    """Decode a stored image to 8-bit grey pixels.
 
     Args:
-        data: the whole file; any PNG mode, transparency is laid on white paper.
+        data: the whole file: a PNG of any mode, or one of `OTHER_FORMATS`; transparency is laid on white.
         name: what to call it in messages.
 
     Returns:
         uint8 array (H, W), 255 is white; writable and contiguous.
 
     Raises:
-        DatasetError: the bytes are not one whole undamaged PNG of a believable size.
+        DatasetError: the bytes are not one whole undamaged image of a believable size.
     """
+    if not PNG_SIGNATURE.startswith(data[: len(PNG_SIGNATURE)]):
+        return _decode_other(data, name)
     rows = _scanlines(data, name)
     if rows is not None and data[24:26] == GREY_8_BIT and b"tRNS" not in data and not rows[:, 0].any():
         return rows[:, 1:].copy()  # filter 0 throughout, as this project writes it: nothing is left to undo
@@ -137,7 +222,7 @@ def decode_image(data: bytes, name: str | Path) -> npt.NDArray[np.uint8]:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             image.load()
             return _grey(image)
-    except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as fault:
+    except _FAULTS as fault:
         raise DatasetError(f"{name} does not decode: {fault}.") from fault
 
 

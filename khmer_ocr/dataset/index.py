@@ -4,8 +4,8 @@ Letters: N samples.
 """
 
 from array import array
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -15,10 +15,12 @@ import numpy.typing as npt
 
 from khmer_ocr.dataset import layout, paths
 from khmer_ocr.dataset.layout import Sample
-from khmer_ocr.dataset.metadata import damaged, iter_samples
+from khmer_ocr.dataset.metadata import damaged, drawn_here, iter_samples
 from khmer_ocr.dataset.reader import SplitReader
-from khmer_ocr.dataset.scan import scan
-from khmer_ocr.errors import SplitNotFoundError
+from khmer_ocr.dataset.scan import OnFault, TreeReport, normal_samples, scan
+from khmer_ocr.errors import DatasetError, SplitNotFoundError
+
+_FAULTS_SHOWN = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +60,8 @@ class SplitIndex:
         shard_ids: int32 (N,), positions in `shards`, or None for the format "files".
         shards: names of the tar files.
         scanned: True where the metadata was absent and the folder was scanned.
+        outside: True where this project did not draw the lines: `texts` are the normal form of their labels.
+        notes: what a person should know of such labels and files, a sentence each.
     """
 
     root: Path
@@ -72,6 +76,8 @@ class SplitIndex:
     shard_ids: npt.NDArray[np.int32] | None
     shards: tuple[str, ...]
     scanned: bool
+    outside: bool = False
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.widths)
@@ -168,15 +174,23 @@ class _Columns:
         )
 
 
-def build_index(root: Path, split: str, samples: Iterable[Sample], *, scanned: bool = False) -> SplitIndex:
-    """Gather samples into arrays; `load_index` is the usual way to them."""
+def build_index(
+    root: Path,
+    split: str,
+    samples: Iterable[Sample],
+    *,
+    scanned: bool = False,
+    outside: bool = False,
+    notes: Callable[[], tuple[str, ...]] = tuple,
+) -> SplitIndex:
+    """Gather samples into arrays; `load_index` is the usual way to them. `notes` is asked when all have been seen."""
     columns, source = _Columns(), root / split / layout.SPLIT_METADATA
     for position, sample in enumerate(samples):
         try:
             columns.add(sample)
         except (ValueError, TypeError, OverflowError) as fault:
             raise damaged(source, f"sample {position} holds a value that cannot be stored ({fault})") from fault
-    return columns.index(root, split, source, scanned)
+    return replace(columns.index(root, split, source, scanned), outside=outside, notes=notes())
 
 
 def split_folder(root: str | Path, split: str) -> Path:
@@ -196,22 +210,52 @@ def split_folder(root: str | Path, split: str) -> Path:
     return folder
 
 
-def load_index(root: str | Path, split: str, *, max_samples: int | None = None) -> SplitIndex:
+def load_index(
+    root: str | Path, split: str, *, max_samples: int | None = None, on_fault: OnFault | None = None
+) -> SplitIndex:
     """Open one split: from its metadata, or by scanning the folder where the metadata is absent.
+
+    Labels that this project did not write are brought to the normal form; `notes` of the result say what that changed
+    and what was passed over.
 
     Args:
         root: the data set's root, wherever it has been moved to.
         split: name of the split, e.g. "train".
         max_samples: take only the first so many; what follows them is not read and not checked.
+        on_fault: is told name and fault of each sample whose image or label can't be used, which is then left out; None
+            raises, when all have been looked at.
 
     Returns:
         The split as arrays; images and labels are read through it.
 
     Raises:
         SplitNotFoundError: the split's folder does not exist.
-        DatasetError: the metadata is damaged or, in a scan, an image or label is missing or unreadable.
+        DatasetError: the metadata is damaged, or samples can't be used: an image or label is missing or unreadable, a
+            label is empty where there is ink, or of several lines.
     """
+    root, faults = Path(root), list[DatasetError]()
     metadata = split_folder(root, split) / layout.SPLIT_METADATA
-    scanned = not metadata.exists()
-    samples = scan(Path(root), split) if scanned else iter_samples(metadata)
-    return build_index(Path(root), split, islice(samples, max_samples), scanned=scanned)
+    scanned, outside, report = not metadata.exists(), not drawn_here(root), TreeReport(split)
+    tell = on_fault or (lambda name, fault: faults.append(fault))
+    samples: Iterator[Sample] = iter_samples(metadata)
+    if scanned:
+        samples = scan(root, split, tell, report, outside=outside)
+    elif outside:
+        samples = normal_samples(root, split, samples, tell, report)
+    index = build_index(
+        root, split, islice(samples, max_samples), scanned=scanned, outside=outside, notes=report.sentences
+    )
+    if faults:
+        raise _unusable(root / split, faults, len(index) + len(faults))
+    return index
+
+
+def _unusable(folder: Path, faults: list[DatasetError], total: int) -> DatasetError:
+    if len(faults) == 1:
+        return faults[0]
+    shown = [f"  {fault}" for fault in faults[:_FAULTS_SHOWN]]
+    more = [f"  ... and {len(faults) - _FAULTS_SHOWN:,} more"] if len(faults) > _FAULTS_SHOWN else []
+    advice = "Correct them, or leave them out where that is offered (--on-error skip)."
+    return DatasetError(
+        "\n".join([f"{folder}: {len(faults):,} of {total:,} samples can't be used:", *shown, *more, advice])
+    )

@@ -74,6 +74,11 @@ def image_name(filename: str, image_path: str) -> str:
     return filename if filename.lower().endswith(IMAGE_SUFFIXES) else f"{filename}.png"
 
 
+def is_image_name(name: str) -> bool:
+    """Whether a file's name is that of an image of a format that is read."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
 def without_suffix(image_name: str) -> str:
     """Name of a sample as the metadata carry it, and of its label and JSON but for their suffix."""
     end = image_name.rfind(".")

@@ -20,6 +20,7 @@ import xxhash
 
 from khmer_ocr.dataset import images, layout, paths, shards
 from khmer_ocr.errors import DatasetError
+from khmer_ocr.text.normalize import normalize
 
 log = logging.getLogger(__name__)
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
@@ -48,6 +49,8 @@ class StoredSplit(Protocol):
     def shards(self) -> tuple[str, ...]: ...  # noqa: D102
     @property
     def scanned(self) -> bool: ...  # noqa: D102
+    @property
+    def outside(self) -> bool: ...  # noqa: D102
     def __len__(self) -> int: ...
     def text(self, i: int) -> str: ...  # noqa: D102
     def paths(self, i: int) -> tuple[str, str]: ...  # noqa: D102
@@ -70,7 +73,7 @@ class Encoded(NamedTuple):
     """An image that another decoder is to decode.
 
     Attributes:
-        data: the whole PNG.
+        data: the whole file: a PNG, or another format where the data set is not ours.
         to_confirm: where its pixels were not compared with their hash yet: what `confirm` wants to be given with them.
     """
 
@@ -152,11 +155,15 @@ class SplitReader:
     def label_text(self, i: int) -> str:
         """Text of the label file of sample i, which may differ from the metadata where the data set is damaged.
 
+        Where labels come from outside, in their normal form, as the texts of the index are.
+
         Raises:
             DatasetError: it is missing, or no UTF-8.
         """
         path = self._index.paths(i)[1]
-        return images.decode_label(self._read(i, 1, path).data, path)
+        outside = self._index.outside
+        label = images.decode_label(self._read(i, 1, path).data, path, outside=outside)
+        return normalize(label) if outside else label
 
     def pixels(self, i: int) -> npt.NDArray[np.uint8]:
         """Decode image i and compare it with all that is recorded of it.
@@ -191,15 +198,16 @@ class SplitReader:
             i: position in the split, 0 <= i < N.
 
         Returns:
-            A PNG whose chunks are whole, of the recorded size.
+            A PNG whose chunks are whole, or an image of another format, of the recorded size.
 
         Raises:
             DatasetError: missing, cut short, failing a CRC, of another size or with another label than recorded.
         """
         name = self._index.paths(i)[0]
         read = self._read(i, 0, name)
-        width, height = images.png_size(read.data, name)
-        images.png_chunks(read.data, name)
+        width, height = images.image_size(read.data[: images.PNG_HEADER_BYTES], name, lambda: read.data)
+        if read.data.startswith(images.PNG_SIGNATURE):
+            images.png_chunks(read.data, name)
         self._check_size(i, name, width, height)
         self._check_label(i)
         known = self._index.pixel_hashes is None or read.signature == self._compared_N[i] != _UNKNOWN

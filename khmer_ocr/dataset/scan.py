@@ -1,92 +1,309 @@
-"""The samples of a split from its files or shards alone, where its metadata is absent or damaged."""
+"""The samples of a split from its files or shards alone, where its metadata is absent or damaged.
+
+Other people's folders are taken as they are: images of any usual format, labels in any spelling, files that systems
+leave behind. What is no line is passed over and counted in a `TreeReport`; nothing is left out in silence.
+"""
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from khmer_ocr.dataset import images, layout, paths, shards
 from khmer_ocr.dataset.layout import Sample
 from khmer_ocr.errors import DatasetError
+from khmer_ocr.text.intake import LabelIntake, some
 
 UNKNOWN_FONT = "unknown"
+_LEFT_BY_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx"})
+_LEVELS_OF_INK = 10
+"""Grey levels between the darkest and the lightest pixel below which nothing is written (noise of JPEG reaches 4)."""
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2", ".zip")
 
 OnFault = Callable[[str, DatasetError], None]
 
 
-def scan(root: Path, split: str, on_fault: OnFault | None = None) -> Iterator[Sample]:
+def is_left_by_system(name: str) -> bool:
+    """Whether a file is one that systems leave (`._x` of a Mac, `.DS_Store`, `Thumbs.db`) or is hidden."""
+    return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
+
+
+@dataclass
+class TreeReport:
+    """What a split holds beside lines that are taken as they are.
+
+    Attributes:
+        split: its name.
+        labels: what the normal form changed in labels from outside.
+        passed_over: what something is, in words, to the names of all that were passed over as such.
+    """
+
+    split: str
+    labels: LabelIntake = field(default_factory=LabelIntake)
+    passed_over: dict[str, list[str]] = field(default_factory=dict)
+
+    def pass_over(self, what: str, name: str) -> None:
+        """Count something that is no line."""
+        self.passed_over.setdefault(what, []).append(name)
+
+    def sentences(self) -> tuple[str, ...]:
+        """All that a person should know, a sentence each."""
+        said = [f"{self.split}: {len(names):,} {what}: {some(names)}." for what, names in self.passed_over.items()]
+        if note := self.labels.note():
+            said.append(f"{self.split}: {note}")
+        return tuple(said)
+
+
+_HIDDEN = "files that systems leave behind were passed over"
+_NO_IMAGE = "labels have no image and were passed over"
+_OTHER = "files are no images of a known format and were passed over"
+_FOLDERS = "folders within images/ were passed over; its own files alone are read, so move theirs up, labels too"
+_TWINS = "images have the name of another but for their suffix, and so its label, and were passed over"
+_SHARDS = "shards were passed over, for images/ is there and is read"
+_NO_SHARD = "files are no shards and were passed over"
+
+
+def scan(
+    root: Path, split: str, on_fault: OnFault | None = None, report: TreeReport | None = None, *, outside: bool = True
+) -> Iterator[Sample]:
     """List the samples of a split from its files or shards alone, for a folder without metadata.
 
     Args:
         root: the data set's root.
         split: name of a split whose folder exists.
-        on_fault: is told the file name and the fault of each unreadable sample, which is then left out; None raises.
+        on_fault: is told the file name and the fault of each sample that can't be used, which is then left out; None
+            raises.
+        report: takes up what is passed over and changed.
+        outside: whether the labels come from outside and are to be brought to the normal form.
 
     Yields:
-        Samples in the order of their numbers, font "unknown", size from the PNG header, text from the label.
+        Samples in the order of their numbers, `filename` with its suffix, font "unknown", size from the image's header,
+        text from the label.
 
     Raises:
-        DatasetError: an image or its label is missing or unreadable, or the folder has neither images nor shards.
+        DatasetError: an image or its label is missing or can't be used, or the folder has neither images nor shards.
     """
-    folder, report = root / split, _raise if on_fault is None else on_fault
+    folder = root / split
+    scanned = _Scan(root, split, on_fault or _raise, report or TreeReport(split), outside)
     if (folder / layout.IMAGES).is_dir():
-        yield from _scan_files(root, split, report)
+        yield from scanned.files()
     elif (folder / layout.SHARDS).is_dir():
-        for shard in _sorted_names(folder / layout.SHARDS, ".tar"):
-            yield from _scan_shard(root, folder / layout.SHARDS / shard, report)
+        yield from scanned.shards()
     else:
-        raise DatasetError(
-            f"{folder} holds neither {layout.SPLIT_METADATA} nor {layout.IMAGES}/ nor {layout.SHARDS}/. "
-            f"Run: khmer-ocr generate --output-dir {root} --splits {split}"
-        )
+        raise DatasetError(_neither(folder))
 
 
 def _raise(name: str, fault: DatasetError) -> None:
     raise fault
 
 
-def _scan_files(root: Path, split: str, report: OnFault) -> Iterator[Sample]:
-    for name in _sorted_names(root / split / layout.IMAGES, ".png"):
-        image, label = layout.image_file(root, split, name), layout.label_file(root, split, name)
+def _neither(folder: Path) -> str:
+    loose = sum(layout.is_image_name(each.name) for each in os.scandir(folder))
+    said = f"{folder} holds neither {layout.SPLIT_METADATA} nor {layout.IMAGES}/ nor {layout.SHARDS}/"
+    if loose:
+        return f"{said}, but {loose:,} images. Move them to {folder}/{layout.IMAGES}/, their texts to labels/."
+    return f"{said}; expected {layout.IMAGES}/NAME.png with {layout.LABELS}/NAME.txt, or {layout.SHARDS}/*.tar."
+
+
+class _Scan:
+    """One pass over a split."""
+
+    def __init__(self, root: Path, split: str, on_fault: OnFault, report: TreeReport, outside: bool) -> None:
+        self.root, self.split, self.folder = root, split, root / split
+        self.on_fault, self.report, self.outside = on_fault, report, outside
+
+    def files(self) -> Iterator[Sample]:
+        """Samples of the format "files"."""
+        self._pass_over_shards()
+        labels = self._label_names()
+        taken = set[str]()
+        for name in self._image_names():
+            label_name = layout.without_suffix(name) + ".txt"
+            if label_name in taken:
+                self.report.pass_over(_TWINS, name)
+                continue
+            taken.add(label_name)
+            labels.discard(label_name)
+            image, label = layout.image_file(self.root, self.split, name), self.folder / layout.LABELS / label_name
+            try:
+                with paths.open_contained(self.root, image) as file:
+                    head = file.read(images.PNG_HEADER_BYTES)
+                size = images.image_size(head, image, self._whole(image))
+                yield self.sample(name, image, label, size, paths.read_contained(self.root, label), self._whole(image))
+            except DatasetError as fault:
+                self.on_fault(name, fault)
+        for orphan in _in_order(labels):
+            self.report.pass_over(_NO_IMAGE, orphan)
+
+    def _whole(self, image: Path) -> Callable[[], bytes]:
+        return lambda: paths.read_contained(self.root, image)
+
+    def _image_names(self) -> list[str]:
+        """Images in the order of their numbers; a PNG comes before another image of its name."""
+        names, others = [], []
+        for entry in os.scandir(self.folder / layout.IMAGES):
+            if is_left_by_system(entry.name):
+                self.report.pass_over(_HIDDEN, f"{layout.IMAGES}/{entry.name}")
+            elif entry.is_dir():
+                self.report.pass_over(_FOLDERS, f"{entry.name}/ ({_count(entry.path)})")
+            elif layout.is_image_name(entry.name):
+                names.append(entry.name)
+            else:
+                others.append(entry.name)
+        for name in _in_order(others):
+            self.report.pass_over(_OTHER, f"{layout.IMAGES}/{name}")
+        return _in_order(names)
+
+    def _label_names(self) -> set[str]:
+        names = set[str]()
+        folder = self.folder / layout.LABELS
+        for entry in os.scandir(folder) if folder.is_dir() else ():
+            if is_left_by_system(entry.name):
+                self.report.pass_over(_HIDDEN, f"{layout.LABELS}/{entry.name}")
+            else:
+                names.add(entry.name)
+        return names
+
+    def _pass_over_shards(self) -> None:
+        folder = self.folder / layout.SHARDS
+        for entry in os.scandir(folder) if folder.is_dir() else ():
+            if entry.name.endswith((".tar", *_COMPRESSED)) and not is_left_by_system(entry.name):
+                self.report.pass_over(_SHARDS, entry.name)
+
+    def shards(self) -> Iterator[Sample]:
+        """Samples of the format "webdataset"."""
+        folder = self.folder / layout.SHARDS
+        for name in _in_order(entry.name for entry in os.scandir(folder)):
+            if is_left_by_system(name):
+                self.report.pass_over(_HIDDEN, f"{layout.SHARDS}/{name}")
+            elif name.endswith(".tar"):
+                yield from self._shard(folder / name)
+            elif name.lower().endswith(_COMPRESSED):
+                fault = f"{folder / name} is compressed, and shards are read in place. Unpack it to a .tar first."
+                self.on_fault(name, DatasetError(fault))
+            elif not name.endswith((".idx", ".partial")):
+                self.report.pass_over(_NO_SHARD, name)
+
+    def _shard(self, path: Path) -> Iterator[Sample]:
         try:
-            with paths.open_contained(root, image) as file:
-                size = images.png_size(file.read(images.PNG_HEADER_BYTES), image)
-            yield _scanned(name, image, label, size, paths.read_contained(root, label))
+            members = shards.tar_members(self.root, path)
         except DatasetError as fault:
-            report(name, fault)
+            self.on_fault(path.name, fault)
+            return
+        labels = {name for name in members if name.endswith(".txt") and not _is_hidden_member(name)}
+        for name in members:
+            if _is_hidden_member(name):
+                self.report.pass_over(_HIDDEN, f"{path.name}/{name}")
+            elif layout.is_image_name(name):
+                labels.discard(layout.without_suffix(name) + ".txt")
+                try:
+                    yield self._member(path, name, members)
+                except DatasetError as fault:
+                    self.on_fault(name, fault)
+            elif not name.endswith((".txt", ".json")):
+                self.report.pass_over(_OTHER, f"{path.name}/{name}")
+        for orphan in _in_order(labels):
+            self.report.pass_over(_NO_IMAGE, f"{path.name}/{orphan}")
+
+    def _member(self, path: Path, name: str, members: dict[str, tuple[int, int]]) -> Sample:
+        label_name = layout.without_suffix(name) + ".txt"
+        offset, size_bytes = members[paths.safe_name(name, path)]
+
+        def whole(most_bytes: int = size_bytes) -> bytes:
+            return shards.read_member(self.root, path, offset, min(size_bytes, most_bytes))
+
+        size = images.image_size(whole(images.PNG_HEADER_BYTES), path / name, whole)
+        if label_name not in members:
+            raise DatasetError(f"{path} holds {name} but not its label {label_name}.")
+        text = shards.read_member(self.root, path, *members[label_name])
+        return Sample(**self.sample(name, path, path, size, text, whole), shard=path.name)
+
+    def sample(
+        self,
+        name: str,
+        image: Path,
+        label: Path,
+        size: tuple[int, int],
+        label_bytes: bytes,
+        image_bytes: Callable[[], bytes],
+    ) -> Sample:
+        """One sample of its parts; raises `DatasetError` where its label can't be used."""
+        sample = Sample(
+            filename=name,
+            text=images.decode_label(label_bytes, label, outside=self.outside),
+            font=UNKNOWN_FONT,
+            image_path=str(image),
+            label_path=str(label),
+            image_width=size[0],
+            image_height=size[1],
+        )
+        if self.outside:
+            _normalize(sample, self.report, label, image_bytes)
+        return sample
 
 
-def _scan_shard(root: Path, path: Path, report: OnFault) -> Iterator[Sample]:
+def normal_samples(
+    root: Path, split: str, samples: Iterator[Sample], on_fault: OnFault, report: TreeReport
+) -> Iterator[Sample]:
+    """Bring the texts of metadata that others wrote to the normal form.
+
+    Args:
+        root: the data set's root.
+        split: name of the split.
+        samples: from its metadata.
+        on_fault: is told name and fault of each sample whose label can't be used, which is left out.
+        report: takes up what was changed.
+
+    Yields:
+        The other samples, changed in place.
+    """
+    for sample in samples:
+        name = layout.image_name(sample["filename"], sample["image_path"])
+        image = layout.image_file(root, split, name)
+
+        def whole(image: Path = image) -> bytes:
+            return paths.read_contained(root, image)
+
+        try:
+            _normalize(sample, report, root / split / layout.SPLIT_METADATA, whole)
+        except DatasetError as fault:
+            on_fault(name, fault)
+        else:
+            yield sample
+
+
+def _normalize(sample: Sample, report: TreeReport, label: Path, image_bytes: Callable[[], bytes]) -> None:
+    """Bring the label of one sample to the normal form; raises `DatasetError` where it is none of its line."""
+    name = sample["filename"]
+    where = label if label.suffix == ".txt" else f"{label}, {name}"
     try:
-        members = shards.tar_members(root, path)
-    except DatasetError as fault:
-        report(path.name, fault)
-        return
-    for name in (name for name in members if name.endswith(".png")):
-        label_name = name.removesuffix(".png") + ".txt"
-        try:
-            offset, size_bytes = members[paths.safe_name(name, path)]
-            head = shards.read_member(root, path, offset, min(size_bytes, images.PNG_HEADER_BYTES))
-            size = images.png_size(head, path / name)
-            if label_name not in members:
-                raise DatasetError(f"{path} holds {name} but not its label {label_name}.")
-            text = shards.read_member(root, path, *members[label_name])
-            yield Sample(**_scanned(name, path, path, size, text), shard=path.name)
-        except DatasetError as fault:
-            report(name, fault)
+        sample["text"] = report.labels.normal(sample["text"], name)
+    except ValueError as fault:
+        raise DatasetError(f"{where}: {fault}.") from fault
+    if not sample["text"] and "shard" not in sample and _has_ink(images.decode_image(image_bytes(), name)):
+        raise DatasetError(f"{where}: its label is empty, and the image has ink. Write what it says, or remove both.")
 
 
-def _sorted_names(folder: Path, suffix: str) -> list[str]:
-    """By length first: past 999,999 a number grows a digit."""
-    return sorted((e.name for e in os.scandir(folder) if e.name.endswith(suffix)), key=lambda name: (len(name), name))
+def _has_ink(pixels_HW: npt.NDArray[np.uint8]) -> bool:
+    return int(pixels_HW.max()) - int(pixels_HW.min()) >= _LEVELS_OF_INK
 
 
-def _scanned(name: str, image: Path, label: Path, size: tuple[int, int], label_bytes: bytes) -> Sample:
-    return Sample(
-        filename=name,
-        text=images.decode_label(label_bytes, label),
-        font=UNKNOWN_FONT,
-        image_path=str(image),
-        label_path=str(label),
-        image_width=size[0],
-        image_height=size[1],
-    )
+def _is_hidden_member(name: str) -> bool:
+    return any(is_left_by_system(part) for part in name.split("/"))
+
+
+def _in_order(names: "Iterator[str] | set[str] | list[str]") -> list[str]:
+    """By length of the name without suffix first: past 999,999 a number grows a digit. Of twins the PNG comes first."""
+
+    def key(name: str) -> tuple[int, str, bool, str]:
+        stem = layout.without_suffix(name)
+        return len(stem), stem, not name.lower().endswith(".png"), name
+
+    return sorted(names, key=key)
+
+
+def _count(folder: str) -> str:
+    return f"{sum(layout.is_image_name(name) for _, _, names in os.walk(folder) for name in names):,} images"

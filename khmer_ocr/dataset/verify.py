@@ -16,7 +16,7 @@ from tqdm import tqdm
 from khmer_ocr.dataset import layout, paths
 from khmer_ocr.dataset.checks import Problem, brief, count_problems, extra_problems, number_of, part_problems, parts
 from khmer_ocr.dataset.index import SplitIndex, build_index, load_index, split_folder
-from khmer_ocr.dataset.metadata import read_header
+from khmer_ocr.dataset.metadata import drawn_here, read_header
 from khmer_ocr.dataset.scan import scan
 from khmer_ocr.errors import DatasetError, SplitNotFoundError
 
@@ -185,7 +185,9 @@ def _open(root: Path, split: str) -> tuple[SplitIndex, list[Problem]]:
         problems.append(Problem(split, number_of(split, name), name, brief(fault, root / split)))
 
     try:
-        return build_index(root, split, scan(root, split, note), scanned=True), problems
+        outside = not drawn_here(root)
+        found = scan(root, split, note, outside=outside)
+        return build_index(root, split, found, scanned=True, outside=outside), problems
     except DatasetError as fault:
         problems.append(Problem(split, None, path.name, brief(fault, path)))
         return build_index(root, split, (), scanned=True), problems

@@ -3,20 +3,16 @@
 Letters: N lines of all data sets, P data sets, H rows, W columns.
 """
 
-from collections.abc import Callable, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from khmer_ocr.dataset import layout
-from khmer_ocr.dataset.index import SplitIndex, build_index, load_index, split_folder
+from khmer_ocr.dataset.index import SplitIndex, load_index
 from khmer_ocr.dataset.reader import Encoded, tell_unhashed
-from khmer_ocr.dataset.scan import scan
+from khmer_ocr.dataset.scan import OnFault
 from khmer_ocr.errors import ConfigError, DatasetError
-
-OnFault = Callable[[str, DatasetError], None]
 
 
 def load_lines(
@@ -32,8 +28,8 @@ def load_lines(
         root: root of a data set, or several whose lines follow each other.
         split: name of the split, in each of them.
         max_samples: take only the first so many of each.
-        on_fault: is told name and fault of each sample that a scan of a folder without metadata can't read, which is
-            left out; None raises.
+        on_fault: is told name and fault of each sample of a data set that we did not draw whose image or label can't be
+            used, which is left out; None raises.
 
     Raises:
         SplitNotFoundError: a split's folder does not exist.
@@ -43,13 +39,7 @@ def load_lines(
     roots = [root] if isinstance(root, str | Path) else list(root)
     if not roots:
         raise ConfigError("no root of a data set is given; give at least one folder.")
-    return Lines([_open(Path(one), split, max_samples, on_fault) for one in roots])
-
-
-def _open(root: Path, split: str, max_samples: int | None, on_fault: OnFault | None) -> SplitIndex:
-    if on_fault is None or (split_folder(root, split) / layout.SPLIT_METADATA).exists():
-        return load_index(root, split, max_samples=max_samples)
-    return build_index(root, split, islice(scan(root, split, on_fault), max_samples), scanned=True)
+    return Lines([load_index(one, split, max_samples=max_samples, on_fault=on_fault) for one in roots])
 
 
 class Lines:

@@ -16,7 +16,7 @@ _LINE_END = re.compile("[\r\n\x0b\x0c\x85\u2029]+")
 _BLANK = re.compile(r"\s+")
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
-    "\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff9-\ufffb]+"
+    "\u2060-\u206f\ud800-\udfff\ufe00-\ufe0f\ufeff\ufff9-\ufffb]+"
 )
 _NAMES_SHOWN = 3
 

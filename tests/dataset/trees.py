@@ -11,6 +11,7 @@ import xxhash
 from PIL import Image
 
 from khmer_ocr.dataset import layout
+from khmer_ocr.text.normalize import normalize
 
 CONFIG = {
     "corpus_dir": "data/processed",
@@ -32,8 +33,9 @@ def pixels(split: str, i: int, height_px: int = 32) -> np.ndarray:
 
 
 def text(split: str, i: int) -> str:
+    """Random signs in the normal form, in which every label is read."""
     chance = random.Random(f"{split}{i}")
-    return "".join(chance.choice(KHMER) for _ in range(1 + i % 40))
+    return normalize("".join(chance.choice(KHMER) for _ in range(1 + i % 40))) or "ក"
 
 
 def png(page: np.ndarray) -> bytes:
