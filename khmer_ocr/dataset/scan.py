@@ -51,19 +51,22 @@ class TreeReport:
 
     def sentences(self) -> tuple[str, ...]:
         """All that a person should know, a sentence each."""
-        said = [f"{self.split}: {len(names):,} {what}: {some(names)}." for what, names in self.passed_over.items()]
+        said = [
+            f"{self.split}: passed over {what}: {len(names):,} ({some(names)})."
+            for what, names in self.passed_over.items()
+        ]
         if note := self.labels.note():
             said.append(f"{self.split}: {note}")
         return tuple(said)
 
 
-_HIDDEN = "files that systems leave behind were passed over"
-_NO_IMAGE = "labels have no image and were passed over"
-_OTHER = "files are no images of a known format and were passed over"
-_FOLDERS = "folders within images/ were passed over; its own files alone are read, so move theirs up, labels too"
-_TWINS = "images have the name of another but for their suffix, and so its label, and were passed over"
-_SHARDS = "shards were passed over, for images/ is there and is read"
-_NO_SHARD = "files are no shards and were passed over"
+_HIDDEN = "files that systems leave behind"
+_NO_IMAGE = "labels without an image"
+_OTHER = "files of no known image format"
+_FOLDERS = "folders within images/, of which only its own files are read (move theirs up, labels too)"
+_TWINS = "images whose name, and so whose label, another image has"
+_SHARDS = "shards, since images/ is there and is read"
+_NO_SHARD = "files that are no shards"
 
 
 def scan(

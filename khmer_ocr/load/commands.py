@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from khmer_ocr.dataset import layout
-from khmer_ocr.dataset.index import load_index
+from khmer_ocr.dataset.index import SplitIndex, load_index
 from khmer_ocr.errors import ConfigError, SplitNotFoundError
 from khmer_ocr.load.build_cache import build_cache
 from khmer_ocr.load.cache import PackedCache
-from khmer_ocr.load.faults import OnError
+from khmer_ocr.load.faults import FaultLog, OnError
 from khmer_ocr.load.loader import LineLoader, LoadConfig, choose_engine, open_loader
 from khmer_ocr.text.charset import Charset
 
@@ -47,13 +47,24 @@ def build_caches(
     if not chosen:
         raise SplitNotFoundError(f"{root} holds no split. Run: khmer-ocr generate --output-dir {root}")
     for split in chosen:
-        index = load_index(root, split)
+        index, lost = _opened(root, split, on_error)
         path = build_cache(index, skip=on_error == "skip", overwrite=overwrite, progress=progress, workers=workers)
         cache = PackedCache.open(index)
-        left_out = f", {len(cache.faults)} left out" if cache.faults else ""
+        faults = [*lost, *cache.faults.values()]
+        left_out = f", {len(faults)} left out" if faults else ""
         yield f"{split}: {len(cache):,} lines{left_out}, {path.stat().st_size / 1e6:,.1f} MB in {path}"
-        for message in cache.faults.values():
+        for message in (*faults, *index.notes):
             yield f"  {message}"
+
+
+def _opened(root: Path, split: str, on_error: OnError) -> tuple[SplitIndex, list[str]]:
+    """Open a split, and say what is wrong with samples that its index leaves out."""
+    lost: list[str] = []
+    index = load_index(
+        root, split, on_fault=(lambda name, fault: lost.append(str(fault))) if on_error == "skip" else None
+    )
+    FaultLog(on_error, len(index) + len(lost)).add({-1 - place: message for place, message in enumerate(lost)})
+    return index, lost
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ _SHOWN_LETTERS = 40
 _IMAGE_COLUMNS = {"file", "filename", "file_name", "image", "image_file", "image_path", "img", "path", "name"}
 _TEXT_COLUMNS = {"text", "label", "labels", "transcription", "transcript", "words", "word", "ground_truth", "sentence"}
 _UTF_16 = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-_NO_IMAGE = "name images that are not there"
+_NO_IMAGE = "images that are not there"
 _ALL_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
@@ -44,7 +44,7 @@ class LineError(ValueError):
     """A line that can't be used.
 
     Attributes:
-        kind: what all lines of its kind have or lack, in words that follow "lines".
+        kind: what is wrong with all lines of its kind.
     """
 
     def __init__(self, kind: str, what: str) -> None:
@@ -82,7 +82,7 @@ class LabelFile:
         for number, fault in sorted(self.faults.items()):
             of_kind.setdefault(fault.kind, []).append(number)
         return [
-            f"{len(numbers):,} {kind} ({'first: ' if len(numbers) > 1 else ''}line {numbers[0]}: "
+            f"{kind}: {len(numbers):,} ({'first: ' if len(numbers) > 1 else ''}line {numbers[0]}: "
             f"{self.faults[numbers[0]]})"
             for kind, numbers in of_kind.items()
         ]
@@ -131,7 +131,7 @@ def parse_label_file(path: Path) -> LabelFile:
         except LineError as fault:
             found.faults[number] = fault
         except ValueError as fault:
-            found.faults[number] = LineError("have labels of several lines", str(fault))
+            found.faults[number] = LineError("labels of several lines", str(fault))
     found.notes += _notes(path, tabs, quoted, len(cells), intake)
     return found
 
@@ -139,17 +139,17 @@ def parse_label_file(path: Path) -> LabelFile:
 def _name_and_text(row: list[str], name_at: int, text_at: int, columns: int) -> tuple[str, str]:
     """Pick the image's name and the label; a `LineError` says what the line lacks."""
     if len(row) < 2:
-        raise LineError("have no TAB", f"no TAB in {_shown(row[0])}")
+        raise LineError("without TAB", f"no TAB in {_shown(row[0])}")
     if columns > 2:
         if len(row) != columns:
-            raise LineError("have another number of columns", f"{len(row)}, but the first line names {columns}")
+            raise LineError("of another number of columns", f"{len(row)}, but the first line names {columns}")
         name, text = row[name_at], row[text_at]
     elif name_at > text_at:
         name, text = row[-1], " ".join(row[:-1])
     else:
         name, text = row[0], " ".join(row[1:])
     if not name.strip():
-        raise LineError("name no image", f"nothing before the TAB and {_shown(text)}")
+        raise LineError("without an image's name", f"nothing before the TAB and {_shown(text)}")
     return name.strip(), text
 
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from khmer_ocr.dataset.index import load_index
+from khmer_ocr.dataset.scan import UNKNOWN_FONT
 from khmer_ocr.errors import DatasetError, ImageError
 from khmer_ocr.recognize.images import ImageSource, has_ink, read_grey
 from khmer_ocr.recognize.label_files import (
@@ -20,6 +22,7 @@ from khmer_ocr.recognize.label_files import (
 
 META = "meta.tsv"
 _GROUPED = ("font", "source", "detail")
+_SHOWN = 5
 OnError = Literal["raise", "skip"]
 
 
@@ -59,13 +62,17 @@ def split_set(directory: Path, split: str, max_lines: int | None = None, on_erro
         SplitNotFoundError: there is no such split.
         DatasetError: it is damaged or empty.
     """
-    index = load_index(directory, split, max_samples=max_lines)
+    left_out: dict[str, str] = {}
+    tell = (lambda name, fault: left_out.update({name: str(fault)})) if on_error == "skip" else None
+    index = load_index(directory, split, max_samples=max_lines, on_fault=tell)
     if not len(index):
-        raise DatasetError(f"Split {split!r} in {directory} holds no lines. Run: khmer-ocr generate")
+        why = [f"  {line}" for line in (*islice(left_out.values(), _SHOWN), *index.notes)]
+        raise DatasetError("\n".join([f"Split {split!r} in {directory} holds no lines that can be read.", *why]))
     place_of = {index.filename(i): i for i in range(len(index))}
     labels = {name: index.text(i) for name, i in place_of.items()}
     fonts = {name: index.font(i) for name, i in place_of.items()}
-    return LineSet(labels, {"font": fonts}, lambda name: index.line(place_of[name]))
+    groups = {} if index.fonts == (UNKNOWN_FONT,) else {"font": fonts}
+    return LineSet(labels, groups, lambda name: index.line(place_of[name]), left_out, list(index.notes))
 
 
 def labelled_set(labels_file: Path, max_lines: int | None = None, on_error: OnError = "raise") -> LineSet:
@@ -111,9 +118,9 @@ def _found_labels(parsed: LabelFile) -> tuple[dict[str, str], dict[str, str], di
         try:
             name = names.find(row.name)
             if name in labels:
-                raise LineError("name an image a second time", f"{name!r} stands in line {line_of[name]} too")
+                raise LineError("of an image named before", f"{name!r} stands in line {line_of[name]} too")
             if not row.text and _may_have_ink(parsed.path.parent / name):
-                raise LineError("have no label", f"nothing behind the TAB of {name!r}, which has ink")
+                raise LineError("without label", f"nothing behind the TAB of {name!r}, which has ink")
         except LineError as fault:
             parsed.faults[row.number] = fault
         else:
@@ -138,7 +145,7 @@ def read_labels(path: Path) -> dict[str, str]:
     parsed, texts = parse_label_file(path), dict[str, str]()
     for row in parsed.rows:
         if row.name in texts:
-            parsed.faults[row.number] = LineError("name an image a second time", f"{row.name!r}")
+            parsed.faults[row.number] = LineError("of an image named before", f"{row.name!r}")
         texts[row.name] = row.text
     if parsed.faults:
         raise parsed.refusal()

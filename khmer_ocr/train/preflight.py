@@ -134,6 +134,7 @@ def preflight(
                 f"{int(wrong.sum())} lines of {index.root} ({index.split}) are not {height_px} px high, e.g. "
                 f"{index.filename(int(wrong.argmax()))}. Generate with --image-height {height_px}."
             )
+    seen.notes += [note for indices in splits.values() for index in indices for note in index.notes]
     for index in splits["train"]:
         _look_at_texts(index, charset, slots, seen)
     if seen.unknown:

@@ -87,7 +87,7 @@ DAMAGE = {
     "flipped bit": (lambda root: change(root, "png", flipped), "fails its CRC"),
     "missing": (lambda root: change(root, "png", lambda data: None), "missing|lacks"),
     "swapped label": (lambda root: change(root, "txt", lambda data: text("train", 5).encode()), "says"),
-    "label not UTF-8": (lambda root: change(root, "txt", lambda data: b"\xff\xfe"), "is not UTF-8"),
+    "label not UTF-8": (lambda root: change(root, "txt", lambda data: b"\xff\xfa"), "is not UTF-8"),
     "label missing": (lambda root: change(root, "txt", lambda data: None), "missing|lacks"),
     "wrong size": (lambda root: edit_metadata(root, "train", BAD, image_width=9), "metadata.json says 9 x 32"),
     "another image": (lambda root: change(root, "png", lambda data: png(pixels("train", 4))), "metadata.json says"),

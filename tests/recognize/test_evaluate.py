@@ -146,6 +146,37 @@ def test_characters_that_the_model_cannot_write_are_named(folder: Path, taught_f
     assert len(report["notes"]) == 1 and "'Ж' (U+0416) in 1 (first: 1.png)" in report["notes"][0]
 
 
+def test_a_tree_of_others_is_judged_by_the_names_of_its_files(
+    lines: list[Grey], taught_folder: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "tree"
+    for name in ("images", "labels"):
+        (root / "val" / name).mkdir(parents=True)
+    suffixes = [".png", ".jpg", ".PNG", ".tif", ".webp", ".png"]
+    for number, (text, line) in enumerate(zip(TEXTS, lines, strict=True)):
+        Image.fromarray(line).save(root / f"val/images/{number}{suffixes[number]}")
+        (root / f"val/labels/{number}.txt").write_text("\u200b".join(text) + "\r\n", encoding="utf-8")
+    options = ReadingOptions(taught_folder, **GREEDY)  # type: ignore[arg-type]
+    out = tmp_path / "read.tsv"
+    report = json.loads(evaluate_set(root, None, options, predictions=out, as_json=True, progress=False))
+    assert report["lines"] == len(TEXTS) and report["cer"] == 0 and "by_font" not in report
+    assert "zero-width spaces taken out in 5" in report["notes"][0]
+    assert list(read_labels(out)) == [f"{number}{suffix}" for number, suffix in enumerate(suffixes)]
+    (root / "val/labels/2.txt").write_text("")
+    (root / "val/images/4.webp").write_bytes((root / "val/images/4.webp").read_bytes()[:-100])
+    with pytest.raises(DatasetError, match=r"labels/2\.txt: its label is empty"):
+        evaluate_set(root, None, options, progress=False)
+    left = json.loads(evaluate_set(root, None, options, as_json=True, progress=False, on_error="skip"))
+    assert left["lines"] == len(TEXTS) - 2 and [each["image"] for each in left["left_out"]] == ["2.PNG", "4.webp"]
+
+
+def test_a_tree_without_a_line_that_can_be_used_says_why(tmp_path: Path) -> None:
+    (tmp_path / "val/images/book1").mkdir(parents=True)
+    Image.new("L", (40, 32)).save(tmp_path / "val/images/book1/0.png")
+    with pytest.raises(DatasetError, match=r"holds no lines that can be read(.|\n)*within images/.*book1/ \(1 images"):
+        split_set(tmp_path, "val")
+
+
 def test_what_to_evaluate_has_to_be_said(folder: Path, tmp_path: Path) -> None:
     options = ReadingOptions()
     for directory, labels in ((None, None), (tmp_path, folder / "labels.tsv")):
