@@ -25,7 +25,10 @@ _FAULTS_SHOWN = 5
 
 @dataclass(frozen=True, eq=False)
 class Strings:
-    """N strings as one UTF-8 blob: `blob[offsets[i]:offsets[i + 1]]` is string i."""
+    """N strings as one UTF-8 blob: `blob[offsets[i]:offsets[i + 1]]` is string i.
+
+    A file name that is no UTF-8 is there as the bytes it has on disk.
+    """
 
     blob: npt.NDArray[np.uint8]
     offsets: npt.NDArray[np.int64]
@@ -34,7 +37,7 @@ class Strings:
         return len(self.offsets) - 1
 
     def __getitem__(self, i: int) -> str:
-        return self.blob[self.offsets[i] : self.offsets[i + 1]].tobytes().decode()
+        return self.blob[self.offsets[i] : self.offsets[i + 1]].tobytes().decode("utf-8", "surrogateescape")
 
     def lengths(self) -> npt.NDArray[np.int64]:
         """Count the code points of each string: the bytes that do not continue one."""
@@ -145,7 +148,7 @@ class _Columns:
         self.heights.append(sample["image_height"])
         self.texts += sample["text"].encode()
         self.text_ends.append(len(self.texts))
-        self.filenames += layout.image_name(sample["filename"], sample["image_path"]).encode()
+        self.filenames += layout.image_name(sample["filename"], sample["image_path"]).encode("utf-8", "surrogateescape")
         self.filename_ends.append(len(self.filenames))
         self.font_ids.append(self.fonts.setdefault(sample["font"], len(self.fonts)))
         if "shard" in sample:

@@ -6,17 +6,20 @@
 ```
 The key is a hash of everything the metadata record (pixel hashes, sizes, names, texts), so a tree that was made anew
 never meets an old cache. Opening checks the header, all sizes and the tables; a line's pixels are checked against its
-sum when they are first used.
+sum when they are first used, and again after the file was written to.
 
 Letters: N lines of the split, L lines asked for, B lines of a batch, H rows, X columns.
 """
 
+import io
 import json
+import logging
 import mmap
 import os
+import weakref
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +30,7 @@ from khmer_ocr.dataset.index import SplitIndex
 from khmer_ocr.errors import DatasetError
 from khmer_ocr.load.gather import WORD_BYTES, copy_lines, line_sums, look_up_lines
 
+log = logging.getLogger(__name__)
 FORMAT, VERSION = "khmer_ocr packed lines", 1
 PAPER = 255
 HEADER_BYTES = 4096
@@ -49,7 +53,7 @@ def tree_key(index: SplitIndex) -> str:
         path = index.shard_path(name) if index.shards else layout.image_file(index.root, index.split, name)
         with suppress(FileNotFoundError):  # a file that is missing is named when it is read
             stat = path.stat()
-            state.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+            state.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     return state.hexdigest()
 
 
@@ -64,27 +68,40 @@ def line_begins(widths_N: npt.NDArray[np.integer[Any]], height_px: int) -> npt.N
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(words_N * WORD_BYTES)])
 
 
-def _read(path: Path, key: str, count: int) -> tuple[dict[str, Any], npt.NDArray[np.uint64], dict[int, str]]:
-    """Header, tables (2, N) and faults of a cache file, checked."""
-    with paths.open_contained(path.parents[1], path) as file:
-        try:
-            header = json.loads(file.read(HEADER_BYTES))
-            wanted = (FORMAT, VERSION, key, path.parent.name, count)
-            known = tuple(header[name] for name in ("format", "version", "key", "split", "samples")) == wanted
-            pixel_bytes, tail_bytes = int(header["pixel_bytes"]), int(header["tail_bytes"])
-        except (ValueError, KeyError, TypeError) as fault:
-            raise unusable(path, f"its header is damaged ({fault!r})") from fault
-        if not known:
-            raise unusable(path, "its header is that of another cache")
-        size, told = os.fstat(file.fileno()).st_size, HEADER_BYTES + pixel_bytes + tail_bytes
-        if size != told or tail_bytes < 16 * count:
-            raise unusable(path, f"it has {size} bytes, its header says {told}")
-        file.seek(HEADER_BYTES + pixel_bytes)
-        tail = file.read(tail_bytes)
-    if xxhash.xxh3_64_hexdigest(tail) != header["tail_hash"]:
+class _Contents(NamedTuple):
+    """What a cache file says beside its pixels; `tables_2N` are begins and sums."""
+
+    height_px: int
+    pixel_bytes: int
+    tables_2N: npt.NDArray[np.uint64]
+    faults: dict[int, str]
+
+
+def _read(path: Path, file: io.BufferedReader, key: str, count: int) -> _Contents:
+    """Header, tables and faults of a cache file, checked; whatever bytes it holds, it is these or `DatasetError`."""
+    try:
+        header = json.loads(file.read(HEADER_BYTES))
+        expected = (FORMAT, VERSION, key, path.parent.name, count)
+        known = tuple(header[name] for name in ("format", "version", "key", "split", "samples")) == expected
+        height_px, pixel_bytes, tail_bytes = (int(header[name]) for name in ("height_px", "pixel_bytes", "tail_bytes"))
+        tail_hash = header["tail_hash"]
+    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as fault:
+        raise unusable(path, f"its header is damaged ({fault!r})") from fault
+    if not known:
+        raise unusable(path, "its header is that of another cache")
+    size, told = os.fstat(file.fileno()).st_size, HEADER_BYTES + pixel_bytes + tail_bytes
+    if size != told or tail_bytes < 16 * count:
+        raise unusable(path, f"it has {size} bytes, its header says {told}")
+    file.seek(HEADER_BYTES + pixel_bytes)
+    tail = file.read(tail_bytes)
+    if xxhash.xxh3_64_hexdigest(tail) != tail_hash:
         raise unusable(path, "its tables are damaged")
-    faults = json.loads(tail[16 * count :])
-    return header, np.frombuffer(tail, np.uint64, 2 * count).reshape(2, count), {int(i): m for i, m in faults.items()}
+    try:
+        faults = {int(i): str(message) for i, message in json.loads(tail[16 * count :]).items()}
+    except (ValueError, AttributeError, RecursionError) as fault:
+        raise unusable(path, f"its list of lines left out is damaged ({fault!r})") from fault
+    tables_2N = np.frombuffer(tail, np.uint64, 2 * count).reshape(2, count)
+    return _Contents(height_px, pixel_bytes, tables_2N, faults)
 
 
 def unusable(path: Path, why: str) -> DatasetError:
@@ -107,19 +124,22 @@ class PackedCache:
 
     def __init__(self, path: Path, index: SplitIndex, key: str) -> None:
         self.path, self._index, self._key = path, index, key
-        header, tables_2N, faults = _read(path, key, len(index))
-        self.height_px = int(header["height_px"])
+        self._file = paths.open_contained(path.parents[1], path)
+        weakref.finalize(self, self._file.close)
+        found = _read(path, self._file, key, len(index))
+        self.height_px, self.faults = found.height_px, found.faults
         self.widths_N = index.widths.astype(np.int64)
-        self.begins_N: npt.NDArray[np.int64] = tables_2N[0].view(np.int64)
-        self._sums_N = tables_2N[1]
-        self.faults: dict[int, str] = faults
+        self.begins_N: npt.NDArray[np.int64] = found.tables_2N[0].view(np.int64)
+        self._sums_N = found.tables_2N[1]
         self._seen_N = np.zeros(len(index), np.bool_)
         begins_N1 = line_begins(index.widths, self.height_px)
-        if (index.heights != self.height_px).any() or begins_N1[-1] != header["pixel_bytes"]:
+        if (index.heights != self.height_px).any() or begins_N1[-1] != found.pixel_bytes:
             raise unusable(path, "its lines have other sizes than the metadata say")
         if not np.array_equal(self.begins_N, begins_N1[:-1]):
             raise unusable(path, "its lines lie elsewhere than their sizes say")
-        self.pixels_M = np.memmap(path, np.uint8, "r", HEADER_BYTES, (int(header["pixel_bytes"]),))
+        self._state = self._look()
+        # Of the file that was checked, whatever takes its name meanwhile.
+        self.pixels_M = np.memmap(self._file, np.uint8, "r", HEADER_BYTES, (found.pixel_bytes,))
         # What fits the memory is read ahead as a whole; of more, reading around each line fetches 20 times too much.
         memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         fits = self.pixels_M.nbytes < memory_bytes // 2
@@ -145,9 +165,11 @@ class PackedCache:
         """Open the cache of a split; build it first where there is none, or an unusable one."""
         try:
             return cls.open(index)
-        except DatasetError:
+        except DatasetError as fault:
             from khmer_ocr.load.build_cache import build_cache
 
+            if cache_file(index, tree_key(index)).exists():
+                log.warning("%s. It is built anew.", str(fault).partition(". Run: ")[0])
             build_cache(index, skip=skip, progress=progress)
             return cls.open(index)
 
@@ -157,6 +179,21 @@ class PackedCache:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self._index, self._key)
 
+    def _look(self) -> tuple[int, int]:
+        """Size and time of change of the file that is mapped."""
+        status = os.fstat(self._file.fileno())
+        return status.st_size, status.st_mtime_ns
+
+    def _look_again(self) -> None:
+        """Forget which lines were checked if the file was written to since; a cut one must not be touched."""
+        state = self._look()
+        if state == self._state:
+            return
+        if state[0] < self._state[0]:
+            raise unusable(self.path, "it was cut while it was read")
+        self._state = state
+        self._seen_N[:] = False
+
     def faults_of(self, positions_L: npt.NDArray[np.int64]) -> dict[int, str]:
         """Check lines that were not used before in this process.
 
@@ -165,7 +202,11 @@ class PackedCache:
 
         Returns:
             Position to fault of each line that can't be used.
+
+        Raises:
+            DatasetError: the file was cut since it was opened.
         """
+        self._look_again()
         found = {}
         if self.faults:
             found = {i: self.faults[i] for i in positions_L.tolist() if i in self.faults}

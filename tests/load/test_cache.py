@@ -137,6 +137,73 @@ def test_any_flipped_bit_of_a_line_is_noticed_when_it_is_used(whole, tmp_path_fa
     assert np.flatnonzero(sums_N != wrong_N).tolist() == [line]
 
 
+@pytest.mark.parametrize("part", ["header", "tables"])
+def test_any_flipped_byte_beside_the_pixels_is_an_error_or_changes_nothing(whole, tmp_path, part):
+    tree = shutil.copytree(whole, tmp_path / "data")
+    index, path = load_index(tree, "train"), file_of(tree)
+    data = path.read_bytes()
+    end = len(data.partition(b"}")[0]) + 2
+    places = range(end) if part == "header" else range(len(data) - 16 * COUNT - 2, len(data), 5)
+    noticed = 0
+    for at in places:
+        for bit in (1, 2, 128):
+            path.write_bytes(data[:at] + bytes([data[at] ^ bit]) + data[at + 1 :])
+            try:
+                cache = PackedCache.open(index)
+            except DatasetError as fault:
+                assert f"{path} can't be used" in str(fault) and "--overwrite" in str(fault)
+                noticed += 1
+            else:  # a blank of the JSON
+                for i in (0, COUNT - 1):
+                    np.testing.assert_array_equal(cache.line(i), pixels("train", i))
+    assert noticed > 2.9 * len(places)
+
+
+@pytest.mark.parametrize(
+    "header", [b"[" * HEADER_BYTES, b"[]", b"null", b"7", b"{}", b'{"format": 1e999}', b"\xff", b'{"samples": {}}', b""]
+)
+def test_a_header_of_any_bytes_is_refused(tree, header):
+    path = file_of(tree)
+    path.write_bytes(header.ljust(HEADER_BYTES) + path.read_bytes()[HEADER_BYTES:])
+    with pytest.raises(DatasetError, match="can't be used: its header is damaged"):
+        opened(tree)
+
+
+def test_a_damaged_cache_is_built_anew_with_one_line_of_warning(tree, caplog):
+    path = file_of(tree)
+    whole = path.read_bytes()
+    flip(path, len(whole) - 20)
+    cache = PackedCache.open_or_build(load_index(tree, "train"), progress=False)
+    assert path.read_bytes() == whole and len(cache) == COUNT
+    assert [r.getMessage() for r in caplog.records] == [
+        f"{path} can't be used: its tables are damaged. It is built anew."
+    ]
+    caplog.clear()
+    path.unlink()
+    PackedCache.open_or_build(load_index(tree, "train"), progress=False)
+    assert not caplog.records
+
+
+def test_a_cache_that_is_written_to_while_it_is_read_is_checked_anew(tree):
+    cache = opened(tree)
+    assert not cache.faults_of(np.arange(COUNT))
+    flip(cache.path, HEADER_BYTES + int(cache.begins_N[7]) + 40)
+    os.utime(cache.path)
+    assert list(cache.faults_of(np.arange(COUNT))) == [7]
+    os.truncate(cache.path, HEADER_BYTES)
+    with pytest.raises(DatasetError, match="it was cut while it was read"):
+        cache.line(3)
+
+
+def test_a_cache_that_another_takes_the_place_of_reads_on(tree):
+    cache, path = opened(tree), file_of(tree)
+    other = path.with_name("other")
+    other.write_bytes(bytes(path.stat().st_size))
+    other.replace(path)
+    for i in range(COUNT):
+        np.testing.assert_array_equal(cache.line(i), pixels("train", i))
+
+
 def test_a_damaged_line_raises_and_the_others_are_read(tree):
     path = file_of(tree)
     flip(path, HEADER_BYTES + int(opened(tree).begins_N[7]) + 33)

@@ -273,3 +273,24 @@ def test_colours_transparency_and_sixteen_bits_become_the_same_grey(whole, tmp_p
         Image.fromarray(values * (257 if mode == "I;16" else 1)).save(buffer, "PNG")
         change(tree, "png", lambda data, colourful=buffer: colourful.getvalue())
         assert_equal(open_split(tree).epoch(0), open_split(tree, engine="dali").epoch(0))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("settings", [{}, {"num_workers": 1}, {"cache": True}])
+def test_names_that_are_no_utf_8_are_read_and_named(tmp_path, engine, settings, caplog):
+    tree = write_tree(tmp_path / "data", {"train": COUNT})
+    (tree / "train/metadata.json").unlink()
+    odd = os.fsdecode(f"scan{BAD}".encode() + b"\xe9")
+    for folder, suffix in ((layout.IMAGES, "png"), (layout.LABELS, "txt")):
+        (tree / "train" / folder / f"{NAME}.{suffix}").rename(tree / "train" / folder / f"{odd}.{suffix}")
+    loader = open_split(tree, engine=engine, **settings)
+    written = sorted(text("train", i) for i in range(COUNT))
+    assert sorted(one for batch in loader.epoch(0) for one in batch["texts"]) == written
+    loader.close()
+    (tree / "train/images" / f"{odd}.png").write_bytes(png(pixels("train", 4))[:-30])
+    with pytest.raises(DatasetError, match="scan77"):
+        list(open_split(tree, engine=engine, **settings).epoch(0))
+    loader = open_split(tree, engine=engine, on_error="skip", **settings)
+    assert sum(len(batch["texts"]) for batch in loader.epoch(0)) == COUNT - 1
+    assert "scan77" in caplog.text
+    loader.close()
