@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from khmer_ocr.dataset import images, layout, shards
+from khmer_ocr.dataset import images, layout, paths, shards
 from khmer_ocr.dataset.index import SplitIndex
 from khmer_ocr.errors import DatasetError
 
@@ -135,6 +135,14 @@ def part_problems(index: SplitIndex, rows_N: npt.NDArray[np.int64]) -> list[Prob
         fault = _json_fault(index, i, shard, members.get(f"{stem}.json"))
         if fault is not None:
             problems.append(Problem(index.split, number, f"{stem}.json", fault))
+    index_file = shard.with_suffix(".idx")
+    if os.path.lexists(index_file):  # DALI reads by it; a tree made by other tools may have none
+        try:
+            fault = shards.index_fault(paths.read_contained(index.root, index_file), members)
+        except DatasetError as error:
+            fault = brief(error, index_file)
+        if fault is not None:
+            problems.append(Problem(index.split, None, f"{layout.SHARDS}/{index_file.name}", fault))
     for name in sorted(members.keys() - expected):
         problems.append(Problem(index.split, None, f"{shard.name}/{name}", "is extra: the metadata does not know it"))
     return problems

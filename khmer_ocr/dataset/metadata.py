@@ -37,7 +37,7 @@ def damaged(path: Path, what: str) -> DatasetError:
     )
 
 
-def _checked(entry: Any, position: int, path: Path) -> Sample:
+def checked_sample(entry: Any, position: int, path: Path) -> Sample:
     """Refuse an entry of `samples` that lacks a key users rely on or holds a value no line can have."""
     try:
         width, height = entry["image_width"], entry["image_height"]
@@ -58,7 +58,7 @@ def _checked(entry: Any, position: int, path: Path) -> Sample:
 
 def _own_layout(path: Path) -> tuple[dict[str, Any], int, int] | None:
     """Header, first and last byte of the samples if the file stands one sample a line, as `layout` writes it."""
-    with path.open("rb") as file:
+    with paths.open_contained(path.parent.parent, path) as file:
         head = file.read(_HEADER_BYTES)
         at = head.find(_SAMPLES_KEY)
         end = os.fstat(file.fileno()).st_size - len(layout.FOOTER)
@@ -79,7 +79,7 @@ def _own_layout(path: Path) -> tuple[dict[str, Any], int, int] | None:
 
 def _own_samples(path: Path, start: int, end: int) -> Iterator[Any]:
     """Parse blocks of whole lines: half the time of one `json.loads` a line."""
-    with path.open("rb") as file:
+    with paths.open_contained(path.parent.parent, path) as file:
         file.seek(start)
         at, position = start, 0
         while at < end:
@@ -100,7 +100,7 @@ def _top_level(path: Path) -> Iterator[tuple[str, Any]]:
     """
     stack: list[Any] = []
     keys: list[Any] = []
-    with path.open("rb") as file:
+    with paths.open_contained(path.parent.parent, path) as file:
         for event, value in ijson.basic_parse(file, use_float=True, buf_size=_BLOCK_BYTES):
             if event == "map_key":
                 keys[-1] = value
@@ -163,12 +163,12 @@ def iter_samples(path: Path) -> Iterator[Sample]:
         if own is not None:
             header = own[0]
             for entry in _own_samples(path, own[1], own[2]):
-                yield _checked(entry, count, path)
+                yield checked_sample(entry, count, path)
                 count += 1
         else:
             for key, value in _top_level(path):
                 if key == _SAMPLE:
-                    yield _checked(value, count, path)
+                    yield checked_sample(value, count, path)
                     count += 1
                 else:
                     header[key] = value

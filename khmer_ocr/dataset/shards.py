@@ -1,16 +1,17 @@
-"""Tar shards: where their members lie, and the bytes of one member."""
+"""Tar shards: where their members lie, the bytes of one member, the blocks and the index that make a shard."""
 
 import io
 import mmap
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from khmer_ocr.dataset.paths import open_contained
 from khmer_ocr.errors import DatasetError
 
 TAR_BLOCK = 512
+TAR_END = b"\0" * 2 * TAR_BLOCK
 
 
 def tar_members(root: Path, path: str | Path) -> dict[str, tuple[int, int]]:
@@ -80,3 +81,82 @@ def read_member(root: Path, path: str | Path, offset: int, size: int) -> bytes:
     if len(data) != size:
         raise DatasetError(f"{path} is cut short: {len(data)} of {size} bytes at byte {offset}.")
     return data
+
+
+def tar_header(name: str, size: int) -> bytes:
+    """A ustar header (POSIX.1-1988) of a plain file without owner or time: equal content gives equal bytes."""
+    # Mode, owner and group: seven octal digits each. Written out, "\0" before a digit would read as an octal escape.
+    rights = b"".join(b"%07o\0" % number for number in (0o644, 0, 0))
+    sizes = b"%011o\0%011o\0" % (size, 0)
+    kind = b"0".ljust(101, b"\0") + b"ustar\x0000"
+    head = b"".join((name.encode("ascii").ljust(100, b"\0"), rights, sizes, b" " * 8, kind)).ljust(TAR_BLOCK, b"\0")
+    return head[:148] + b"%06o\0 " % sum(head) + head[156:]
+
+
+def member_block(name: str, data: bytes) -> bytes:
+    """A member as it stands in a tar: header, bytes, and zeros to the end of the last block."""
+    return tar_header(name, len(data)) + data + b"\0" * (-len(data) % TAR_BLOCK)
+
+
+def dali_index(members: Mapping[str, tuple[int, int]]) -> bytes:
+    """Write the index of a shard in DALI's format v1.2.
+
+    Args:
+        members: name to (offset, size) as in the tar, the members of a sample one after the other.
+
+    Returns:
+        A line a sample: suffix, offset, size and name of each of its members.
+    """
+    lines: dict[str, list[str]] = {}
+    for name, (offset, size) in members.items():
+        stem, _, suffix = name.rpartition(".")
+        lines.setdefault(stem, []).append(f"{suffix} {offset} {size} {name}")
+    return f"v1.2 {len(lines)}\n{''.join(' '.join(entries) + chr(10) for entries in lines.values())}".encode()
+
+
+def index_fault(index: bytes, members: Mapping[str, tuple[int, int]]) -> str | None:
+    """What is wrong with a shard's index, of version 1.1 (without names) or 1.2; None where it fits its shard."""
+    try:
+        head, *lines = index.decode().splitlines()
+        version, count = head.split()
+        width = {"v1.1": 3, "v1.2": 4}[version]
+        entries = [parts[at : at + width] for parts in map(str.split, lines) for at in range(0, len(parts), width)]
+        places = [(entry[0], (int(entry[1]), int(entry[2])), entry[3:]) for entry in entries]
+    except (ValueError, KeyError, IndexError):
+        return "is no index of a shard"
+    if int(count) != len(lines):
+        return f"says {count} samples and lists {len(lines)}"
+    by_place = {place: name for name, place in members.items()}
+    for suffix, place, name in places:
+        member = by_place.get(place, "")
+        if not member.endswith(f".{suffix}") or (name and name[0].removeprefix("./") != member):
+            return f"names {' '.join([suffix, *map(str, place), *name])!r}, which does not lie there"
+    missing = len(members) - len({place for _, place, _ in places})
+    return f"lacks {missing} members of its shard" if missing else None
+
+
+def salvaged_members(data: bytes) -> dict[str, tuple[int, int]]:
+    """Find the members of a tar that may be damaged or cut: every header that is whole, and all its bytes.
+
+    Args:
+        data: the whole file.
+
+    Returns:
+        Name to (offset, size) of plain files; of two with one name, the first.
+    """
+    found, at = dict[str, tuple[int, int]](), 0
+    while at + TAR_BLOCK <= len(data):
+        header = data[at : at + TAR_BLOCK]
+        at += TAR_BLOCK
+        if header[257:262] != b"ustar" or header[156:157] not in b"0\0":
+            continue
+        try:
+            size, checksum = (int(header[a:b].strip(b"\0 "), 8) for a, b in ((124, 136), (148, 156)))
+            name = header[:100].rstrip(b"\0").decode().removeprefix("./")
+        except ValueError:
+            continue
+        end = at + -(-size // TAR_BLOCK) * TAR_BLOCK
+        if size >= 0 and sum(header) - sum(header[148:156]) + 8 * 32 == checksum and end <= len(data):
+            found.setdefault(name, (at, size))
+            at = end
+    return found

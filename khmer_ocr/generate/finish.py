@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,32 @@ def write_overall(root: Path, content: dict[str, Any], splits: dict[str, Any]) -
     replace(root / layout.GENERATION_METADATA, json_bytes(content, indent=2) + b"\n", root, tag="")
 
 
+def split_header(
+    split: str,
+    samples: int,
+    fonts: Mapping[str, int],
+    rejected: dict[str, int],
+    identity: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """A split's metadata, all but `samples`; see `finish_split`."""
+    return {
+        "split": split,
+        "total_samples": samples,
+        "augmentation_applied": split == layout.WORN_SPLIT and identity["recipe"] != NONE,
+        "fonts_used": sorted(fonts),
+        "image_height": settings["image_height"],
+        "schema_version": layout.SCHEMA_VERSION,
+        "format": identity["format"],
+        "rejected": rejected,
+    }
+
+
+def split_facts(header: Mapping[str, Any], fonts: Mapping[str, int], stored_bytes: int) -> dict[str, Any]:
+    """What `generation_metadata.json` says of a split."""
+    return {**header, "fonts": dict(sorted(fonts.items())), "bytes": stored_bytes}
+
+
 def finish_split(
     journal: Journal,
     split: str,
@@ -80,24 +106,14 @@ def finish_split(
         fonts.update(summary["fonts"])
         samples += summary["samples"]
         stored_bytes += summary["bytes"]
-    worn = split == layout.WORN_SPLIT and identity["recipe"] != NONE
-    header = {
-        "split": split,
-        "total_samples": samples,
-        "augmentation_applied": worn,
-        "fonts_used": sorted(fonts),
-        "image_height": settings["image_height"],
-        "schema_version": layout.SCHEMA_VERSION,
-        "format": identity["format"],
-        "rejected": rejected,
-    }
+    header = split_header(split, samples, fonts, rejected, identity, settings)
     target = journal.root / split / layout.SPLIT_METADATA
     with (
         replacing(target, journal.root, tag="") as partial,
         partial.open("wb", buffering=BUFFER_BYTES) as stream,
     ):
         stream.writelines(layout.split_metadata(header, _sample_lines(journal, split, chunks)))
-    facts = {**header, "fonts": dict(sorted(fonts.items())), "bytes": stored_bytes}
+    facts = split_facts(header, fonts, stored_bytes)
     content = {
         "generation_config": settings,
         "splits": {},

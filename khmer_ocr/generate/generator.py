@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from khmer_ocr.augment.recipe import Recipe, load_recipe
 from khmer_ocr.augment.wear import Wearer
-from khmer_ocr.dataset import layout
+from khmer_ocr.dataset import layout, paths
 from khmer_ocr.device import pick_device
 from khmer_ocr.errors import ConfigError, CorpusError, FontError, KhmerOcrError, OutputError
 from khmer_ocr.generate import source
@@ -104,6 +104,7 @@ class SyntheticImageGenerator:
         if max_lines is not None and max_lines < 1:
             raise ConfigError(f"max_lines is {max_lines}; wanted 1 or more")
         self._refuse_overlap()
+        paths.refuse_links_of(self.output_dir, wanted)
         texts = {name: source.SplitText.open(self.corpus_dir, name, max_lines) for name in wanted}
         recipe, device = self._recipe(config)
         identity = run_identity(self.faces, self.render, config.format, self.seed, texts, recipe, device)

@@ -117,6 +117,7 @@ class Journal:
             OutputError: the file that says so is damaged.
         """
         for file, key in ((self.folder / RUN_FILE, None), (self.root / layout.GENERATION_METADATA, "run")):
+            refuse_links(self.root, file)
             if file.is_file():
                 content = read_object(file)
                 run = content if key is None else content.get(key)

@@ -1,60 +1,105 @@
-"""Draw damaged samples of a stored data set again, from what the data set says of itself."""
+"""Mend a stored data set from what it says of itself: draw, compare, and replace only what is damaged and now matches.
 
+Every sample of a damaged chunk is drawn again from each text that anything records for it. It is believed where the
+drawn pixels have the hash that the metadata record, or are those of the stored image. Then its image, label, shard
+members and metadata are set right, each by itself; whatever can't be proven is left as it stands and named.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any, cast
 
 from tqdm import tqdm
 
 from khmer_ocr.augment.recipe import NONE, Recipe, parse_recipe
-from khmer_ocr.dataset import layout
-from khmer_ocr.dataset.index import load_index
-from khmer_ocr.dataset.verify import VerifyReport
-from khmer_ocr.errors import ConfigError, DatasetError, FontError
+from khmer_ocr.dataset import layout, paths, shards
+from khmer_ocr.dataset.layout import Sample
+from khmer_ocr.dataset.metadata import iter_samples, read_header
+from khmer_ocr.dataset.verify import SHOWN, VerifyReport
+from khmer_ocr.errors import ConfigError, DatasetError, FontError, KhmerOcrError
 from khmer_ocr.generate.artist import Artist, Job
-from khmer_ocr.generate.finish import read_overall
+from khmer_ocr.generate.evidence import CorpusTexts, Row, by_number, salvaged
+from khmer_ocr.generate.finish import BUFFER_BYTES, read_overall, split_facts, split_header, write_overall
 from khmer_ocr.generate.generator import SyntheticImageGenerator
 from khmer_ocr.generate.identity import deciding_versions, run_identity
 from khmer_ocr.generate.journal import Journal
-from khmer_ocr.generate.sinks import open_sink
+from khmer_ocr.generate.redraw import Redrawer
+from khmer_ocr.generate.stored import StoredFiles, StoredShards
+from khmer_ocr.io.atomic import remove_file, replace, replacing
+from khmer_ocr.io.json_bytes import json_bytes
 from khmer_ocr.render.atlas import cache_dir
 from khmer_ocr.render.plan import RenderConfig
 
+log = logging.getLogger(__name__)
+_DRAWN_KEYS = ("text", "font", "image_width", "image_height", "pixel_hash", "size_ppem", "augmentation")
 
-def repair(root: Path, report: VerifyReport, *, progress: bool = True) -> None:
-    """Draw the chunks that a report calls damaged, and whole splits whose metadata are.
 
-    A chunk needs the fonts of the run and nothing else: its texts stand in the metadata. A split without sound metadata
-    needs its corpus too.
+@dataclass
+class RepairReport:
+    """What a repair did.
+
+    Attributes:
+        written: images, labels, shard members and indexes that were replaced.
+        metadata: metadata files that were written anew.
+        left: what stays as it is, and why.
+    """
+
+    written: int = 0
+    metadata: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        anew = f", and wrote {', '.join(self.metadata)} anew" if self.metadata else ""
+        lines = [f"Repair replaced {self.written:,} files or shard members{anew}."]
+        if self.left:
+            lines.append(f"{len(self.left):,} could not be made again as recorded, and were left as they are:")
+            lines += [f"  {each}" for each in self.left[:SHOWN]]
+        if len(self.left) > SHOWN:
+            lines.append(f"  ... and {len(self.left) - SHOWN:,} more")
+        return "\n".join(lines)
+
+
+def repair(root: Path, report: VerifyReport, *, progress: bool = True) -> RepairReport:
+    """Set right what a report calls damaged, as far as that can be proven to be what was there.
 
     Args:
         root: the data set's folder; it may have been moved.
         report: from `verify`.
         progress: show bars.
 
+    Returns:
+        What was replaced, and what was left.
+
     Raises:
         DatasetError: the data set does not say how it was made.
         FontError: a font of the run is missing or is another version.
+        OutputError: a folder or a metadata file is a symbolic link, or can't be written.
     """
+    splits = [split for split in layout.SPLITS if any(problem.split == split for problem in report.problems)]
+    paths.refuse_links_of(root, splits)
+    done = RepairReport()
+    for split in sorted({problem.split for problem in report.problems} - {"", *layout.SPLITS}):
+        done.left.append(f"{split!r}: splits that are drawn are {', '.join(layout.SPLITS)}; this one is not touched")
     overall = read_overall(root)
     run = overall.get("run")
     if not isinstance(run, dict):
         raise DatasetError(
-            f"{root}/{layout.GENERATION_METADATA} does not say how the data set was made; it can't be repaired. "
-            "Generate it again with --overwrite."
+            f"{root}/{layout.GENERATION_METADATA} does not say how the data set was made; what is damaged can't be "
+            "made again. Restore it from where it came from."
         )
-    generator = _generator_of(root, overall["generation_config"], run)
-    lost = [split for split in report.damaged_metadata() if split]
-    for split in lost:
-        (root / split / layout.SPLIT_METADATA).unlink(missing_ok=True)
-        max_lines = run["splits"][split]["max_lines"]
-        settings = {"format": run["format"], "recipe": NONE, "device": _device_of(run)}
-        generator.generate([split], max_lines, progress=progress, **settings)
-    todo = {split: chunks for split, chunks in report.damaged_chunks().items() if split not in lost}
+    mender = _Mender(root, overall, done, progress=progress)
     with Journal(root).locked(0, 1):
         for leftover in report.leftovers():
-            leftover.unlink(missing_ok=True)
-        if todo:
-            _draw_chunks(root, generator, overall, todo, progress=progress)
+            remove_file(root, leftover)
+        for split in splits:
+            mender.mend(split, report)
+        mender.close()
+    return done
 
 
 def _generator_of(root: Path, settings: dict[str, Any], run: dict[str, Any]) -> SyntheticImageGenerator:
@@ -97,36 +142,184 @@ def _device_of(run: dict[str, Any]) -> str:
     return str(run["versions"].get("device", "cpu"))
 
 
-def _draw_chunks(
-    root: Path,
-    generator: SyntheticImageGenerator,
-    overall: dict[str, Any],
-    todo: dict[str, list[int]],
-    *,
-    progress: bool,
-) -> None:
-    run = overall["run"]
-    artist = Artist(
-        Job(
+@dataclass
+class _Drawn:
+    """What of a split was proven so far."""
+
+    samples: int = 0
+    stored_bytes: int = 0
+    fonts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, samples: Iterable[Sample], stored_bytes: int, lines: IO[bytes]) -> None:
+        """Count samples and write their metadata, one a line."""
+        for sample in samples:
+            self.samples += 1
+            self.fonts[sample["font"]] += 1
+            lines.write(json_bytes(sample) + b"\n")
+        self.stored_bytes += stored_bytes
+
+
+def _corrected(row: Row) -> Sample:
+    """The record of a proven sample: as it was, but for what is drawn otherwise; no key comes or goes."""
+    assert row.drawn is not None
+    record: dict[str, Any] = {**row.records[0]}
+    sample: dict[str, Any] = {**row.drawn[0]}
+    record.update({key: sample[key] for key in _DRAWN_KEYS if key in record and key in sample})
+    return cast(Sample, record)
+
+
+class _Mender:
+    """Mends one split after the other; who draws is set up when the first sample has to be drawn."""
+
+    def __init__(self, root: Path, overall: dict[str, Any], done: RepairReport, *, progress: bool) -> None:
+        self._root, self._overall, self._done, self._progress = root, overall, done, progress
+        self._run: dict[str, Any] = overall["run"]
+        self._artist_of_run: tuple[SyntheticImageGenerator, Artist] | None = None
+
+    def _artist(self) -> tuple[SyntheticImageGenerator, Artist]:
+        if self._artist_of_run is None:
+            try:
+                self._artist_of_run = self._set_up()
+            except (KeyError, TypeError, AttributeError, ValueError) as fault:
+                if isinstance(fault, KhmerOcrError):
+                    raise
+                raise DatasetError(
+                    f"{self._root}/{layout.GENERATION_METADATA} is damaged in what says how the data set was made "
+                    f"({fault!r}). Restore it from where it came from."
+                ) from fault
+        return self._artist_of_run
+
+    def _set_up(self) -> tuple[SyntheticImageGenerator, Artist]:
+        run, settings = self._run, self._overall["generation_config"]
+        if type(run["seed"]) is not int or run["format"] not in layout.FORMATS:
+            raise ValueError(f"seed {run['seed']!r}, format {run['format']!r}")
+        generator = _generator_of(self._root, settings, run)
+        job = Job(
             faces=tuple(generator.faces),
             metrics=generator.metrics,
             render=generator.render,
-            root=root.as_posix(),
+            root=self._root.as_posix(),
             format=run["format"],
             seed=run["seed"],
             atlas_dir=cache_dir() / "atlas",
-            recorded_root=overall["generation_config"]["output_dir"],
+            recorded_root=settings["output_dir"],
             recipe=generator.known_recipe,
             device=_device_of(run),
         )
-    )
-    pairs = [(split, chunk) for split, chunks in todo.items() for chunk in chunks]
-    indexes = {split: load_index(root, split) for split in todo}
-    for split, chunk in tqdm(pairs, desc="repair", unit="chunk", disable=not progress):
-        index, first = indexes[split], chunk * layout.CHUNK
-        texts = [index.text(i) for i in range(first, min(first + layout.CHUNK, len(index)))]
-        samples, images = artist.drawn(split, chunk, texts)
-        sink = open_sink(run["format"], root, split)
-        sink.write(chunk, samples, images)
-        sink.close()
-    artist.close()
+        return generator, Artist(job)
+
+    def close(self) -> None:
+        """Keep the rasters of what was drawn."""
+        if self._artist_of_run is not None:
+            self._artist_of_run[1].close()
+
+    def mend(self, split: str, report: VerifyReport) -> None:
+        """Set one split right."""
+        self._indexes(split, report)
+        if split in report.damaged_metadata():
+            if split not in self._overall["splits"]:
+                self._left(split, layout.SPLIT_METADATA, "the split was never completed: run the command that draws it")
+            else:
+                self._rebuild(split)
+        elif chunks := report.damaged_chunks().get(split):
+            self._mend_chunks(split, chunks)
+
+    def _left(self, split: str, name: str, why: str) -> None:
+        self._done.left.append(f"{split}/{name}: {why}")
+
+    def _indexes(self, split: str, report: VerifyReport) -> None:
+        """Write indexes of whole shards anew; those of damaged ones come with their shard."""
+        for problem in report.problems:
+            folder, _, name = problem.filename.partition("/")
+            if problem.split != split or folder != layout.SHARDS or not name.endswith(".idx") or "/" in name:
+                continue
+            index = self._root / split / layout.SHARDS / name
+            try:
+                members = shards.tar_members(self._root, index.with_suffix(".tar"))
+            except DatasetError as fault:
+                log.debug("%s: %s", index, fault)  # the shard is a problem of its own
+                continue
+            replace(index, shards.dali_index(members), self._root, tag="")
+            self._done.written += 1
+
+    def _stored(self, split: str) -> StoredFiles | StoredShards:
+        return StoredFiles(self._root, split) if self._run["format"] == "files" else StoredShards(self._root, split)
+
+    def _mend_chunks(self, split: str, chunks: Sequence[int]) -> None:
+        """Mend the damaged chunks of a split whose metadata are in order."""
+        metadata, wanted = self._root / split / layout.SPLIT_METADATA, set(chunks)
+        redrawer, fixes = Redrawer(self._artist()[1], split), dict[int, Sample]()
+        stored = self._stored(split)
+        numbered = groupby(enumerate(iter_samples(metadata)), key=lambda pair: pair[0] // layout.CHUNK)
+        for chunk, pairs in tqdm(numbered, desc=f"repair {split}", unit="chunk", disable=not self._progress):
+            if chunk not in wanted:
+                continue
+            rows = [Row(number, [record]) for number, record in pairs]
+            stored.read(rows)
+            redrawer.prove(chunk, rows)
+            records = {row.number: _corrected(row) for row in rows if row.drawn is not None}
+            self._replace(split, stored, rows, records)
+            fixes |= {
+                row.number: records[row.number]
+                for row in rows
+                if not row.whole and records.get(row.number) not in (None, row.records[0])
+            }
+        if fixes:
+            lines = (json_bytes(fixes.get(number, record)) for number, record in enumerate(iter_samples(metadata)))
+            header = {key: value for key, value in read_header(metadata).items() if key != "samples"}
+            self._write_metadata(split, header, lines)
+
+    def _replace(
+        self, split: str, stored: StoredFiles | StoredShards, rows: list[Row], records: Mapping[int, Sample]
+    ) -> None:
+        """Replace what is proven and damaged; name what is damaged and not proven."""
+        damaged = [row for row in rows if not stored.is_whole(row)]
+        self._done.written += stored.write([row for row in rows if row.link is None], records)
+        for row in damaged:
+            if row.link is not None or row.drawn is None:
+                self._left(split, layout.stem(split, row.number), row.why)
+
+    def _rebuild(self, split: str) -> None:
+        """Write a split's metadata anew if every sample is proven; damaged samples are mended on the way."""
+        generator, artist = self._artist()
+        facts, stored = self._overall["splits"][split], self._stored(split)
+        records = by_number(split, salvaged(self._root, split))
+        corpus = CorpusTexts(generator.corpus_dir, self._run, split, artist.plan)
+        total = count = max((*records, *stored.numbers(), -1)) + 1
+        if facts["total_samples"] != count:
+            # Who is right is known to the corpus; without it, what is drawn tells whether there are so few or so many.
+            total = len(corpus.texts()) or count
+        redrawer, drawn = Redrawer(artist, split), _Drawn()
+        with TemporaryFile() as lines:
+            starts = range(0, total, layout.CHUNK)
+            for first in tqdm(starts, desc=f"repair {split}", unit="chunk", disable=not self._progress):
+                numbers = range(first, min(first + layout.CHUNK, total))
+                rows = [Row(number, records.pop(number, [])) for number in numbers]
+                stored.read(rows)
+                for row in rows:
+                    row.spare = None if row.texts else corpus.text(row.number)
+                redrawer.prove(first // layout.CHUNK, rows)
+                anew = {row.number: row.drawn[0] for row in rows if row.drawn is not None}
+                self._replace(split, stored, rows, anew)
+                drawn.add(anew.values(), stored.bytes_of(rows), lines)
+            short = count < facts["total_samples"] and not corpus.texts()
+            if drawn.samples < total or not total or short:
+                said = max(total, facts["total_samples"])
+                why = f"{drawn.samples:,} of {said:,} samples are proven; it is written anew when all are"
+                self._left(split, layout.SPLIT_METADATA, why)
+                return
+            lines.seek(0)
+            rejected, settings = facts.get("rejected", {}), self._overall["generation_config"]
+            header = split_header(split, drawn.samples, drawn.fonts, rejected, self._run, settings)
+            self._write_metadata(split, header, (line.rstrip(b"\n") for line in lines))
+        splits = {**self._overall["splits"], split: split_facts(header, drawn.fonts, drawn.stored_bytes)}
+        if splits != self._overall["splits"]:
+            write_overall(self._root, self._overall, splits)
+            self._overall = read_overall(self._root)
+            self._done.metadata.append(layout.GENERATION_METADATA)
+
+    def _write_metadata(self, split: str, header: Mapping[str, Any], lines: Iterable[bytes]) -> None:
+        target = self._root / split / layout.SPLIT_METADATA
+        with replacing(target, self._root, tag="") as partial, partial.open("wb", buffering=BUFFER_BYTES) as stream:
+            stream.writelines(layout.split_metadata(header, lines))
+        self._done.metadata.append(f"{split}/{layout.SPLIT_METADATA}")

@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from khmer_ocr.dataset import layout
+from khmer_ocr.dataset import layout, shards
 from khmer_ocr.dataset.layout import Sample
 from khmer_ocr.io.atomic import FRESH, create_fresh, make_folder, refuse_links, replace
 from khmer_ocr.io.json_bytes import json_bytes
-
-_BLOCK = 512
 
 
 class Sink(Protocol):
@@ -89,38 +87,26 @@ class ShardSink:
 
     def write(self, chunk: int, samples: Sequence[Sample], images: Sequence[bytes]) -> int:
         """Write one tar with three members a sample, then its index."""
-        parts: list[bytes] = []
-        index: list[str] = []
+        blocks: list[bytes] = []
+        members: dict[str, tuple[int, int]] = {}
         offset = 0
         for sample, image in zip(samples, images, strict=True):
             stem = sample["filename"]
-            entries = []
             facts = json_bytes(sample)
             for suffix, data in (("png", image), ("txt", sample["text"].encode()), ("json", facts)):
-                parts += [tar_header(f"{stem}.{suffix}", len(data)), data, b"\0" * (-len(data) % _BLOCK)]
-                entries.append(f"{suffix} {offset + _BLOCK} {len(data)} {stem}.{suffix}")
-                offset += _BLOCK + len(data) + -len(data) % _BLOCK
-            index.append(" ".join(entries))
-        parts.append(b"\0" * 2 * _BLOCK)
+                block = shards.member_block(f"{stem}.{suffix}", data)
+                members[f"{stem}.{suffix}"] = offset + shards.TAR_BLOCK, len(data)
+                blocks.append(block)
+                offset += len(block)
+        blocks.append(shards.TAR_END)
         tar = self._folder / layout.shard_name(self._split, chunk)
-        places = f"v1.2 {len(index)}\n{''.join(line + chr(10) for line in index)}"
         # The same temporary name each time: what a killed process left goes when its chunk is drawn again.
-        replace(tar, b"".join(parts), self._root, tag="")
-        replace(tar.with_suffix(".idx"), places.encode(), self._root, tag="")
-        return offset + 2 * _BLOCK
+        replace(tar, b"".join(blocks), self._root, tag="")
+        replace(tar.with_suffix(".idx"), shards.dali_index(members), self._root, tag="")
+        return offset + len(shards.TAR_END)
 
     def close(self) -> None:
         """Nothing is held open."""
-
-
-def tar_header(name: str, size: int) -> bytes:
-    """A ustar header (POSIX.1-1988) of a plain file without owner or time: equal content gives equal bytes."""
-    # Mode, owner and group: seven octal digits each. Written out, "\0" before a digit would read as an octal escape.
-    rights = b"".join(b"%07o\0" % number for number in (0o644, 0, 0))
-    sizes = b"%011o\0%011o\0" % (size, 0)
-    kind = b"0".ljust(101, b"\0") + b"ustar\x0000"
-    head = b"".join((name.encode("ascii").ljust(100, b"\0"), rights, sizes, b" " * 8, kind)).ljust(_BLOCK, b"\0")
-    return head[:148] + b"%06o\0 " % sum(head) + head[156:]
 
 
 def open_sink(format_name: str, root: Path, split: str) -> FileSink | ShardSink:

@@ -198,20 +198,22 @@ def verify(directory: Folder, repair: bool = False, quiet: bool = False) -> None
 
     Args:
         directory: The data set's folder.
-        repair: Draw damaged chunks again (needs the corpus and fonts it was made from).
+        repair: Draw what is damaged again from what the data set says of itself (needs the fonts it was made from), and
+            replace it where it then is what was recorded; all else is left as it is and named.
         quiet: No progress bar.
     """
     from khmer_ocr.dataset.verify import verify as check
 
-    report = check(directory, progress=not quiet)
+    report, left = check(directory, progress=not quiet), False
     if report.problems and repair:
         from khmer_ocr.generate.repair import repair as draw_again
 
         print(report)
-        draw_again(directory, report, progress=not quiet)
+        print(done := draw_again(directory, report, progress=not quiet))
         report = check(directory, progress=not quiet)
+        left = bool(done.left)
     print(report)
-    if report.problems:
+    if report.problems or left:
         raise SystemExit(1)
 
 

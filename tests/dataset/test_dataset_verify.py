@@ -18,6 +18,7 @@ from trees import (
 )
 
 from khmer_ocr.dataset import layout
+from khmer_ocr.dataset.shards import dali_index, tar_members
 from khmer_ocr.dataset.verify import Problem, VerifyReport, verify
 from khmer_ocr.errors import SplitNotFoundError
 
@@ -206,7 +207,8 @@ def test_extra_members_of_a_shard_are_never_left_behind(shards):
 def test_extra_members_and_extra_shards_are_named(shards):
     rewrite_shard(shards, lambda members: {**members, "train_000044.png": b""})
     write_shard(shards / "train/shards/train-000001.tar", [])
-    (shards / "train/shards/train-000000.idx").write_text("v1.2 0\n")
+    tar = shards / "train/shards/train-000000.tar"
+    tar.with_suffix(".idx").write_bytes(dali_index(tar_members(shards, tar)))
     assert [(p.index, p.filename) for p in check(shards).problems] == [
         (None, "train-000000.tar/train_000044.png"),
         (None, "shards/train-000001.tar"),

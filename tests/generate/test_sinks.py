@@ -14,7 +14,8 @@ from PIL import Image
 
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.layout import Sample
-from khmer_ocr.generate.sinks import FileSink, ShardSink, open_sink, tar_header
+from khmer_ocr.dataset.shards import tar_header
+from khmer_ocr.generate.sinks import FileSink, ShardSink, open_sink
 from khmer_ocr.io.atomic import partial_of, replace
 
 TEXTS = ("ក", "ខ្ញុំ ស្រឡាញ់ភាសាខ្មែរ", "abc 123 ៛", "x" * 2000)
