@@ -11,6 +11,7 @@ from PIL import Image, ImageFilter
 
 from khmer_ocr.errors import ImageError
 from khmer_ocr.recognize.images import Grey, has_ink
+from khmer_ocr.recognize.line_finding import FoundLine, find_line
 
 _DIFFERENCES = np.arange(511.0)
 MAX_WIDTH_PX = 8192
