@@ -88,6 +88,7 @@ def _as_json(found: Recognition | ImageError) -> dict[str, Any]:
         "confidence": round(found.confidence, 4),
         "syllables": [{"text": each.text, "confidence": round(each.confidence, 4)} for each in found.syllables],
         "inverted": found.inverted,
+        "box": found.box,
     }
 
 
@@ -248,7 +249,7 @@ def read_set(
             yield source
 
     with tqdm(total=len(lines.labels), unit="line", disable=not progress) as bar:
-        for recognition in recognizer.stream(sources()):
+        for recognition in recognizer.stream(sources(), ready_made=lines.ready_made):
             bar.update()
             name = names.popleft()
             if not isinstance(recognition, ImageError):

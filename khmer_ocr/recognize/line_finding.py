@@ -40,6 +40,9 @@ _SPECK = 0.12
 """What is smaller both ways, in heights of the line, and stands alone, is a speck."""
 _ALONE = 1.0
 """Distance at which a speck stands alone, in heights of the line."""
+_FULL = 0.7
+_SOLID = 0.6
+"""Share of columns with ink that it fills, nearly from top to bottom, where it is a dash, dots or a stem."""
 
 MARGIN_KEPT = 0.13
 """Margin above and below up to which a frame is left as it is, in heights of the ink: what tight crops and line boxes
@@ -95,6 +98,8 @@ def find_line(pixels_HW: Grey) -> FoundLine:
         min(top + last * factor, bottom),
     )
     found = [(top + t * factor, min(top + b * factor, bottom)) for t, b in bands]
+    if _is_solid(pixels_HW[ink[1] : ink[3], ink[0] : ink[2]], int(np.median(pixels_HW))):
+        return FoundLine((0, 0, width, height), ink, found)
     return FoundLine(_with_margins(ink, frame), ink, found)
 
 
@@ -116,15 +121,17 @@ def _peel(pixels_HW: Grey) -> tuple[Box, Box]:
     columns = np.flatnonzero((pixels_HW.min(0) < low) | (pixels_HW.max(0) > high))
     left, top, right, bottom = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
     inside_HW = pixels_HW[top:bottom, left:right]
-    own_left, own_top, own_right, own_bottom = (
+    own = [
         bool(((side < low) | (side > high)).mean() > _GROUND_SHARE)
         for side in (inside_HW[:, 0], inside_HW[0], inside_HW[:, -1], inside_HW[-1])
-    )
+    ]
+    if sum(own) < 3:  # a stem or the bar of a letter may fill one side or two
+        return (left, top, right, bottom), whole
     frame = (
-        left if own_left else 0,
-        top if own_top else 0,
-        right if own_right else width,
-        bottom if own_bottom else height,
+        left if own[0] else 0,
+        top if own[1] else 0,
+        right if own[2] else width,
+        bottom if own[3] else height,
     )
     return (left, top, right, bottom), frame
 
@@ -135,11 +142,10 @@ def _edges(pixels_HW: Grey) -> npt.NDArray[np.bool_]:
     padded = np.pad(pixels_HW, 2, mode="edge").astype(np.int16)
     across = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
     smooth = across[:-2] + across[1:-1] + across[2:]  # nine times the grey level, (H + 2, W + 2)
-    contrast_HW = np.maximum(
-        np.abs(smooth[1:-1, 2:] - smooth[1:-1, :-2]), np.abs(smooth[2:, 1:-1] - smooth[:-2, 1:-1])
-    )
+    contrast_HW = np.maximum(np.abs(smooth[1:-1, 2:] - smooth[1:-1, :-2]), np.abs(smooth[2:, 1:-1] - smooth[:-2, 1:-1]))
     strongest = np.partition(contrast_HW.ravel(), -max(1, height * width // 100))[-max(1, height * width // 100)]
-    return contrast_HW > max(_EDGE_SHARE * float(strongest), 9 * _EDGE_LEVELS)
+    found_HW: npt.NDArray[np.bool_] = contrast_HW > max(_EDGE_SHARE * float(strongest), 9 * _EDGE_LEVELS)
+    return found_HW
 
 
 def _bands(edges_H: npt.NDArray[np.int64], width: int) -> list[tuple[int, int]]:
@@ -170,9 +176,17 @@ def _bands(edges_H: npt.NDArray[np.int64], width: int) -> list[tuple[int, int]]:
     return [(top, bottom) for top, bottom, mass in filter(counts, joined)]
 
 
+def _is_solid(ink_HW: Grey, ground: int) -> bool:
+    """Tell whether ink is as tall as its strokes are thick: a dash or dots, whose line's height nobody can see."""
+    away_HW = np.abs(ink_HW.astype(np.int16) - ground)
+    marked_HW = away_HW > int(away_HW.max()) / 2
+    full_W = marked_HW.sum(0) > _FULL * len(ink_HW)
+    return int(full_W.sum()) > _SOLID * int(marked_HW.any(0).sum())
+
+
 def _columns(edges_HW: npt.NDArray[np.bool_], tall: int) -> tuple[int, int]:
     """First and last column with ink, specks that stand alone left out."""
-    spans = _spans(edges_HW.any(0))
+    spans = _spans(np.any(edges_HW, axis=0))
 
     def alone(span: tuple[int, int], next_gap: int) -> bool:
         small = span[1] - span[0] <= _SPECK * tall + 2

@@ -51,12 +51,15 @@ class Recognition:
             points and its end; 0 for an empty text.
         syllables: the text's orthographic syllables, each with a confidence of its own.
         inverted: whether the line was light on dark.
+        box: where the line was found on the image, as it is shown: left, top, right, bottom in px; None where nothing
+            is written and for ready-made lines.
     """
 
     text: str
     confidence: float
     syllables: list[Syllable]
     inverted: bool = False
+    box: tuple[int, int, int, int] | None = None
 
 
 class Recognizer:
@@ -134,23 +137,24 @@ class Recognizer:
             found.append(recognition)
         return found
 
-    def stream(self, images: Iterable[ImageSource]) -> Iterator[Recognition | ImageError]:
+    def stream(self, images: Iterable[ImageSource], *, ready_made: bool = False) -> Iterator[Recognition | ImageError]:
         """Read any number of lines in bounded memory.
 
         Args:
             images: as for `recognize`.
+            ready_made: whether every image is a line and nothing else, as in a stored data set: its frame then stays.
 
         Yields:
             For each image, in their order, what was read or why it can't be.
         """
         source, ahead = iter(images), 1  # the first texts soon
         while window := list(islice(source, self.batch_size * ahead)):
-            yield from self._read_window([self._prepared(image) for image in window])
+            yield from self._read_window([self._prepared(image, ready_made) for image in window])
             ahead = min(4 * ahead, _BATCHES_AHEAD)
 
-    def _prepared(self, image: ImageSource) -> Line | ImageError:
+    def _prepared(self, image: ImageSource, ready_made: bool) -> Line | ImageError:
         try:
-            return prepare(read_grey(image), self.height_px, _name(image))
+            return prepare(read_grey(image), self.height_px, _name(image), ready_made=ready_made)
         except ImageError as error:
             return error
 
@@ -171,16 +175,17 @@ class Recognizer:
             images_B1HW, width_B = _padded([lines[place] for place in inked], self.device)
             read = decode(self._model, images_B1HW, width_B, self.method, self.beam_size)
             for place, hypothesis in zip(inked, read, strict=True):
-                found[place] = self._recognition(hypothesis, lines[place].inverted)
+                found[place] = self._recognition(hypothesis, lines[place])
         return found
 
-    def _recognition(self, hypothesis: Hypothesis, inverted: bool) -> Recognition:
+    def _recognition(self, hypothesis: Hypothesis, line: Line) -> Recognition:
         raw, scores = self.loaded.charset.decode(hypothesis.ids), hypothesis.token_log_probs
         text = normalize(raw)
         # Of the scores that chose the text: CTC's where that was sure, else those of both heads; the decoder alone is
         # glib where CTC sees nothing. The end of the text counts as a symbol.
         confidence = math.exp(min(hypothesis.log_prob / (len(scores) + 1), 0.0)) if text else 0.0
-        return Recognition(text, confidence, syllables_of(text, raw, scores), inverted)
+        box = None if line.found is None else line.found.box
+        return Recognition(text, confidence, syllables_of(text, raw, scores), line.inverted, box)
 
 
 _NOTHING = Recognition("", 0.0, [])

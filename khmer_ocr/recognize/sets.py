@@ -36,6 +36,7 @@ class LineSet:
         image: from a name to its image.
         left_out: what can't be used, where that was asked for: name of the image or line -> why.
         notes: what a person should know of the labels, a sentence each.
+        ready_made: whether each image is its line and nothing else, so that no line is looked for on it.
     """
 
     labels: dict[str, str]
@@ -43,6 +44,7 @@ class LineSet:
     image: Callable[[str], ImageSource]
     left_out: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    ready_made: bool = False
 
     def images(self) -> Iterator[ImageSource]:
         """Every image, in order."""
@@ -72,7 +74,7 @@ def split_set(directory: Path, split: str, max_lines: int | None = None, on_erro
     labels = {name: index.text(i) for name, i in place_of.items()}
     fonts = {name: index.font(i) for name, i in place_of.items()}
     groups = {} if index.fonts == (UNKNOWN_FONT,) else {"font": fonts}
-    return LineSet(labels, groups, lambda name: index.line(place_of[name]), left_out, list(index.notes))
+    return LineSet(labels, groups, lambda name: index.line(place_of[name]), left_out, list(index.notes), ready_made=True)
 
 
 def labelled_set(labels_file: Path, max_lines: int | None = None, on_error: OnError = "raise") -> LineSet:

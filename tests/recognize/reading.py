@@ -44,7 +44,7 @@ def draw(texts: tuple[str, ...], faces: list[FontFace], size_px: int, margin_px:
 def teach(folder: Path, faces: list[FontFace]) -> None:
     """Train a small reader until its decoder knows `TEXTS` at all `SIZES_PX`, and save it; CTC would take longer."""
     charset = Charset.from_text(TEXTS)
-    drawn = [prepare(line, 32).pixels_HW for size in SIZES_PX for line in draw(TEXTS, faces, size)]
+    drawn = [prepare(line, 32, ready_made=True).pixels_HW for size in SIZES_PX for line in draw(TEXTS, faces, size)]
     width_B = torch.tensor([line.shape[1] for line in drawn])
     images_B1HW = torch.ones(len(drawn), 1, 32, int(width_B.max()))
     for row, line in zip(images_B1HW, drawn, strict=True):

@@ -85,20 +85,25 @@ def test_polarity_with_wide_margins_and_with_none(lines: list[Grey]) -> None:
 def test_height_and_aspect(lines: list[Grey]) -> None:
     for line in lines:
         ready = prepare(line, 32)
-        assert ready.pixels_HW.shape == (32, max(1, round(line.shape[1] * 32 / line.shape[0])))
+        assert ready.found is not None
+        left, top, right, bottom = ready.found.box
+        assert ready.pixels_HW.shape == (32, max(1, round((right - left) * 32 / (bottom - top))))
         assert ready.pixels_HW.dtype == np.uint8 and not ready.inverted and not ready.blank
 
 
-def test_lines_of_the_right_height_stay_as_they_are(lines: list[Grey]) -> None:
-    line = np.ascontiguousarray(np.pad(lines[1], ((0, 40), (0, 0)), constant_values=255)[:32])
-    np.testing.assert_array_equal(prepare(line, 32).pixels_HW, line)
+def test_ready_made_lines_of_the_right_height_stay_as_they_are(lines: list[Grey]) -> None:
+    """A stored data set's margins are what was drawn there, however wide."""
+    line = np.ascontiguousarray(np.pad(lines[0], ((0, 40), (50, 50)), constant_values=255)[:32])
+    ready = prepare(line, 32, ready_made=True)
+    np.testing.assert_array_equal(ready.pixels_HW, line)
+    assert ready.found is None
 
 
 def test_thin_strokes_survive_shrinking() -> None:
     """A filter that skipped pixels would lose a stroke of 1 px in 16."""
     tall = np.full((512, 800), 255, np.uint8)
     tall[:, 100::200] = 0
-    ready = prepare(tall, 32).pixels_HW
+    ready = prepare(tall, 32, ready_made=True).pixels_HW
     assert ready.shape == (32, 50) and (ready[16] < 250).sum() >= 4
 
 
