@@ -74,7 +74,8 @@ def split_set(directory: Path, split: str, max_lines: int | None = None, on_erro
     labels = {name: index.text(i) for name, i in place_of.items()}
     fonts = {name: index.font(i) for name, i in place_of.items()}
     groups = {} if index.fonts == (UNKNOWN_FONT,) else {"font": fonts}
-    return LineSet(labels, groups, lambda name: index.line(place_of[name]), left_out, list(index.notes), ready_made=True)
+    notes = list(index.notes)
+    return LineSet(labels, groups, lambda name: index.line(place_of[name]), left_out, notes, ready_made=True)
 
 
 def labelled_set(labels_file: Path, max_lines: int | None = None, on_error: OnError = "raise") -> LineSet:
