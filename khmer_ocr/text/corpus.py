@@ -25,9 +25,10 @@ from khmer_ocr.text.corpus_files import (
     output_errors,
     sole_run,
 )
+from khmer_ocr.text.inputs import scan_inputs
 from khmer_ocr.text.normalize import NORMALIZER_VERSION
 from khmer_ocr.text.pool import MAX_LINES, make_pool
-from khmer_ocr.text.readers import find_inputs, foreign_files, read_documents, text_documents
+from khmer_ocr.text.readers import read_documents, text_documents
 from khmer_ocr.text.recombine import SHARES, recombine_lines
 from khmer_ocr.text.sieve import Sieve, SieveCounts
 from khmer_ocr.text.synthesize import coverage, synthesize_lines
@@ -84,6 +85,8 @@ class CorpusReport:
     split_by: str
     warnings: tuple[str, ...]
     elapsed_s: float
+    unreadable: int = 0
+    """Paths that the system refused: they were left out and are named in `warnings`."""
 
     @property
     def lines(self) -> int:
@@ -138,8 +141,11 @@ def process_corpus(config: CorpusConfig, *, progress: bool = True) -> CorpusRepo
             there.
     """
     started = time.perf_counter()
-    files = find_inputs(config.input)
-    check_place(config.output_dir, config.input, files)
+    inputs = scan_inputs(config.input)
+    files = inputs.files
+    if not files and not config.sample and not config.synthesize:
+        raise CorpusError(f"Nothing is left to read. {' '.join(inputs.notes())}")
+    check_place(config.output_dir, inputs)
     run = _run_identity(config, files)
     with output_errors(config.output_dir), sole_run(config.output_dir):
         stored = None if config.overwrite else check_run(config.output_dir, run)
@@ -164,18 +170,16 @@ def process_corpus(config: CorpusConfig, *, progress: bool = True) -> CorpusRepo
         dropped=dict(counts.dropped),
         moved_near_copies=counts.moved,
         split_by=split_by,
-        warnings=tuple(_warnings(config, writer)),
+        warnings=(*_warnings(writer), *inputs.notes()),
         elapsed_s=time.perf_counter() - started,
+        unreadable=len(inputs.unreadable),
     )
 
 
-def _warnings(config: CorpusConfig, writer: SplitWriter) -> Iterator[str]:
+def _warnings(writer: SplitWriter) -> Iterator[str]:
     for split in SPLITS:
         if not writer.lines[split]:
             yield f"{split}.txt is empty: there are too few different lines. Add text."
-    if foreign := foreign_files(config.input):
-        names = ", ".join(file.name for file in foreign[:3]) + (" ..." if len(foreign) > 3 else "")
-        yield f"Passed over for their unknown format: {len(foreign)} file(s) in the input folders ({names})."
 
 
 def _sample_text() -> str:

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from khmer_ocr.errors import OutputError, RunConflictError
 from khmer_ocr.io.json_bytes import json_bytes
+from khmer_ocr.text.inputs import Inputs
 
 SPLITS = ("train", "val", "test")
 STATS = "corpus_stats.json"
@@ -90,26 +91,25 @@ def _locked(file: Path) -> int:
         os.close(handle)
 
 
-def check_place(folder: Path, inputs: Sequence[Path], files: Sequence[Path]) -> None:
+def check_place(folder: Path, inputs: Inputs) -> None:
     """Refuse an output folder inside an input folder, and outputs that would replace an input.
 
     Args:
         folder: the output folder.
-        inputs: files and folders as the user named them.
-        files: the files that will be read.
+        inputs: the files that will be read, and the folders they were found in, also through links.
 
     Raises:
         OutputError: writing there would change what is read.
     """
     place = folder.resolve()
-    for path in inputs:
-        if path.is_dir() and place.is_relative_to(path.resolve()):
+    for above in (place, *place.parents):
+        if (path := inputs.folders.get(str(above))) is not None:
             raise OutputError(
                 f"The output folder {folder} lies inside the input folder {path}: the next run would read its own "
                 "output. Name an --output-dir outside of it."
             )
     outputs = {place / f"{split}.txt" for split in SPLITS}
-    for file in files:
+    for file in inputs.files:
         if file.resolve() in outputs:
             raise OutputError(f"{file} is an input and would be overwritten by the output. Name another --output-dir.")
 

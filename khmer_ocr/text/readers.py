@@ -4,7 +4,6 @@ No file is ever held whole: memory is bounded by the limits below, whatever the 
 """
 
 import json
-import os
 import shutil
 import tempfile
 from collections import Counter
@@ -14,10 +13,20 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from khmer_ocr.errors import CorpusError, missing_extra
+from khmer_ocr.text.inputs import FORMATS, find_inputs, format_of
 from khmer_ocr.text.mediawiki import read_pages
 from khmer_ocr.text.streams import COMPRESSIONS, Advance, ByteStream, decoded, encoding_error, open_bytes, split_lines
 
-FORMATS = (".txt", ".jsonl", ".parquet", ".xml")
+__all__ = [
+    "FORMATS",
+    "MAX_DOCUMENT_CHARS",
+    "MAX_RECORD_BYTES",
+    "RUN_LINES",
+    "Document",
+    "find_inputs",
+    "read_documents",
+    "text_documents",
+]
 RUN_LINES = 200
 """Lines after which a document of a .txt file ends even without a blank line."""
 MAX_DOCUMENT_CHARS = 1 << 20
@@ -34,44 +43,6 @@ class Document:
     source: Path
     index: int
     text: str
-
-
-def find_inputs(paths: Iterable[Path]) -> list[Path]:
-    """List the files to read: files as they are given, folders walked in sorted order.
-
-    Args:
-        paths: files or folders; in folders, files of unknown suffix and hidden ones are passed over.
-
-    Returns:
-        Files of known format, each once, in the order they will be read.
-
-    Raises:
-        CorpusError: a path does not exist, a file named on its own has an unknown suffix, or a folder holds
-            nothing to read.
-    """
-    files: dict[Path, None] = {}
-    for path in map(Path, paths):
-        if path.is_dir():
-            found = [file for file in _walk(path) if _format(file)]
-            if not found:
-                raise CorpusError(f"{path} holds no file to read. {_known()}")
-        elif path.is_file():
-            if not _format(path):
-                raise CorpusError(
-                    f"{path} is of unknown format {''.join(path.suffixes[-2:]) or '(no suffix)'}. {_known()}"
-                )
-            found = [path]
-        elif path.exists():
-            raise CorpusError(f"{path} is neither a file nor a folder. Save its content to a file and name that.")
-        else:
-            raise CorpusError(f"{path} does not exist. Check the spelling; the current folder is {Path.cwd()}.")
-        files.update(dict.fromkeys(found))
-    return list(files)
-
-
-def foreign_files(paths: Iterable[Path]) -> list[Path]:
-    """List the files within folders that `find_inputs` passes over for their suffix."""
-    return [file for path in map(Path, paths) if path.is_dir() for file in _walk(path) if not _format(file)]
 
 
 def read_documents(
@@ -114,33 +85,8 @@ def text_documents(lines: Iterable[str]) -> Iterator[str]:
         yield "\n".join(block)
 
 
-def _known() -> str:
-    return f"Known are {', '.join(FORMATS)}, each also with {', '.join(COMPRESSIONS)}."
-
-
-def _format(path: Path) -> str:
-    """Return the suffix that tells the format, without the one that tells the compression; "" when unknown."""
-    name = path.name.lower()
-    for compression in COMPRESSIONS:
-        name = name.removesuffix(compression)
-    suffix = Path(name).suffix
-    return suffix if suffix in FORMATS else ""
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder, onerror=_raise_unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith(".") and Path(root, name).is_file():
-                yield Path(root, name)
-
-
-def _raise_unreadable(error: OSError) -> None:
-    raise CorpusError(f"{error.filename} cannot be listed: {error.strerror}. Check its permissions.") from error
-
-
 def _read_file(path: Path, advance: Advance, dropped: Counter[str]) -> Iterator[str]:
-    suffix = _format(path)
+    suffix = format_of(path)
     if suffix == ".parquet":
         yield from _read_parquet(path, advance, dropped)
         return

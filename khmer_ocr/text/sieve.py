@@ -21,14 +21,13 @@ from khmer_ocr.text.streams import split_lines
 from khmer_ocr.text.syllables import is_well_formed
 
 MIN_KHMER_SHARE = 0.3
-"""Of a document's letters; below, it is not a Khmer text."""
+"""Of the letters of a document; below, it is not a Khmer text, and each line is judged alone by the same share."""
 TRAIN_SHARE, VAL_SHARE = 0.8, 0.1
 _BATCH_LINES = 4096
 _KHMER = re.compile(r"[\u1780-\u17ff\u19e0-\u19ff]+")
 _OTHER_LETTERS = re.compile(r"[^\W\d_]+")
-# The replacement character, private use and halves of surrogate pairs (JSON can escape them): no such line says what
-# was once written.
-_DAMAGED = re.compile("[\ufffd-\uffff\ud800-\uf8ff]")
+# The replacement character and private use: no such line says what was once written.
+_DAMAGED = re.compile("[\ufffd-\uffff\ue000-\uf8ff]")
 # Digits, spaces, punctuation and symbols: ASCII, Latin-1, Khmer, the general blocks, full width. Spelt out because the
 # class W of `re` holds the Khmer vowel signs too, and a class of whole Unicode categories took 22 us a line, not 2.
 _NEUTRAL = re.compile(
@@ -108,15 +107,21 @@ class Sieve:
         self.counts.documents["read"] += 1
         raw_lines = [line for line in split_lines([text]) if line.strip()]
         self.counts.lines_read += len(raw_lines)
+        kind = "kept"
         if not is_khmer(text):
-            self.counts.documents["not_khmer"] += 1
-            self.counts.dropped["in_document_not_khmer"] += len(raw_lines)
-            return
+            # Of text in two languages the Khmer lines are kept: foreign ones beside them make them no worse.
+            khmer = [line for line in raw_lines if is_khmer(line)] if _KHMER.search(text) else []
+            if not khmer:
+                self.counts.documents["not_khmer"] += 1
+                self.counts.dropped["in_document_not_khmer"] += len(raw_lines)
+                return
+            self.counts.dropped["line_not_khmer"] += len(raw_lines) - len(khmer)
+            kind, raw_lines = "kept_in_part", khmer
         lines = [line for raw in raw_lines for line in cut(raw, self._max_chars, self._min_chars) if self._keeps(line)]
         if not lines:
             self.counts.documents["without_lines"] += 1
             return
-        self.counts.documents["kept"] += 1
+        self.counts.documents[kind] += 1
         if self._by_line:
             for line in lines:
                 self._add(line)

@@ -27,8 +27,11 @@ def corpus(
 ) -> None:
     """Raw text to train.txt, val.txt and test.txt: normalised, cut to lines, without duplicates, split by document.
 
+    Exit status 1 when a path was left out because it can't be read; the corpus of the others is written.
+
     Args:
         input: Files and folders: .txt, .jsonl (field "text"), .parquet, MediaWiki .xml; plain or .gz, .bz2, .zst.
+            Links are followed; what is passed over is named.
         output_dir: Where the three files and corpus_stats.json go.
         min_chars: Shortest line, in code points.
         max_chars: Longest line; longer text is cut at natural places.
@@ -52,7 +55,10 @@ def corpus(
         recombine=recombine,
         overwrite=overwrite,
     )
-    print(process_corpus(settings, progress=not quiet))
+    report = process_corpus(settings, progress=not quiet)
+    print(report)
+    if report.unreadable:
+        raise SystemExit(1)
 
 
 def fonts(

@@ -141,6 +141,36 @@ def test_everything_dropped_is_counted_by_reason(tmp_path: Path) -> None:
     assert report.documents == {"read": 4, "kept": 2, "not_khmer": 2}
 
 
+def bilingual(count: int) -> list[str]:
+    return [f"{word(i)}\nAnd its translation is many letters longer, number {i}" for i in range(count)]
+
+
+@pytest.mark.parametrize("between", ["\n", "\n\n"])
+def test_khmer_lines_that_stand_with_foreign_ones_are_kept(between: str, tmp_path: Path) -> None:
+    """Line by line without blank lines, which is judged in blocks of 200 lines, and in pairs between blank lines."""
+    (tmp_path / "a.txt").write_text(between.join(bilingual(200)), encoding="utf-8")
+    report = run(tmp_path / "out", tmp_path / "a.txt")
+    assert sorted(everything(tmp_path / "out")) == sorted(word(i) for i in range(200))
+    assert report.dropped == {"line_not_khmer": 200}
+    assert report.documents["kept_in_part"] == report.documents["read"]
+    assert "documents kept in part" in str(report)
+
+
+def test_khmer_lines_within_a_record_of_two_languages_are_kept(tmp_path: Path) -> None:
+    records = [json.dumps({"text": "\n".join(bilingual(9))}), json.dumps({"text": "wholly foreign\ntwo lines"})]
+    (tmp_path / "a.jsonl").write_text("\n".join(records), encoding="utf-8")
+    report = run(tmp_path / "out", tmp_path / "a.jsonl")
+    assert sorted(everything(tmp_path / "out")) == sorted(word(i) for i in range(9))
+    assert report.dropped == {"line_not_khmer": 9, "in_document_not_khmer": 2}
+    assert report.documents == {"read": 2, "kept_in_part": 1, "not_khmer": 1}
+
+
+def test_a_half_of_a_surrogate_pair_that_json_escapes_ends_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "ក\\ud800ខ"}\n{"text": "រៀនសូត្រ"}\n', encoding="utf-8")
+    report = run(tmp_path / "out", tmp_path / "a.jsonl")
+    assert sorted(everything(tmp_path / "out")) == ["កខ", "រៀនសូត្រ"] and not report.dropped
+
+
 def test_duplicates_are_found_after_normalisation_and_across_batches(tmp_path: Path) -> None:
     lines = [word(i) for i in range(10_000)]
     twins = [line[:2] + "\u200b" + line[2:] for line in lines]
@@ -384,6 +414,26 @@ def test_output_and_input_are_kept_apart(tmp_path: Path) -> None:
         run(tmp_path / "file", source)
     with pytest.raises(OutputError, match="A file stands where a folder is wanted"):
         run(tmp_path / "file" / "out", source)
+
+
+def test_an_output_folder_that_a_link_leads_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "other").mkdir()
+    write(tmp_path / "texts/a.txt", *documents(3, 3))
+    (tmp_path / "texts/linked").symlink_to(tmp_path / "other")
+    with pytest.raises(OutputError, match=r"lies inside the input folder .*texts/linked"):
+        run(tmp_path / "other/out", tmp_path / "texts")
+    assert not (tmp_path / "other/out").exists()
+
+
+def test_unreadable_paths_are_left_out_and_told(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.txt", *documents(40, 3))
+    long = tmp_path / ("ក" * 120 + ".txt")
+    report = run(tmp_path / "out", long, source)
+    assert report.unreadable == 1 and report.lines == 120
+    assert "Warning: Left out: " in str(report) and "file name too long" in str(report)
+    with pytest.raises(CorpusError, match=r"Nothing is left to read\. Left out: "):
+        run(tmp_path / "none", long)
 
 
 def test_two_runs_do_not_write_to_one_folder_at_once(tmp_path: Path) -> None:

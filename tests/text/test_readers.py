@@ -2,6 +2,8 @@ import bz2
 import gzip
 import io
 import json
+import os
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from khmer_ocr.errors import CorpusError, MissingExtraError
 from khmer_ocr.text import readers, streams
+from khmer_ocr.text.inputs import scan_inputs
 from khmer_ocr.text.mediawiki import plain_text
 from khmer_ocr.text.readers import find_inputs, read_documents
 
@@ -334,3 +337,77 @@ def test_memory_stays_bounded_on_100_mb(tmp_path: Path, name: str) -> None:
     chars, grown_mb = map(int, run.stdout.split())
     assert grown_mb < 80
     assert chars == 0 if name.endswith("jsonl") else chars > 30_000_000
+
+
+def test_links_to_files_and_folders_are_followed_and_each_file_is_read_once(tmp_path: Path) -> None:
+    real, top = tmp_path / "real", tmp_path / "top"
+    (real / "deep").mkdir(parents=True)
+    top.mkdir()
+    (real / "a.txt").write_text("ក")
+    (real / "deep/b.txt").write_text("ខ")
+    (top / "linked").symlink_to(real)
+    (top / "one.txt").symlink_to(real / "deep/b.txt")
+    (real / "deep/round").symlink_to(top)
+    (top / "self").symlink_to(top)
+    names = [path.relative_to(tmp_path).as_posix() for path in find_inputs([top])]
+    assert names == ["top/one.txt", "top/linked/a.txt"]
+    assert [path.name for path in find_inputs([tmp_path / "top/linked"])] == ["a.txt", "b.txt"]
+
+
+def test_what_a_folder_holds_besides_is_named_by_reason(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("ក")
+    (tmp_path / "notes.md").write_text("x")
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere.txt")
+    (tmp_path / "loop.txt").symlink_to(tmp_path / "loop.txt")
+    os.mkfifo(tmp_path / "pipe.txt")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(tmp_path / "s.txt"))
+    for name in (".DS_Store", "._a.txt"):
+        (tmp_path / name).write_bytes(b"\0\5")
+    inputs = scan_inputs([tmp_path])
+    assert [path.name for path in inputs.files] == ["a.txt"]
+    assert {reason: [path.name for path in paths] for reason, paths in inputs.passed_over.items()} == {
+        "as hidden": [".DS_Store", "._a.txt"],
+        "as links that lead nowhere": ["gone.txt"],
+        "for their unknown format": ["notes.md"],
+        "as pipes, sockets or devices": ["pipe.txt", "s.txt"],
+    }
+    (told,) = inputs.unreadable
+    assert "loop.txt can't be read: too many levels of symbolic links" in told
+    assert any("2 file(s) in the input folders (pipe.txt, s.txt)" in note for note in inputs.notes())
+
+
+def test_a_path_that_the_system_refuses_costs_that_path_only(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("ក")
+    long, loop = tmp_path / ("ក" * 120 + ".txt"), tmp_path / "loop"
+    loop.symlink_to(loop)
+    inputs = scan_inputs([long, loop, tmp_path / "a.txt"])
+    assert [path.name for path in inputs.files] == ["a.txt"]
+    assert "file name too long" in inputs.unreadable[0] and "symbolic links" in inputs.unreadable[1]
+    assert all(len(note) < 500 for note in inputs.notes())
+    with pytest.raises(CorpusError, match="file name too long"):
+        find_inputs([long])
+    (tmp_path / "gone.txt").symlink_to("nowhere.txt")
+    with pytest.raises(CorpusError, match=r"is a link to nowhere\.txt, which does not exist"):
+        scan_inputs([tmp_path / "gone.txt"])
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="the superuser alone can become somebody who may not read")
+def test_a_locked_file_and_folder_cost_themselves_only(tmp_path: Path) -> None:
+    for name in ("a.txt", "locked.txt", "shut/b.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("ក")
+    for name in ("locked.txt", "shut"):
+        (tmp_path / name).chmod(0)
+    tmp_path.chmod(0o755)
+    child = os.fork()
+    if not child:
+        os.chdir(tmp_path)
+        os.setuid(65534)
+        inputs = scan_inputs([Path()])
+        told = [path.name for path in inputs.files] == ["a.txt"] and sorted(inputs.unreadable) == [
+            "locked.txt can't be read: permission denied",
+            "shut can't be read: permission denied",
+        ]
+        os._exit(0 if told else 1)
+    assert os.waitpid(child, 0)[1] == 0
