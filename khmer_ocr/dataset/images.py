@@ -145,7 +145,7 @@ def _opened(data: bytes, name: str | Path) -> Image.Image:
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a camera's preview is no line
     except _FAULTS as fault:
         raise DatasetError(
-            f"{name} is not a PNG and no {', '.join(OTHER_FORMATS)}: it begins with {data[:8]!r}."
+            f"{name} is not a PNG, nor a whole {', '.join(OTHER_FORMATS)}: it begins with {data[:8]!r}."
         ) from fault
     if image.width * image.height > MAX_PIXELS:
         raise DatasetError(

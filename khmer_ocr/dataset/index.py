@@ -3,6 +3,7 @@
 Letters: N samples.
 """
 
+import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -108,7 +109,11 @@ class SplitIndex:
     def paths(self, i: int) -> tuple[str, str]:
         """Where the image and the label of sample i lie now: files, or members behind the path of their shard."""
         # Strings, since joining paths by pathlib took half of the time of reading a line.
-        return layout.recorded_paths(str(self.root), self.split, self.filename(i), self.shard(i))
+        name = self.filename(i)
+        image, label = layout.recorded_paths(str(self.root), self.split, name, self.shard(i))
+        if self.scanned and "/" in name and not os.path.lexists(label):
+            label = str(self.root / self.split / layout.LABELS / layout.label_names(name)[1])
+        return image, label
 
     @cached_property
     def reader(self) -> SplitReader:

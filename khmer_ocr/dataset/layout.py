@@ -85,6 +85,12 @@ def without_suffix(image_name: str) -> str:
     return image_name[:end] if end > 0 else image_name
 
 
+def label_names(image_name: str) -> tuple[str, ...]:
+    """Where an image's label may lie below labels/: as the image does below images/, or without its sub-folders."""
+    own = without_suffix(image_name) + ".txt"
+    return (own, own.rpartition("/")[2]) if "/" in own else (own,)
+
+
 def shard_name(split: str, chunk: int) -> str:
     """File name of the tar that holds one chunk."""
     return f"{split}-{chunk:06d}.tar"

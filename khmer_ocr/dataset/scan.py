@@ -63,7 +63,7 @@ class TreeReport:
 _HIDDEN = "files that systems leave behind"
 _NO_IMAGE = "labels without an image"
 _OTHER = "files of no known image format"
-_FOLDERS = "folders within images/, of which only its own files are read (move theirs up, labels too)"
+_FOLDERS = "links to folders"
 _TWINS = "images whose name, and so whose label, another image has"
 _SHARDS = "shards, since images/ is there and is read"
 _NO_SHARD = "files that are no shards"
@@ -121,15 +121,17 @@ class _Scan:
     def files(self) -> Iterator[Sample]:
         """Samples of the format "files"."""
         self._pass_over_shards()
-        labels = self._label_names()
-        taken = set[str]()
+        labels, taken = set(self._files_below(layout.LABELS)), set[str]()
+        orphans = set(labels)
         for name in self._image_names():
-            label_name = layout.without_suffix(name) + ".txt"
+            label_name = next(
+                (each for each in layout.label_names(name) if each in labels), layout.label_names(name)[0]
+            )
             if label_name in taken:
                 self.report.pass_over(_TWINS, name)
                 continue
             taken.add(label_name)
-            labels.discard(label_name)
+            orphans.discard(label_name)
             image, label = layout.image_file(self.root, self.split, name), self.folder / layout.LABELS / label_name
             try:
                 with paths.open_contained(self.root, image) as file:
@@ -138,37 +140,33 @@ class _Scan:
                 yield self.sample(name, image, label, size, paths.read_contained(self.root, label), self._whole(image))
             except DatasetError as fault:
                 self.on_fault(name, fault)
-        for orphan in _in_order(labels):
+        for orphan in _in_order(orphans):
             self.report.pass_over(_NO_IMAGE, orphan)
 
     def _whole(self, image: Path) -> Callable[[], bytes]:
         return lambda: paths.read_contained(self.root, image)
 
     def _image_names(self) -> list[str]:
-        """Images in the order of their numbers; a PNG comes before another image of its name."""
-        names, others = [], []
-        for entry in os.scandir(self.folder / layout.IMAGES):
-            if is_left_by_system(entry.name):
-                self.report.pass_over(_HIDDEN, f"{layout.IMAGES}/{entry.name}")
-            elif entry.is_dir():
-                self.report.pass_over(_FOLDERS, f"{entry.name}/ ({_count(entry.path)})")
-            elif layout.is_image_name(entry.name):
-                names.append(entry.name)
-            else:
-                others.append(entry.name)
-        for name in _in_order(others):
+        """Images in the order of their numbers, by names relative to images/; a PNG comes before its twin."""
+        names = list(self._files_below(layout.IMAGES))
+        for name in _in_order([name for name in names if not layout.is_image_name(name)]):
             self.report.pass_over(_OTHER, f"{layout.IMAGES}/{name}")
-        return _in_order(names)
+        return _in_order([name for name in names if layout.is_image_name(name)])
 
-    def _label_names(self) -> set[str]:
-        names = set[str]()
-        folder = self.folder / layout.LABELS
-        for entry in os.scandir(folder) if folder.is_dir() else ():
-            if is_left_by_system(entry.name):
-                self.report.pass_over(_HIDDEN, f"{layout.LABELS}/{entry.name}")
-            else:
-                names.add(entry.name)
-        return names
+    def _files_below(self, top: str) -> Iterator[str]:
+        """Names of files in a folder of the split and below, relative to it; links to folders are passed over."""
+        below = [""] if (self.folder / top).is_dir() else []
+        while below:
+            at = below.pop()
+            for entry in os.scandir(self.folder / top / at):
+                if is_left_by_system(entry.name):
+                    self.report.pass_over(_HIDDEN, f"{top}/{at}{entry.name}")
+                elif entry.is_dir(follow_symlinks=False):
+                    below.append(f"{at}{entry.name}/")
+                elif entry.is_symlink() and entry.is_dir():
+                    self.report.pass_over(_FOLDERS, f"{top}/{at}{entry.name}")
+                else:
+                    yield at + entry.name
 
     def _pass_over_shards(self) -> None:
         folder = self.folder / layout.SHARDS
@@ -306,7 +304,3 @@ def _in_order(names: "Iterator[str] | set[str] | list[str]") -> list[str]:
         return len(stem), stem, not name.lower().endswith(".png"), name
 
     return sorted(names, key=key)
-
-
-def _count(folder: str) -> str:
-    return f"{sum(layout.is_image_name(name) for _, _, names in os.walk(folder) for name in names):,} images"

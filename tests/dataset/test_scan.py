@@ -82,8 +82,7 @@ def test_what_is_no_line_is_passed_over_and_named(tree: Path) -> None:
         (tree / f"train/{folder}/.DS_Store").write_bytes(b"Bud1")
     (tree / "train/images/Thumbs.db").write_bytes(b"x")
     (tree / "train/images/notes.docx").write_bytes(b"x")
-    (tree / "train/images/book1").mkdir()
-    (tree / "train/images/book1/9.png").write_bytes(encoded(0))
+    (tree / "train/images/linked").symlink_to(tree / "train/labels")
     (tree / "train/images/2.jpg").write_bytes(encoded(2, ".jpg"))
     (tree / "train/labels/lost.txt").write_text("ក")
     (tree / "train/shards").mkdir()
@@ -94,14 +93,32 @@ def test_what_is_no_line_is_passed_over_and_named(tree: Path) -> None:
     for note in (
         "train: passed over files that systems leave behind: 15 (",
         "train: passed over files of no known image format: 1 (images/notes.docx).",
-        "train: passed over folders within images/, ",
-        ": 1 (book1/ (1 images)).",
+        "train: passed over links to folders: 1 (images/linked).",
         "train: passed over images whose name, and so whose label, another image has: 1 (2.jpg).",
         "train: passed over labels without an image: 1 (lost.txt).",
         "train: passed over shards, since images/ is there and is read: 1 (train-000000.tar).",
     ):
         assert note in said
     assert len(index.notes) == 6
+
+
+def test_sub_folders_are_read_with_labels_that_lie_alike_or_flat(tree: Path) -> None:
+    moved = {"1.png": "book1/1.png", "2.png": "book1/part a/2.png", "3.png": "book2/3.png"}
+    for name, place in moved.items():
+        (tree / "train/images" / place).parent.mkdir(parents=True, exist_ok=True)
+        (tree / "train/images" / name).rename(tree / "train/images" / place)
+    (tree / "train/labels/book1").mkdir()
+    (tree / "train/labels/1.txt").rename(tree / "train/labels/book1/1.txt")
+    (tree / "train/images/book1/._1.png").write_bytes(b"x")
+    index = load_index(tree, "train")
+    where = {index.filename(i): i for i in range(len(index))}
+    assert list(where) == ["0.png", "4.png", "5.png", "book1/1.png", "book2/3.png", "book1/part a/2.png"]
+    for name, place in moved.items():
+        i, number = where[place], int(name[0])
+        assert index.text(i) == index.label_text(i) == TEXTS[number] and np.array_equal(index.line(i), page(number))
+    assert len(index) == 6 and index.notes[0].endswith("1 (images/book1/._1.png).")
+    shutil.copy(tree / "train/images/0.png", tree / "train/images/book2/0.png")
+    assert "another image has: 1 (book2/0.png)." in load_index(tree, "train").notes[1]
 
 
 def test_labels_of_others_come_in_the_normal_form(tree: Path) -> None:
@@ -169,7 +186,7 @@ def test_an_empty_label_of_an_image_without_ink_is_right(tree: Path) -> None:
     [
         (lambda train: (train / "labels/3.txt").unlink(), r"labels/3\.txt is missing"),
         (lambda train: (train / "labels/3.txt").write_bytes(b"\xff\xfa"), "is not UTF-8"),
-        (lambda train: (train / "images/3.png").write_bytes(b"GIF? no"), r"images/3\.png is not a PNG and no JPEG"),
+        (lambda train: (train / "images/3.png").write_bytes(b"GIF? no"), r"images/3\.png is not a PNG, nor a whole JPEG"),
         (lambda train: (train / "images/3.png").write_bytes(b""), "is empty"),
         (lambda train: shutil.copy(train / "images/2.png", train / "images/x.tif"), r"labels/x\.txt is missing"),
     ],

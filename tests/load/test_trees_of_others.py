@@ -1,0 +1,62 @@
+"""Trees that other people made become batches: the same by every engine, what is left out counted."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from loading import ENGINES, assert_equal, open_split
+from PIL import Image
+from trees import pixels, text
+
+from khmer_ocr.errors import DatasetError
+from khmer_ocr.load.commands import build_caches
+
+COUNT = 120
+SUFFIXES = (".png", ".jpg", ".PNG", ".tif", ".webp", ".bmp")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Lines in six formats, a fifth of them in sub-folders, labels with byte order marks."""
+    for name in ("images/book1", "labels"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+    for i in range(COUNT):
+        place = f"book1/{i:03d}" if i % 5 == 0 else f"{i:03d}"
+        image, options = Image.fromarray(pixels("train", i)), {"lossless": True} if i % 6 == 4 else {}
+        image.save(tmp_path / f"train/images/{place}{SUFFIXES[i % 6]}", **options)
+        (tmp_path / f"train/labels/{i:03d}.txt").write_text(f"\ufeff{text('train', i)}\r\n", encoding="utf-8")
+    (tmp_path / "train/images/._000.png").write_bytes(b"\0\5\x16\7")
+    return tmp_path
+
+
+def test_every_engine_gives_the_same_batches(tree: Path) -> None:
+    first = list(open_split(tree).epoch(0))
+    assert sum(len(batch["texts"]) for batch in first) == COUNT
+    assert {label for batch in first for label in batch["texts"]} == {text("train", i) for i in range(COUNT)}
+    for settings in ({"engine": "dali"}, {"num_workers": 2}, {"cache": True}):
+        assert_equal(first, open_split(tree, **settings).epoch(0))
+    lossless = {text("train", i): pixels("train", i) for i in range(COUNT) if i % 6 != 1}
+    for batch in first:
+        for image, width, label in zip(batch["images"], batch["image_lengths"].tolist(), batch["texts"], strict=True):
+            if label in lossless and width == lossless[label].shape[1]:
+                assert np.array_equal(image[0, :, :width].numpy(), lossless[label])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_image_of_another_format_that_is_damaged_is_a_fault_like_any_other(engine: str, tree: Path, caplog) -> None:
+    damaged = tree / "train/images/001.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:-60])
+    with pytest.raises(DatasetError, match=r"001\.jpg does not decode"):
+        list(open_split(tree, engine=engine).epoch(0))
+    left = list(open_split(tree, engine=engine, on_error="skip").epoch(0))
+    assert sum(len(batch["texts"]) for batch in left) == COUNT - 1 and "001.jpg does not decode" in caplog.text
+
+
+def test_the_cache_says_what_it_left_out(tree: Path) -> None:
+    (tree / "train/labels/002.txt").write_text("")
+    with pytest.raises(DatasetError, match=r"002\.txt: its label is empty"):
+        list(build_caches(tree, progress=False))
+    said = list(build_caches(tree, on_error="skip", progress=False))
+    assert said[0].startswith(f"train: {COUNT - 1} lines, 1 left out,") and "002.txt: its label is empty" in said[1]
+    assert "files that systems leave behind: 1 (images/._000.png)" in said[2]
+    assert "labels were brought to the normal form" in said[3]
