@@ -25,7 +25,13 @@ _TITLES = {"nvidia.dali": "NVIDIA DALI"}
 
 
 class KhmerOcrError(Exception):
-    """Root of everything this project raises on purpose; the CLI prints it without a traceback and leaves with 2."""
+    """Root of everything this project raises on purpose; the CLI prints it without a traceback.
+
+    Attributes:
+        exit_status: what the CLI leaves with.
+    """
+
+    exit_status: int = 2
 
 
 class ConfigError(KhmerOcrError, ValueError):
@@ -74,6 +80,19 @@ class ModelError(KhmerOcrError):
 
 class TrainingError(KhmerOcrError):
     """A run of training cannot go on: its loss is no number, or one batch can't be learned."""
+
+
+class TrainingStopped(KhmerOcrError):  # noqa: N818 - nothing is wrong
+    """A signal asked a run of training to stop, and it did; what it had learned is saved.
+
+    Args:
+        message: where it stopped and how it goes on.
+        signal_number: of the signal; the exit status is 128 more, as shells tell of commands that a signal ended.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_status = 128 + signal_number
 
 
 class ImageError(KhmerOcrError, ValueError):

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 
 from khmer_ocr.errors import ConfigError, ModelError
 from khmer_ocr.io.atomic import replacing
@@ -65,7 +66,8 @@ def save_model(folder: str | Path, model: Reader, charset: Charset, card: dict[s
         "card": card,
     }
     with replacing(target / WEIGHTS) as partial:
-        save_file(state, partial)
+        # Not by save_file: that makes files which only their owner may read, whatever the umask says.
+        partial.write_bytes(to_bytes(state))
     with replacing(target / DESCRIPTION) as partial:
         partial.write_text(json.dumps(description, ensure_ascii=True, indent=1) + "\n", encoding="utf-8")
 
@@ -121,7 +123,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} is refused: it holds more than tensors and plain values, and loading it could run code. "
             "Use a checkpoint that khmer-ocr train wrote."
         ) from fault
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as fault:
+    except Exception as fault:  # bytes at random make the unpickler raise nearly anything
         raise ModelError(f"{path} cannot be read as a checkpoint, it is damaged or no checkpoint: {fault}") from fault
     if not isinstance(content, dict) or not {"model_config", "model", "characters"} <= content.keys():
         raise ModelError(f"{path} is no checkpoint of khmer-ocr train: model_config, model or characters lack.")

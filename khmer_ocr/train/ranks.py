@@ -13,6 +13,14 @@ from torch.distributed.nn.functional import all_reduce
 
 from khmer_ocr.errors import ConfigError
 
+_OTHER_LAUNCHERS = (
+    ("Slurm", "SLURM_PROCID", ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"), "srun --ntasks-per-node=1"),
+    ("mpirun", "OMPI_COMM_WORLD_RANK", ("OMPI_COMM_WORLD_SIZE",), "mpirun --map-by ppr:1:node"),
+    ("an MPI launcher", "PMI_RANK", ("PMI_SIZE",), "mpiexec -ppn 1"),
+)
+"""What starts a command several times over without joining the processes: its name, its variables for the number of
+this process and for how many there are (the first that is set counts), and how it starts one process a machine."""
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -39,14 +47,26 @@ class Ranks:
             dist.all_reduce(value)
         return value
 
+    def largest(self, value: Tensor) -> Tensor:
+        """Largest value of all processes, in place."""
+        if self.world > 1:
+            dist.all_reduce(value, dist.ReduceOp.MAX)
+        return value
+
+    def wait(self) -> None:
+        """Go on when all processes have come here: torchrun ends the others as soon as one leaves with a status."""
+        if self.world > 1:
+            dist.barrier()
+
 
 def join(device: str) -> Ranks:
     """Join the processes that `torchrun` started, by NCCL on GPUs and gloo on CPUs; alone without it.
 
     Raises:
-        ConfigError: torchrun's variables are half there.
+        ConfigError: torchrun's variables are half there, or something else started several of this command.
     """
     if "WORLD_SIZE" not in os.environ:
+        _refuse_other_launchers()
         return Ranks()
     try:
         ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"]))
@@ -60,6 +80,23 @@ def join(device: str) -> Ranks:
     if ranks.world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device == "cuda" else "gloo")
     return ranks
+
+
+def _refuse_other_launchers() -> None:
+    """Refuse to be one of several tasks that would each train by itself, in the same folders."""
+    for name, rank, counts, once in _OTHER_LAUNCHERS:
+        told = next((variable for variable in counts if variable in os.environ), None)
+        if rank not in os.environ or told is None:
+            continue
+        tasks = os.environ[told]
+        if tasks.isdecimal() and int(tasks) > 1:
+            raise ConfigError(
+                f"{name} started {tasks} tasks of this command ({told}={tasks}, {rank}={os.environ[rank]}) without "
+                "torchrun: each would train by itself and write over the others' checkpoints. Start one task a "
+                f"machine and let torchrun start one process a GPU: {once} torchrun --nproc-per-node GPUS "
+                "-m khmer_ocr train ... (of several machines torchrun also wants --nnodes, --rdzv-backend c10d and "
+                "--rdzv-endpoint). For a single process, ask for one task."
+            )
 
 
 def leave() -> None:

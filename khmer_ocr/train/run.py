@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,36 +14,52 @@ import torch
 from tqdm import tqdm
 
 from khmer_ocr import __version__
-from khmer_ocr.errors import TrainingError
+from khmer_ocr.errors import KhmerOcrError, TrainingError, TrainingStopped
+from khmer_ocr.load.loader import Batch
 from khmer_ocr.model.weights import save_model
 from khmer_ocr.train.checkpoint import BEST, LAST, epoch_name
+from khmer_ocr.train.earlier_run import MODEL
 from khmer_ocr.train.journal import RunLog
 from khmer_ocr.train.ranks import leave
 from khmer_ocr.train.settings import TrainConfig, plain
 from khmer_ocr.train.trainer import Trainer
 from khmer_ocr.train.validate import validate
 
-WEIGHTS = "model"
-_PLACES = ("synthetic_dir", "checkpoint_dir", "log_dir", "init", "resume")
+_PLACES = ("synthetic_dir", "checkpoint_dir", "log_dir", "init", "resume", "overwrite")
 """Settings that name places of one machine, which say nothing to who gets the weights."""
 _CHECK_STEPS, _CHECK_LOSS = 400, 0.15
 """A sound reader learns one batch by heart in so many steps, down to such a loss a token."""
 
 
 class _Stop:
-    """Whether a signal or the clock has asked for the end."""
+    """Whether a signal has asked for the end.
+
+    Attributes:
+        number: of the signal, 0 for none; the one that came to any of the processes, once they have agreed.
+    """
 
     def __init__(self) -> None:
-        self.why: str | None = None
+        self.number = 0
+
+    @property
+    def why(self) -> str:
+        """Name of the signal."""
+        return signal.Signals(self.number).name
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Note SIGTERM and SIGINT instead of dying of them; a second one is obeyed at once."""
-        before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        """Note SIGTERM, SIGINT and SIGUSR1 (Slurm's warning) instead of dying of them.
+
+        A second SIGTERM or SIGINT is obeyed at once. SIGUSR1 is not: schedulers send it to a script and its children,
+        and scripts pass it on.
+        """
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+        before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
 
         def note(number: int, frame: FrameType | None) -> None:
-            self.why = signal.Signals(number).name
-            signal.signal(number, before[number])
+            self.number = self.number or number
+            if number != signal.SIGUSR1:
+                signal.signal(number, before[number])
 
         for number in before:
             signal.signal(number, note)
@@ -64,17 +80,19 @@ def train(config: TrainConfig) -> Path:
         Folder with the weights for reading (`model` in the checkpoint folder): the moving average at the end.
 
     Raises:
-        TrainingError: the loss is no number any more; the last good checkpoint is kept.
+        TrainingStopped: a signal (SIGTERM, SIGINT, SIGUSR1) asked for the end; what was learned is saved.
+        TrainingError: the loss is no number any more, and the last good checkpoint is kept; or nothing was learned.
+        RunConflictError: the checkpoint folder holds another run, or the data are others than those of the run.
         SplitNotFoundError, DatasetError, ConfigError, ModelError: see `Trainer`.
         OutputError: a checkpoint can't be written; the one before it is whole.
     """
     stop = _Stop()
     trainer = Trainer(config)
-    log = RunLog(config.log_dir if trainer.ranks.first else None)
+    log = RunLog(config.log_dir if trainer.ranks.first else None, trainer.run_id, trainer.replaced)
     try:
         with stop.listening():
             if config.check:
-                overfit_one_batch(trainer, lambda: stop.why is not None)
+                overfit_one_batch(trainer, lambda: stop.number != 0)
             log.event("settings", trainer.step, **plain(config), version=__version__, parameters=_size(trainer))
             return _Run(trainer, log, stop).go()
     finally:
@@ -114,18 +132,43 @@ class _Run:
         ) as bar:
             while trainer.epoch < config.num_epochs and self.progress < 1 and not self._asked():
                 if self._epoch(bar):
+                    # A run that is stopped in here resumes at the end of the epoch, and validates then.
+                    if not self._asked():
+                        self._validate(trainer.epoch + 1)
+                    if self._asked():
+                        break
                     trainer.epoch, trainer.batch = trainer.epoch + 1, 0
-                    self._validate()
                     trainer.save(LAST)
                     trainer.save(epoch_name(trainer.epoch))
                     self._keep()
+        stopped = self._asked()
+        if not trainer.step:
+            self._nothing_learned(stopped)
         trainer.save(LAST)
-        if self.stop.why:
+        if not stopped and trainer.batch:
+            self._validate(trainer.epoch)
+            stopped = self._asked()
+        weights = self._keep()
+        if stopped:
             self.log.event("stopped", trainer.step, why=self.stop.why)
-            print(f"Stopped by {self.stop.why} at step {trainer.step:,}; go on with --resume last.", flush=True)
-        elif trainer.batch:
-            self._validate()
-        return self._keep()
+        trainer.ranks.wait()
+        if stopped:
+            raise TrainingStopped(
+                f"stopped by {self.stop.why} at step {trainer.step:,}, saved in {config.checkpoint_dir / LAST}; go on "
+                "with --resume last.",
+                self.stop.number,
+            )
+        return weights
+
+    def _nothing_learned(self, stopped: bool) -> None:
+        """Leave without weights that are as they began."""
+        if stopped:
+            raise TrainingStopped(
+                f"stopped by {self.stop.why} before the first update; nothing was learned, nothing is saved. The same "
+                "command begins anew.",
+                self.stop.number,
+            )
+        raise TrainingError("The time of --max-minutes was over before the first update; nothing was learned or saved.")
 
     def _epoch(self, bar: Any) -> bool:
         """Go through the rest of an epoch; whether its end was reached."""
@@ -134,9 +177,9 @@ class _Run:
         sums, lines, since = torch.zeros(3, device=trainer.device), 0, time.monotonic()
         steps = 0
         try:
-            while group := list(islice(batches, config.accumulate)):
+            while (group := self._next(batches)) != []:
                 progress = self.progress
-                if progress >= 1 or self._asked():
+                if progress >= 1 or self._asked() or group is None:
                     self._good(sums)
                     return False
                 loss_3, rate = trainer.update(group, trainer.epoch, progress)
@@ -158,14 +201,25 @@ class _Run:
         finally:
             batches.close()  # type: ignore[attr-defined]
 
+    def _next(self, batches: Iterator[Batch]) -> list[Batch] | None:
+        """Batches of the next update: none at the end of the epoch, None where a signal took what loads them along."""
+        try:
+            return list(islice(batches, self.config.accumulate))
+        except (RuntimeError, KhmerOcrError):
+            # A signal to the whole process group reaches worker processes too.
+            if self.stop.number:
+                return None
+            raise
+
     def _asked(self) -> bool:
         """Whether any process has been asked to stop, so that all do at the same step."""
         if self.trainer.ranks.world == 1:
-            return self.stop.why is not None
-        asked = torch.tensor(float(self.stop.why is not None), device=self.trainer.device)
-        if self.trainer.ranks.sum(asked).item() and not self.stop.why:
-            self.stop.why = "another process"
-        return self.stop.why is not None
+            return self.stop.number != 0
+        asked = torch.tensor(float(self.stop.number), device=self.trainer.device)
+        agreed = int(self.trainer.ranks.largest(asked).item())
+        # A signal that came while the processes agreed is for the next time: it must not be forgotten.
+        self.stop.number = agreed or self.stop.number
+        return agreed != 0
 
     def _good(self, loss: torch.Tensor) -> None:
         """Stop before spoilt weights are saved."""
@@ -192,13 +246,19 @@ class _Run:
             minutes=self.trainer.elapsed_s / 60,
         )
 
-    def _validate(self) -> None:
+    def _validate(self, epochs: int) -> None:
+        """Read val with the moving average, after so many whole epochs; forgotten where a signal comes."""
         trainer = self.trainer
         if not trainer.ranks.first:
             return
         loader = trainer.validation_loader()
-        seen = validate(trainer.averaged(), loader.epoch(0), trainer.charset, trainer.device, self.log, trainer.step)
-        loader.close()
+        try:
+            lines = takewhile(lambda _: not self.stop.number, loader.epoch(0))
+            seen = validate(trainer.averaged(), lines, trainer.charset, trainer.device, self.log, trainer.step)
+        finally:
+            loader.close()
+        if self.stop.number:
+            return
         self.cer = min(seen.ctc.cer, seen.decoder.cer)
         self.log.event(
             "val",
@@ -208,10 +268,10 @@ class _Run:
             exact_ctc=seen.ctc.exact_share,
             exact_decoder=seen.decoder.exact_share,
             syllables=seen.ctc.syllable_error_rate,
-            epoch=trainer.epoch,
+            epoch=epochs,
         )
         line = (
-            f"epoch {trainer.epoch}, step {trainer.step:,}: val CER {seen.ctc.cer:.3%} by CTC, "
+            f"epoch {epochs}, step {trainer.step:,}: val CER {seen.ctc.cer:.3%} by CTC, "
             f"{seen.decoder.cer:.3%} by the decoder, {seen.ctc.exact_share:.1%} of lines exact"
         )
         tqdm.write(line)
@@ -221,7 +281,7 @@ class _Run:
 
     def _keep(self) -> Path:
         """Write the weights that reading wants: of the moving average at the end."""
-        trainer, folder = self.trainer, self.config.checkpoint_dir / WEIGHTS
+        trainer, folder = self.trainer, self.config.checkpoint_dir / MODEL
         if trainer.ranks.first:
             card = {
                 "preset": trainer.model.config.preset,

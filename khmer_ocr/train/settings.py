@@ -20,6 +20,8 @@ class TrainConfig:
         charset: "corpus" adds characters of training texts that the default lacks; "default" reads them as unknown.
         init: weights to begin with (a folder or a checkpoint), for another stretch of training; None begins anew.
         resume: checkpoint whose very run goes on, or "last" for the newest in `checkpoint_dir`; None begins anew.
+        overwrite: replace the run that `checkpoint_dir` holds (its checkpoints, weights and log, nothing else) as soon
+            as this one has something to save; without it, another run there is an error.
         num_epochs: passes over the training split.
         max_steps: updates at most; None takes what the epochs need.
         max_minutes: time in which the schedule is to end; None takes what the steps need.
@@ -64,6 +66,7 @@ class TrainConfig:
     charset: Literal["corpus", "default"] = "corpus"
     init: Path | None = None
     resume: str | None = None
+    overwrite: bool = False
     num_epochs: int = 20
     max_steps: int | None = None
     max_minutes: float | None = None
@@ -118,6 +121,8 @@ class TrainConfig:
             )
         if self.init is not None and self.resume is not None:
             raise ConfigError("init and resume are both given: either another run begins with weights, or one goes on")
+        if self.overwrite and self.resume is not None:
+            raise ConfigError("overwrite and resume are both given: either the run is replaced, or it goes on")
 
 
 _LEAST: dict[str, float] = {

@@ -4,6 +4,7 @@ Letters: B lines, T tokens.
 """
 
 import math
+import uuid
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,6 +27,8 @@ from khmer_ocr.model.seq2seq import Reader, slots_for
 from khmer_ocr.model.weights import read_state
 from khmer_ocr.text.charset import Charset
 from khmer_ocr.train.checkpoint import LAST, read_run, write_checkpoint
+from khmer_ocr.train.data_record import check_same_data, record
+from khmer_ocr.train.earlier_run import earlier_run, refuse_earlier_run, refuse_links, remove_run
 from khmer_ocr.train.losses import Losses, joint_losses, shifted
 from khmer_ocr.train.preflight import charset_of, open_splits, preflight
 from khmer_ocr.train.ranks import join, share_normalisation
@@ -68,14 +71,24 @@ class Trainer:
                 self.splits, self.charset, shape.slots, shape.height_px, config.checkpoint_dir, checkpoint_bytes
             )
             print(seen, flush=True)
+        self._data = {split: record(self.splits[split]) for split in ("train", "val")}
+        self.run_id, resumed = uuid.uuid4().hex[:12], None
+        if config.resume is not None:
+            resumed = self._checkpoint_to_resume(config.resume)
+            content = read_run(resumed, self.charset)
+            self.run_id = str(content.get("run", ""))
+        self.replaced: str | None = None
+        self._to_replace = config.overwrite
+        if self.ranks.first:
+            self._look_for_earlier_run(resumed)
         self.ema = MovingAverage(self.model, config.ema_decay)
         self.optimiser = torch.optim.AdamW(
             _groups(self.model, config.weight_decay), lr=config.learning_rate, fused=True
         )
         self.step, self.epoch, self.batch, self.best = 0, 0, 0, math.inf
         self.elapsed_s, self.lines_seen = 0.0, 0
-        if config.resume is not None:
-            self._resume(self._checkpoint_to_resume(config.resume))
+        if resumed is not None:
+            self._resume(resumed, content)
         self.trained: nn.Module = self.model
         if self.ranks.world > 1:
             share_normalisation(self.model)
@@ -130,21 +143,41 @@ class Trainer:
     def _checkpoint_to_resume(self, asked: str) -> Path:
         return self.config.checkpoint_dir / LAST if asked == "last" else Path(asked)
 
-    def _resume(self, path: Path) -> None:
-        content = read_run(path, self.charset)
+    def _look_for_earlier_run(self, resumed: Path | None) -> None:
+        """Refuse to write over another run, or remember which one is to be replaced."""
+        folder = self.config.checkpoint_dir
+        if self.config.overwrite:
+            refuse_links(folder)
+            found = earlier_run(folder)
+            self.replaced = found.run_id if found else None
+        else:
+            refuse_earlier_run(folder, resumed, self.run_id)
+
+    def _resume(self, path: Path, content: dict[str, Any]) -> None:
         check_same_run(content["config"], self.config, path)
-        self.model.load_state_dict(content["model"])
-        self.optimiser.load_state_dict(content["optimiser"])
-        for name, value in content["ema"].items():
-            self.ema.state[name].copy_(value)
-        position = content["position"]
-        self.step, self.epoch, self.batch = position["step"], position["epoch"], position["batch"]
-        self.best, self.elapsed_s = position["best"], position["elapsed_s"]
-        self.lines_seen = position["lines_seen"]
-        print(f"Resumed from {path}: epoch {self.epoch + 1}, step {self.step:,}.", flush=True)
+        notes = check_same_data(content, self.splits, path)
+        try:
+            self.model.load_state_dict(content["model"])
+            self.optimiser.load_state_dict(content["optimiser"])
+            for name, value in content["ema"].items():
+                self.ema.state[name].copy_(value)
+            position = content["position"]
+            self.step, self.epoch, self.batch = position["step"], position["epoch"], position["batch"]
+            self.best, self.elapsed_s = position["best"], position["elapsed_s"]
+            self.lines_seen = position["lines_seen"]
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as fault:
+            raise ModelError(
+                f"{path} is no whole state of such a run ({fault}). Resume from another checkpoint of it."
+            ) from fault
+        if content.get("data", {}).get("val", self._data["val"]) != self._data["val"]:
+            self.best = math.inf
+        if self.ranks.first:
+            print(f"Resumed from {path}: epoch {self.epoch + 1}, step {self.step:,}.", *notes, sep="\n  ", flush=True)
 
     def _content(self) -> dict[str, Any]:
         return {
+            "run": self.run_id,
+            "data": self._data,
             "model_config": asdict(self.model.config),
             "characters": list(self.charset.characters),
             "model": self.model.state_dict(),
@@ -165,6 +198,9 @@ class Trainer:
         """Write a checkpoint; raises `OutputError` where it can't be, and what was there before is still whole."""
         path = self.config.checkpoint_dir / name
         if self.ranks.first:
+            if self._to_replace:
+                remove_run(self.config.checkpoint_dir)
+                self._to_replace = False
             write_checkpoint(path, self._content())
         return path
 

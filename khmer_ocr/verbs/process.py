@@ -78,8 +78,8 @@ def run_command(command: Callable[[], object], name: str = "khmer-ocr", stopped:
         stopped: what to say after Ctrl-C.
 
     Raises:
-        SystemExit: with what the command itself left with; 2 for errors of ours, 70 for those that nobody foresaw, 130
-            for Ctrl-C.
+        SystemExit: with what the command itself left with; 2 for nearly all errors of ours, 70 for those that nobody
+            foresaw, 130 for Ctrl-C, 128 + its number for another signal that stopped training.
     """
     with _streams(name):
         status: int | str | None = None
@@ -100,7 +100,7 @@ def _outcome(command: Callable[[], object], name: str, stopped: str) -> int:
     except KhmerOcrError as error:
         _say(f"{name}: {error}")
         _say_traceback(error)
-        return 2
+        return error.exit_status
     except KeyboardInterrupt:
         _say(f"\n{name}: stopped.{f' {stopped}' if stopped else ''}")
         return 130

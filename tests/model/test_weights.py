@@ -108,7 +108,7 @@ def test_pickle_that_runs_code_is_refused_and_not_run(tmp_path: Path, zipped: bo
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint at all", b"PK\3\4 cut"])
+@pytest.mark.parametrize("content", [b"", b"no checkpoint at all", b"some bytes", b"PK\3\4 cut"])
 def test_file_that_is_no_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "strange.pth"
     path.write_bytes(content)
@@ -121,3 +121,16 @@ def test_checkpoint_of_others_is_named(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, path)
     with pytest.raises(ModelError, match="no checkpoint of khmer-ocr train"):
         load_model(path)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o002, 0o664)])
+def test_weights_are_readable_by_whom_the_umask_says(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        save_model(tmp_path / "model", Reader(SMALL, len(CHARSET)), CHARSET, {})
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()} == {
+        WEIGHTS: mode,
+        DESCRIPTION: mode,
+    }

@@ -7,10 +7,15 @@ from pathlib import Path
 import runs
 import torch
 
+from khmer_ocr.errors import KhmerOcrError
 from khmer_ocr.train.run import train
 
 torch.set_num_threads(1)
 if __name__ == "__main__":
     given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     changes = given.get("changes", {})
-    print(train(runs.settings(Path(given["tree"]), Path(given["out"]), **changes)), flush=True)
+    try:
+        print(train(runs.settings(Path(given["tree"]), Path(given["out"]), **changes)), flush=True)
+    except KhmerOcrError as fault:
+        print(fault, flush=True)
+        raise SystemExit(fault.exit_status) from None

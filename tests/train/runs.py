@@ -92,7 +92,8 @@ def rows(out: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def environment() -> dict[str, str]:
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1] / "dataset")])
+    here = Path(__file__).parent
+    path = os.pathsep.join(map(str, (here, here.parent / "dataset", REPOSITORY, REPOSITORY / "kernels")))
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "KHMER_OCR_PROGRESS": "0"}
 
 
