@@ -92,7 +92,6 @@ def test_checkpoint_from_before_data_were_recorded_goes_on_with_a_note(
     content = torch.load(last, weights_only=True)
     del content["data"], content["run"]
     torch.save(content, last)
-    trees.edit_metadata(out / "tree", "train", 5, text="កកក")
     go_on(out / "tree", out)
     assert "does not say which data it learned from" in capsys.readouterr().out
 
