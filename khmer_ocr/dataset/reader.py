@@ -11,6 +11,7 @@ Letters: N samples of the split, H rows, W columns.
 import logging
 import os
 import stat
+from array import array
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -83,12 +84,20 @@ class Encoded(NamedTuple):
 
 def tell_unhashed(index: StoredSplit) -> None:
     """Say once in a process that a split records no pixel hashes."""
-    if index.pixel_hashes is None and len(index) and (index.root, index.split) not in _told:
-        _told.add((index.root, index.split))
-        log.warning(
-            "%s: no pixel hashes are recorded; two images of equal size that changed places can't be noticed.",
-            index.root / index.split,
+    if index.pixel_hashes is None and len(index):
+        tell_once(
+            index,
+            f"{index.root / index.split}: no pixel hashes are recorded; two images of equal size that changed places "
+            "can't be noticed.",
         )
+
+
+def tell_once(index: StoredSplit, *sentences: str) -> None:
+    """Warn of what a person should know of a split, each sentence once in a process."""
+    for sentence in sentences:
+        if (index.root, sentence) not in _told:
+            _told.add((index.root, sentence))
+            log.warning("%s", sentence)
 
 
 def read_plain(path: str, offset: int = 0, size: int | None = None) -> Stored | None:
@@ -141,8 +150,8 @@ class SplitReader:
     def __init__(self, index: StoredSplit) -> None:
         self._index = index
         self._labels_seen_N = np.zeros(len(index), np.bool_)
-        # Signature of the file whose pixels were compared.
-        self._compared_N = np.zeros(len(index), np.uint64)
+        # Signature of the file whose pixels were compared; an array of Python's is read in a third of numpy's time.
+        self._compared = array("Q", bytes(8 * len(index)))
         if index.shard_ids is not None:
             # Offset and size of the image, then of the label, filled shard by shard; which state of the shard that was.
             self._places_N4 = np.zeros((len(index), 4), np.int64)
@@ -205,12 +214,14 @@ class SplitReader:
         """
         name = self._index.paths(i)[0]
         read = self._read(i, 0, name)
-        width, height = images.image_size(read.data[: images.PNG_HEADER_BYTES], name, lambda: read.data)
         if read.data.startswith(images.PNG_SIGNATURE):
+            width, height = images.png_size(read.data, name)
             images.png_chunks(read.data, name)
+        else:
+            width, height = images.image_size(read.data[: images.PNG_HEADER_BYTES], name, lambda: read.data)
         self._check_size(i, name, width, height)
         self._check_label(i)
-        known = self._index.pixel_hashes is None or read.signature == self._compared_N[i] != _UNKNOWN
+        known = self._index.pixel_hashes is None or read.signature == self._compared[i] != _UNKNOWN
         return Encoded(read.data, None if known else read.signature)
 
     def confirm(self, i: int, signature: int, pixels_HW: npt.NDArray[np.uint8]) -> str | None:
@@ -226,7 +237,7 @@ class SplitReader:
         """
         fault = self._hash_fault(i, self._index.paths(i)[0], pixels_HW)
         if fault is None:
-            self._compared_N[i] = signature
+            self._compared[i] = signature
         return fault
 
     def _hash_fault(self, i: int, name: str, pixels_HW: npt.NDArray[np.uint8]) -> str | None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.index import SplitIndex, load_index
-from khmer_ocr.dataset.reader import tell_unhashed
+from khmer_ocr.dataset.reader import tell_once, tell_unhashed
 from khmer_ocr.dataset.stats import split_statistics
 from khmer_ocr.errors import ConfigError, missing_extra
 
@@ -94,6 +94,7 @@ class SyntheticImageDataset(Dataset):  # type: ignore[misc]
         self.index, self.split, self.synthetic_dir, self.transform = index, index.split, index.root, transform
         self.vocab = _default_vocabulary() if config_manager is None else config_manager.vocab
         tell_unhashed(index)
+        tell_once(index, *(f"{index.root}: {note}" for note in index.notes))
 
     def __len__(self) -> int:
         return len(self.index)

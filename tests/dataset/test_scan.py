@@ -186,7 +186,10 @@ def test_an_empty_label_of_an_image_without_ink_is_right(tree: Path) -> None:
     [
         (lambda train: (train / "labels/3.txt").unlink(), r"labels/3\.txt is missing"),
         (lambda train: (train / "labels/3.txt").write_bytes(b"\xff\xfa"), "is not UTF-8"),
-        (lambda train: (train / "images/3.png").write_bytes(b"GIF? no"), r"images/3\.png is not a PNG, nor a whole JPEG"),
+        (
+            lambda train: (train / "images/3.png").write_bytes(b"GIF? no"),
+            r"images/3\.png is not a PNG, nor a whole JPEG",
+        ),
         (lambda train: (train / "images/3.png").write_bytes(b""), "is empty"),
         (lambda train: shutil.copy(train / "images/2.png", train / "images/x.tif"), r"labels/x\.txt is missing"),
     ],

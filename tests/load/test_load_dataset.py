@@ -266,3 +266,14 @@ def test_where_torch_is_not_installed_the_message_says_what_to_install():
 def test_the_shuffle_key_belongs_to_its_split():
     keys = {split: tuple(chance.key(42, split, "shuffle").tolist()) for split in layout.SPLITS}
     assert len(set(keys.values())) == 3
+
+
+def test_what_is_passed_over_in_a_folder_of_others_is_told_once(fresh, caplog):
+    (fresh / "generation_metadata.json").unlink(missing_ok=True)
+    (fresh / "train/metadata.json").unlink()
+    (fresh / "train/labels/nobody.txt").write_text("ក")
+    for _ in range(2):
+        SyntheticImageDataset("train", fresh)
+        create_synthetic_dataloaders(num_workers=0, synthetic_dir=fresh)
+    told = [r.getMessage() for r in caplog.records if "nobody.txt" in r.getMessage()]
+    assert len(told) == 1 and told[0].startswith(f"{fresh}: train: passed over labels without an image: 1")
