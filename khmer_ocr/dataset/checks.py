@@ -6,7 +6,7 @@ Letters: N samples.
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -180,6 +180,23 @@ def _faults(index: SplitIndex, i: int) -> Iterator[str]:
     else:
         if text != index.text(i):
             yield f"label says {text!r}, the metadata says {index.text(i)!r}"
+
+
+def link_problems(root: Path, split: str, known: Container[str]) -> Iterator[Problem]:
+    """Symbolic links of a folder that lead out of the data set: of a cache, a journal, a lock.
+
+    Args:
+        root: the data set's root.
+        split: the split whose folder is looked at, "" for the root itself.
+        known: names that are read, and reported with what is read.
+    """
+    for entry in sorted(os.scandir(root / split), key=lambda entry: entry.name):
+        if entry.name in known or not entry.is_symlink():
+            continue
+        try:
+            paths.check_contained(root, entry.path)
+        except DatasetError as fault:
+            yield Problem(split, None, entry.name, brief(fault, entry.path))
 
 
 def extra_problems(index: SplitIndex, known_files: set[str]) -> Iterator[Problem]:

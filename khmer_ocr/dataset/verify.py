@@ -14,7 +14,16 @@ from typing import Any
 from tqdm import tqdm
 
 from khmer_ocr.dataset import layout, paths
-from khmer_ocr.dataset.checks import Problem, brief, count_problems, extra_problems, number_of, part_problems, parts
+from khmer_ocr.dataset.checks import (
+    Problem,
+    brief,
+    count_problems,
+    extra_problems,
+    link_problems,
+    number_of,
+    part_problems,
+    parts,
+)
 from khmer_ocr.dataset.index import SplitIndex, build_index, load_index, split_folder
 from khmer_ocr.dataset.metadata import drawn_here, read_header
 from khmer_ocr.dataset.scan import scan
@@ -106,7 +115,9 @@ def verify(
     report = VerifyReport(root)
     overall = _overall_metadata(root, report)
     recorded = overall.get("splits") if isinstance(overall.get("splits"), dict) else {}
-    for split in _found_splits(root, recorded or ()) if splits is None else splits:
+    looked_at = _found_splits(root, recorded or ()) if splits is None else splits
+    report.problems += link_problems(root, "", {layout.GENERATION_METADATA, *looked_at})
+    for split in looked_at:
         entry = (recorded or {}).get(split)
         total = entry.get("total_samples") if isinstance(entry, dict) else None
         report.problems += _split_problems(root, split, total, report, progress=progress, workers=workers)
@@ -168,6 +179,8 @@ def _split_problems(
             bar.update(len(rows))
             yield from found
     yield from extra_problems(index, {problem.filename for problem in problems})
+    read = (layout.SPLIT_METADATA, layout.IMAGES, layout.LABELS, layout.SHARDS)
+    yield from link_problems(root, split, read)
 
 
 def _open(root: Path, split: str) -> tuple[SplitIndex, list[Problem]]:

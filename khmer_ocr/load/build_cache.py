@@ -20,7 +20,7 @@ from tqdm import tqdm
 from khmer_ocr.dataset.index import SplitIndex
 from khmer_ocr.dataset.layout import CHUNK
 from khmer_ocr.errors import DatasetError, OutputError
-from khmer_ocr.io.atomic import replacing
+from khmer_ocr.io.atomic import refuse_links, remove_file, replacing
 from khmer_ocr.io.json_bytes import json_bytes
 from khmer_ocr.load.cache import (
     FORMAT,
@@ -57,17 +57,22 @@ def build_cache(
 
     Raises:
         DatasetError: a line is unreadable, or differs from what is recorded, by more than `skip` allows.
-        OutputError: the split's folder can't be written, or is full.
+        OutputError: the split's folder can't be written, is full, or is or holds a symbolic link where the cache goes.
     """
     key = tree_key(index)
     path = cache_file(index, key)
+    lock = path.with_name(f".{NAME}lock")
+    # Before hours of decoding, and before a link that was handed over could lead what is written elsewhere.
+    refuse_links(index.root, path, lock, *path.parent.glob(f"{NAME}*{SUFFIX}"))
     try:
-        with _locked(path.with_name(f".{NAME}lock")):
+        with _locked(lock):
             if overwrite or not _is_whole(index):
                 _write(path, index, key, skip, progress, workers or len(os.sched_getaffinity(0)))
                 for other in path.parent.glob(f"{NAME}*{SUFFIX}"):
                     if other != path:
-                        other.unlink(missing_ok=True)
+                        remove_file(index.root, other)
+    except OutputError:
+        raise
     except OSError as fault:
         raise OutputError(
             f"{path} can't be written: {fault.strerror}. The cache needs room beside the images."
@@ -86,7 +91,7 @@ def _is_whole(index: SplitIndex) -> bool:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Let one process build while others of the same run wait for what it makes."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -100,7 +105,7 @@ def _write(path: Path, index: SplitIndex, key: str, skip: bool, progress: bool, 
     sums_N, faults = np.empty(len(index), np.uint64), dict[int, str]()
     starts = iter(range(0, len(index), CHUNK))
     with (
-        replacing(path) as partial,
+        replacing(path, index.root) as partial,
         partial.open("wb") as file,
         tqdm(total=len(index), desc=f"cache {index.split}", unit="line", disable=not progress) as bar,
         ThreadPoolExecutor(workers) as pool,

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 from khmer_ocr.errors import ConfigError, ModelError
-from khmer_ocr.io.atomic import replacing
+from khmer_ocr.io.atomic import refuse_links, replacing
 from khmer_ocr.model.presets import ModelConfig
 from khmer_ocr.model.seq2seq import Reader
 from khmer_ocr.text.charset import Charset
@@ -53,10 +53,11 @@ def save_model(folder: str | Path, model: Reader, charset: Charset, card: dict[s
         card: plain values that JSON can hold.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written, or (`OutputError`) a symbolic link stands where a file goes.
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
+    refuse_links(target, target / WEIGHTS, target / DESCRIPTION)
     state = {name: _half(value).contiguous().cpu() for name, value in model.state_dict().items()}
     description = {
         "format": FORMAT,

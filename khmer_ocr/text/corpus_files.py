@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from khmer_ocr.errors import OutputError, RunConflictError
+from khmer_ocr.io.atomic import create_fresh, refuse_links
 from khmer_ocr.io.json_bytes import json_bytes
 from khmer_ocr.text.inputs import Inputs
 
 SPLITS = ("train", "val", "test")
 STATS = "corpus_stats.json"
 LOCK = ".lock"
+_OUTPUTS = (*(f"{split}.txt" for split in SPLITS), STATS)
 _ADVICE = {
     errno.ENOSPC: "The disk is full: free some space or name another --output-dir.",
     errno.EDQUOT: "The disk quota is used up: free some space or name another --output-dir.",
@@ -64,6 +66,8 @@ def sole_run(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / LOCK
+    # Before hours of reading, and before a link that was handed over could lead what is written elsewhere.
+    refuse_links(folder, file, *(folder / name for name in _OUTPUTS))
     handle = _locked(file)
     try:
         yield
@@ -74,7 +78,7 @@ def sole_run(folder: Path) -> Iterator[None]:
 
 def _locked(file: Path) -> int:
     while True:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Its last holder may have removed the file between the two calls; then the lock is on nothing.
@@ -167,7 +171,7 @@ class SplitWriter:
         self._files: dict[str, IO[bytes]] = {}
         try:
             for split in SPLITS:
-                self._files[split] = _temporary(folder / f"{split}.txt").open("wb")
+                self._files[split] = os.fdopen(create_fresh(_temporary(folder / f"{split}.txt")), "wb")
         except BaseException:
             self.discard()
             raise
@@ -205,11 +209,12 @@ class SplitWriter:
             file.flush()
             os.fsync(file.fileno())
             file.close()
-        with _temporary(self.folder / STATS).open("wb") as file:
+        refuse_links(self.folder, *(self.folder / name for name in _OUTPUTS))
+        with open(create_fresh(_temporary(self.folder / STATS)), "wb") as file:
             file.write(json_bytes(stats, indent=2) + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        for name in (*(f"{split}.txt" for split in SPLITS), STATS):
+        for name in _OUTPUTS:
             _temporary(self.folder / name).replace(self.folder / name)
 
     def discard(self) -> None:
@@ -220,7 +225,7 @@ class SplitWriter:
                 file.close()
             except OSError:
                 continue
-        for name in (*(f"{split}.txt" for split in SPLITS), STATS):
+        for name in _OUTPUTS:
             _temporary(self.folder / name).unlink(missing_ok=True)
 
 

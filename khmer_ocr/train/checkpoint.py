@@ -24,12 +24,15 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint beside its place and move it there.
 
     Raises:
-        OutputError: no space is left, or the folder cannot be written; what was there before is still there.
+        OutputError: no space is left, the folder cannot be written, or a symbolic link stands there; what was there
+            before is still there.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
+        with replacing(path, path.parent) as partial:
             torch.save({"format": FORMAT, **content}, partial)
+    except OutputError:
+        raise
     except (OSError, RuntimeError) as fault:
         # torch's zip writer reports a full disk as a RuntimeError.
         raise OutputError(

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from khmer_ocr.errors import EXTRA_OF, install_hint
+from khmer_ocr.io.atomic import refuse_links
 from khmer_ocr.io.json_bytes import json_bytes
 
 METRICS = "metrics.jsonl"
@@ -43,6 +44,7 @@ class RunLog:
     def _begin(self) -> None:
         assert self._base is not None
         self.folder, owner = _folder_for(self._base, self._run_id, self._replaced)
+        refuse_links(self._base, self.folder / METRICS)
         self.folder.mkdir(parents=True, exist_ok=True)
         if owner and owner == self._replaced:
             for path in (self.folder / METRICS, *self.folder.glob(_CURVES)):

@@ -15,11 +15,12 @@ from tqdm import tqdm
 
 from khmer_ocr import __version__
 from khmer_ocr.errors import KhmerOcrError, TrainingError, TrainingStopped
+from khmer_ocr.io.atomic import make_folder, refuse_links
 from khmer_ocr.load.loader import Batch
 from khmer_ocr.model.weights import save_model
 from khmer_ocr.train.checkpoint import BEST, LAST, epoch_name
 from khmer_ocr.train.earlier_run import MODEL
-from khmer_ocr.train.journal import RunLog
+from khmer_ocr.train.journal import METRICS, RunLog
 from khmer_ocr.train.ranks import leave
 from khmer_ocr.train.settings import TrainConfig, plain
 from khmer_ocr.train.trainer import Trainer
@@ -84,9 +85,12 @@ def train(config: TrainConfig) -> Path:
         TrainingError: the loss is no number any more, and the last good checkpoint is kept; or nothing was learned.
         RunConflictError: the checkpoint folder holds another run, or the data are others than those of the run.
         SplitNotFoundError, DatasetError, ConfigError, ModelError: see `Trainer`.
-        OutputError: a checkpoint can't be written; the one before it is whole.
+        OutputError: a checkpoint can't be written (the one before it is whole), or a symbolic link stands in its place.
     """
     stop = _Stop()
+    # Told now and not when the first checkpoint is due: nothing is written through what was handed over as a link.
+    refuse_links(config.checkpoint_dir, *(config.checkpoint_dir / name for name in (LAST, BEST, MODEL)))
+    refuse_links(config.log_dir, config.log_dir / METRICS)
     trainer = Trainer(config)
     log = RunLog(config.log_dir if trainer.ranks.first else None, trainer.run_id, trainer.replaced)
     try:
@@ -292,6 +296,7 @@ class _Run:
                 "training": {name: value for name, value in plain(self.config).items() if name not in _PLACES},
                 "khmer_ocr": __version__,
             }
+            make_folder(self.config.checkpoint_dir, folder)
             save_model(folder, trainer.averaged(), trainer.charset, card)
         return folder
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from snapshots import everything
 from trees import as_older_scripts_wrote_it, edit_metadata, pixels, write_tree
 
 from khmer_ocr.dataset import layout
@@ -296,3 +297,32 @@ def test_threads_may_share_one(whole):
 def test_its_name_tells_what_it_is_of(whole):
     index = load_index(whole, "train")
     assert file_of(whole) == cache_file(index, tree_key(index))
+
+
+@pytest.mark.parametrize("name", ["cache", "older cache", "lock", "lock not there", "split"])
+def test_nothing_outside_is_touched_by_building(tree, tmp_path, name):
+    home = tmp_path / "home"
+    (home / "train").mkdir(parents=True)
+    (home / "kept").write_bytes(b"mine")
+    cache = file_of(tree)
+    places = {"cache": cache, "older cache": cache.with_name("packed-00ff.lines"), "split": tree / "train"}
+    place = places.get(name, cache.with_name(".packed-lock"))
+    if name == "split":
+        shutil.copytree(place, home / "train", dirs_exist_ok=True)
+        shutil.rmtree(place)
+    place.unlink(missing_ok=True)
+    place.symlink_to({"lock not there": home / "new", "split": home / "train"}.get(name, home / "kept"))
+    before = everything(home)
+    for overwrite in (False, True):
+        with pytest.raises((OutputError, DatasetError), match="symbolic link"):
+            build_cache(load_index(tree, "train"), overwrite=overwrite, progress=False)
+        assert everything(home) == before
+
+
+def test_a_planted_temporary_name_is_not_followed(tree, tmp_path):
+    (tmp_path / "kept").write_bytes(b"mine")
+    cache = file_of(tree)
+    for name in (f".{cache.name}.partial", f".{cache.name}.{os.getpid()}.partial"):
+        cache.with_name(name).symlink_to(tmp_path / "kept")
+    build_cache(load_index(tree, "train"), overwrite=True, progress=False)
+    assert (tmp_path / "kept").read_bytes() == b"mine" and len(opened(tree)) == COUNT

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from snapshots import everything as names_and_bytes
 
 from khmer_ocr.errors import ConfigError, CorpusError, OutputError, RunConflictError
 from khmer_ocr.text.corpus import CorpusConfig, CorpusReport, process_corpus, sample_lines
@@ -570,3 +571,36 @@ def test_memory_stays_bounded_on_100_mb(tmp_path: Path) -> None:
     small_mb, big_mb = map(int, run_.stdout.split())
     # 1.4 million lines leave two hashes each: at most 60 bytes a line, and as much again while the tables grow.
     assert big_mb - small_mb < 130
+
+
+@pytest.mark.parametrize("name", [*FILES, LOCK, ".train.txt.tmp", ".corpus_stats.json.tmp"])
+@pytest.mark.parametrize("exists", [True, False])
+def test_nothing_is_written_through_a_link_in_the_output_folder(tmp_path: Path, name: str, exists: bool) -> None:
+    home, out = tmp_path / "home", tmp_path / "out"
+    home.mkdir()
+    out.mkdir()
+    if exists:
+        (home / "kept").write_text("mine")
+    (out / name).symlink_to(home / "kept")
+    before = names_and_bytes(home)
+    write_documents(tmp_path / "text.txt")
+    if name.endswith(".tmp"):
+        run(out, tmp_path / "text.txt")
+        assert stats(out)["splits"]
+    else:
+        for overwrite in (False, True):
+            with pytest.raises((OutputError, RunConflictError), match=r"symbolic link|holds"):
+                run(out, tmp_path / "text.txt", overwrite=overwrite)
+    assert names_and_bytes(home) == before
+
+
+def test_an_output_folder_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "big_disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "big_disk")
+    write_documents(tmp_path / "text.txt")
+    run(tmp_path / "out", tmp_path / "text.txt")
+    assert sorted(snapshot(tmp_path / "big_disk")) == sorted(FILES)
+
+
+def write_documents(file: Path) -> None:
+    file.write_text("\n\n".join(f"{word(n)} {word(n + 7)}" for n in range(0, 3000, 100)), encoding="utf-8")

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import runs
 import torch
+from snapshots import everything
 
 from khmer_ocr.errors import ConfigError, ModelError, OutputError, TrainingError
-from khmer_ocr.model.weights import load_model
+from khmer_ocr.model.weights import load_model, save_model
 from khmer_ocr.train import checkpoint, trainer
 from khmer_ocr.train.checkpoint import write_checkpoint
 from khmer_ocr.train.run import train
@@ -226,3 +227,31 @@ def test_clock_ends_the_schedule(tree: Path, tmp_path: Path) -> None:
     rates = [row["learning_rate"] for row in runs.rows(tmp_path, "train")]
     assert 5 < len(rates) < 10**4
     assert rates[-1] < 0.1 * max(rates)
+
+
+@pytest.mark.parametrize("name", ["last.pth", "model", "log/metrics.jsonl"])
+def test_a_run_writes_through_no_link(tree: Path, tmp_path: Path, name: str) -> None:
+    home = tmp_path / "home"
+    (home / "folder").mkdir(parents=True)
+    (home / "kept").write_text("mine")
+    config = runs.settings(tree, tmp_path / "run", num_epochs=1)
+    place = config.log_dir / "metrics.jsonl" if name.startswith("log/") else config.checkpoint_dir / name
+    place.parent.mkdir(parents=True)
+    place.symlink_to(home / ("folder" if name == "model" else "kept"))
+    before = everything(home)
+    with pytest.raises(OutputError, match="symbolic link"):
+        train(config)
+    assert everything(home) == before
+
+
+def test_a_checkpoint_and_weights_go_through_no_link(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("mine")
+    (tmp_path / "epoch.pth").symlink_to(tmp_path / "kept")
+    with pytest.raises(OutputError, match="symbolic link"):
+        write_checkpoint(tmp_path / "epoch.pth", {})
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.json").symlink_to(tmp_path / "kept")
+    loaded = load_model()
+    with pytest.raises(OutputError, match="symbolic link"):
+        save_model(tmp_path / "model", loaded.model, loaded.charset, {})
+    assert (tmp_path / "kept").read_text() == "mine"
