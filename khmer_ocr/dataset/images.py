@@ -7,7 +7,6 @@ Letters: H rows, W columns.
 import codecs
 import io
 import struct
-import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,35 +14,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import xxhash
-from PIL import Image, ImageOps
+from PIL import Image
 
+from khmer_ocr.dataset import image_io
 from khmer_ocr.dataset.paths import read_contained
-from khmer_ocr.errors import DatasetError
+from khmer_ocr.errors import DatasetError, ImageError
 
-MAX_PIXELS = 1 << 26
-"""Larger than any line by a factor of a hundred; beyond it a header is a decompression bomb or damaged."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_HEADER_BYTES = 33
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 GREY_8_BIT = bytes([8, 0])
-OTHER_FORMATS = ("JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
-"""What Pillow calls the formats that a folder of other people's lines may hold beside PNG."""
 _CHUNK_FRAME_BYTES = 12
-_ORIENTATION, _TURNED = 0x0112, 5
-"""EXIF tag of how a camera was held, and the value from which on width and height change places."""
-_FAULTS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    TypeError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
 
 
 def decode_label(data: bytes, name: str | Path, *, outside: bool = False) -> str:
@@ -77,8 +58,10 @@ def png_size(data: bytes, name: str | Path) -> tuple[int, int]:
     length, kind, width, height = struct.unpack_from(">I4sII", data, len(PNG_SIGNATURE))
     if length != 13 or kind != b"IHDR" or not width or not height:
         raise DatasetError(f"{name} has a damaged PNG header.")
-    if width * height > MAX_PIXELS:
-        raise DatasetError(f"{name} claims {width} x {height} px, more than {MAX_PIXELS} pixels: damaged or hostile.")
+    if width * height > image_io.MAX_PIXELS:
+        raise DatasetError(
+            f"{name} claims {width} x {height} px, more than {image_io.MAX_PIXELS} pixels: damaged or hostile."
+        )
     return width, height
 
 
@@ -130,42 +113,10 @@ def image_size(head: bytes, name: str | Path, whole: Callable[[], bytes]) -> tup
     """
     if PNG_SIGNATURE.startswith(head[: len(PNG_SIGNATURE)]):
         return png_size(head, name)
-    with _opened(whole(), name) as image:
-        width, height = image.size
-        turned = image.getexif().get(_ORIENTATION, 1) >= _TURNED
-    return (height, width) if turned else (width, height)
-
-
-def _opened(data: bytes, name: str | Path) -> Image.Image:
-    """Open an image that is no PNG, its pixels unread."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of oddities in metadata that no pixel hangs on
-            image = Image.open(io.BytesIO(data), formats=OTHER_FORMATS)
-            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a camera's preview is no line
-    except _FAULTS as fault:
-        raise DatasetError(
-            f"{name} is not a PNG, nor a whole {', '.join(OTHER_FORMATS)}: it begins with {data[:8]!r}."
-        ) from fault
-    if image.width * image.height > MAX_PIXELS:
-        raise DatasetError(
-            f"{name} claims {image.width} x {image.height} px, more than {MAX_PIXELS} pixels: damaged or hostile."
-        )
-    if frames > 1:
-        raise DatasetError(f"{name} holds {frames} images, and a label is of one. Make a file of each.")
-    return image
-
-
-def _decode_other(data: bytes, name: str | Path) -> npt.NDArray[np.uint8]:
-    """Decode an image that is no PNG, upright as its EXIF data say."""
-    with _opened(data, name) as image:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                image.load()
-                return _grey(ImageOps.exif_transpose(image))
-        except _FAULTS as fault:
-            raise DatasetError(f"{name} does not decode: {fault}.") from fault
+        return image_io.file_size(whole(), str(name))
+    except ImageError as fault:
+        raise DatasetError(str(fault)) from fault
 
 
 def _scanlines(data: bytes, name: str | Path) -> npt.NDArray[np.uint8] | None:
@@ -189,22 +140,12 @@ def _scanlines(data: bytes, name: str | Path) -> npt.NDArray[np.uint8] | None:
     return np.frombuffer(rows, np.uint8).reshape(height, row_bytes)
 
 
-def _grey(image: Image.Image) -> npt.NDArray[np.uint8]:
-    if image.mode == "L" and "transparency" not in image.info:
-        return np.array(image)
-    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips instead of scaling
-        return (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-    if image.has_transparency_data:
-        paper = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(paper, image.convert("RGBA"))
-    return np.array(image.convert("L"))
-
-
 def decode_image(data: bytes, name: str | Path) -> npt.NDArray[np.uint8]:
     """Decode a stored image to 8-bit grey pixels.
 
     Args:
-        data: the whole file: a PNG of any mode, or one of `OTHER_FORMATS`; transparency is laid on white.
+        data: the whole file: a PNG of any mode, its pixels as they are; or another format that holds pixels, upright
+            and square as it says. Transparency is laid on white.
         name: what to call it in messages.
 
     Returns:
@@ -214,15 +155,18 @@ def decode_image(data: bytes, name: str | Path) -> npt.NDArray[np.uint8]:
         DatasetError: the bytes are not one whole undamaged image of a believable size.
     """
     if not PNG_SIGNATURE.startswith(data[: len(PNG_SIGNATURE)]):
-        return _decode_other(data, name)
+        try:
+            return image_io.decode_file(data, str(name))
+        except ImageError as fault:
+            raise DatasetError(str(fault)) from fault
     rows = _scanlines(data, name)
     if rows is not None and data[24:26] == GREY_8_BIT and b"tRNS" not in data and not rows[:, 0].any():
         return rows[:, 1:].copy()  # filter 0 throughout, as this project writes it: nothing is left to undo
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             image.load()
-            return _grey(image)
-    except _FAULTS as fault:
+            return image_io.to_grey(image)
+    except image_io.FAULTS as fault:
         raise DatasetError(f"{name} does not decode: {fault}.") from fault
 
 

@@ -5,6 +5,7 @@ import sys
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, tee
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from khmer_ocr.errors import ConfigError, DatasetError, ImageError, ModelError
 from khmer_ocr.io.atomic import write_output
 from khmer_ocr.model.weights import load_model
 from khmer_ocr.recognize.evaluate import evaluate_lines
-from khmer_ocr.recognize.images import ImageSource
+from khmer_ocr.recognize.images import ImageSource, pages_of
 from khmer_ocr.recognize.recognizer import Method, Precision, Recognition, Recognizer
 from khmer_ocr.recognize.sets import LineSet, OnError, labelled_set, split_set
 from khmer_ocr.recognize.worst import worst_sheet
@@ -56,7 +57,7 @@ def recognize_images(images: Sequence[Path], options: ReadingOptions, as_json: b
     """Read images of lines and print their texts, in order, some hundred at a time.
 
     Args:
-        images: files.
+        images: files; a TIFF of several pages is a line a page, named FILE#1, FILE#2 and so on.
         options: how they are read.
         as_json: print one JSON object a line.
 
@@ -67,16 +68,18 @@ def recognize_images(images: Sequence[Path], options: ReadingOptions, as_json: b
         ConfigError: no image was given.
     """
     if not images:
-        raise ConfigError("recognize got no image; wanted files of text lines, for example lines/*.png")
+        raise ConfigError("recognize got no image; expected files of text lines, for example lines/*.png")
     failures = 0
-    for path, found in zip(images, options.recognizer().stream(images), strict=True):
+    alone = len(images) == 1 and len(pages_of(images[0])) == 1
+    sources, named = tee(chain.from_iterable(map(pages_of, images)))
+    for path, found in zip(named, options.recognizer().stream(sources), strict=True):
         failures += isinstance(found, ImageError)
         if as_json:
             print(json.dumps({"image": str(path), **_as_json(found)}, ensure_ascii=False), flush=True)
         elif isinstance(found, ImageError):
             print(f"khmer-ocr: {found}", file=sys.stderr)
         else:
-            print(found.text if len(images) == 1 else f"{path}\t{found.text}", flush=True)
+            print(found.text if alone else f"{path}\t{found.text}", flush=True)
     return failures
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from khmer_ocr.device import multiplies_bfloat16, pick_device
 from khmer_ocr.errors import ConfigError, ImageError, missing_extra
 from khmer_ocr.recognize.confidence import Syllable, syllables_of
-from khmer_ocr.recognize.images import ImageSource, read_grey
+from khmer_ocr.recognize.images import ImageSource, Page, read_grey
 from khmer_ocr.recognize.prepare import Line, prepare
 from khmer_ocr.text.normalize import normalize
 
@@ -192,7 +192,7 @@ _NOTHING = Recognition("", 0.0, [])
 
 
 def _name(image: ImageSource) -> str:
-    return str(image) if isinstance(image, str | Path) else "the image"
+    return str(image) if isinstance(image, str | Path | Page) else "the image"
 
 
 def _batches(width_of: dict[int, int], batch_size: int) -> Iterator[list[int]]:

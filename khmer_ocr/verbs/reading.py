@@ -111,8 +111,10 @@ def recognize(
     """Read images of text lines. One that can't be read does not lose the others; exit status 1 then.
 
     Args:
-        images: Image files of one line each: any size, dark on light or light on dark.
-        json: Print one JSON object a line: image, text, confidence, syllables.
+        images: Image files of one line each: any size, any margins, dark on light or light on dark. A TIFF of several
+            pages is a line a page, named FILE#1, FILE#2 and so on.
+        json: Print one JSON object a line: image, text, confidence, syllables, inverted, and box, where on the image
+            the line was found (left, top, right, bottom in px).
         model: Folder of weights or checkpoint (.pth); default the weights that come with the package.
         decode: beam weighs CTC and attention together; greedy is attention alone; ctc is CTC alone, and fastest.
         device: auto (default) takes a GPU if there is one.

@@ -1,20 +1,22 @@
 """Every kind of image to the same grey pixels; everything else to an error that names it."""
 
 import io
+import os
 import re
 import struct
+import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
 from khmer_ocr.errors import ImageError
 from khmer_ocr.recognize import images as room
-from khmer_ocr.recognize.images import read_grey
+from khmer_ocr.recognize.images import pages_of, read_grey
 
 Grey = npt.NDArray[np.uint8]
 
@@ -222,8 +224,9 @@ def test_flipped_bits_raise_nothing_else_than_our_own_error(grey: Grey) -> None:
     ("source", "says"),
     [
         (b"", "empty (0 bytes)"),
-        (b"#!/bin/sh\necho no image\n", "no image that can be read"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "no image that can be read"),
+        (b"#!/bin/sh\necho no image\n", "is text, no image: it begins with '#!/bin/sh echo no image'"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "is a PostScript document"),
+        (b"\x01\x02\x03\x04", "is no image that can be read: it begins with b'\\x01\\x02\\x03\\x04'; expected PNG"),
         ("no/such.png", "no/such.png does not exist"),
         ("nul\0byte.png", "can't be read"),
         (42, "given as int"),
@@ -242,12 +245,154 @@ def test_what_is_no_image_says_so(source: object, says: str) -> None:
 
 
 def test_folders_and_files_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ImageError, match=r"is a folder; wanted image files, for example .*\*\.png"):
+    with pytest.raises(ImageError, match=r"is a folder; expected image files, for example .*\*\.png"):
         read_grey(tmp_path)
     (tmp_path / "large.png").write_bytes(bytes(3 << 20))
     monkeypatch.setattr(room, "MAX_FILE_BYTES", 2 << 20)
     with pytest.raises(ImageError, match="larger than 2 MiB"):
         read_grey(tmp_path / "large.png")
+
+
+def saved(folder: Path, name: str, image: Image.Image, **options: object) -> Path:
+    image.save(folder / name, **options)
+    return folder / name
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.tif", {"dpi": (204, 102), "compression": "group4"}),
+        ("a.png", {"dpi": (200, 100)}),
+        ("a.jpg", {"dpi": (200, 100), "quality": 98}),
+    ],
+)
+def test_pixels_that_are_not_square_are_set_square(name: str, options: dict[str, object], tmp_path: Path) -> None:
+    """As fax machines write them: half the rows of a square scan."""
+    square = np.full((60, 200), 255, np.uint8)
+    square[20:40, 50:58] = 0
+    flat = Image.fromarray(square).resize((200, 30), Image.Resampling.BOX)
+    if "compression" in options:
+        flat = flat.convert("1")
+    seen = read_grey(saved(tmp_path, name, flat, **options))
+    assert seen.shape == (60, 200)
+    assert np.abs(seen.astype(int) - square).mean() < 3
+    # The other axis is the coarser one.
+    narrow = Image.fromarray(square).resize((100, 60), Image.Resampling.BOX)
+    dpi = {"dpi": (100, 200)}
+    assert read_grey(saved(tmp_path, name, narrow, **dpi)).shape == (60, 200)
+
+
+def test_resolutions_that_say_nothing_change_nothing(grey: Grey, tmp_path: Path) -> None:
+    for number, dpi in enumerate([(300, 300), (300, 299), (72, 1), (1, 1200)]):
+        path = saved(tmp_path, f"{number}.png", Image.fromarray(grey), dpi=dpi)
+        np.testing.assert_array_equal(read_grey(path), grey)
+    # An image in memory was perhaps resized, and keeps the resolutions of its file.
+    path = saved(tmp_path, "flat.png", Image.fromarray(grey), dpi=(200, 100))
+    with Image.open(path) as image:
+        assert read_grey(image.resize((90, 48))).shape == (48, 90)
+
+
+def test_resolutions_are_those_of_the_pixels_before_they_are_turned(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = Image.new("L", (30, 200), 255)  # held sideways, its rows are columns
+    path = saved(tmp_path, "turned.jpg", lying, dpi=(100, 200), exif=exif)
+    assert read_grey(path).shape == (60, 200)
+
+
+@pytest.fixture
+def pages(grey: Grey, tmp_path: Path) -> Path:
+    first, *others = (Image.fromarray(np.roll(grey, shift, 1)) for shift in (0, 20, 40))
+    return saved(tmp_path, "pages.tif", first, save_all=True, append_images=others)
+
+
+def test_every_page_of_a_tiff_is_a_line_of_its_own(grey: Grey, pages: Path, tmp_path: Path) -> None:
+    found = pages_of(pages)
+    assert [str(page) for page in found] == [f"{pages}#{number}" for number in (1, 2, 3)]
+    for page, shift in zip(found, (0, 20, 40), strict=True):
+        np.testing.assert_array_equal(read_grey(page), np.roll(grey, shift, 1))
+    with pytest.raises(ImageError, match=r"pages\.tif holds 3 pages, and one line is expected here.*recognize"):
+        read_grey(pages)
+    alone = saved(tmp_path, "alone.tif", Image.fromarray(grey))
+    assert pages_of(alone) == [alone]
+    for unreadable in (tmp_path / "none.tif", tmp_path, tmp_path / ("a" * 300), Path("nul\0.tif")):
+        assert pages_of(unreadable) == [unreadable]
+    (tmp_path / "cut.tif").write_bytes(pages.read_bytes()[:100])
+    assert pages_of(tmp_path / "cut.tif") == [tmp_path / "cut.tif"]
+
+
+def test_the_preview_in_a_tiff_is_no_page(grey: Grey, tmp_path: Path) -> None:
+    preview = TiffImagePlugin.ImageFileDirectory_v2()
+    preview[254] = 1
+    path = tmp_path / "scan.tif"
+    with TiffImagePlugin.AppendingTiffWriter(str(path), True) as file:
+        Image.fromarray(grey).save(file, format="TIFF")
+        file.newFrame()
+        Image.fromarray(grey[::4, ::4].copy()).save(file, format="TIFF", tiffinfo=preview)
+    with Image.open(path) as image:
+        assert image.n_frames == 2
+    assert pages_of(path) == [path]
+    np.testing.assert_array_equal(read_grey(path), grey)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("GIF", "a.gif"), ("WEBP", "a.webp"), ("PNG", "a.png")])
+def test_an_animation_is_refused(grey: Grey, kind: str, name: str, tmp_path: Path) -> None:
+    other = [Image.fromarray(np.roll(grey, 30, 1))]
+    path = saved(tmp_path, name, Image.fromarray(grey), save_all=True, append_images=other)
+    with pytest.raises(ImageError, match=rf"a\.\w+ is an animated {kind} of 2 frames.*as PNG"):
+        read_grey(path)
+
+
+def test_a_camera_s_jpeg_with_a_preview_is_one_image(grey: Grey, tmp_path: Path) -> None:
+    preview = [Image.fromarray(grey[::2, ::2].copy())]
+    path = saved(tmp_path, "photo.mpo", Image.fromarray(grey), save_all=True, append_images=preview, quality=98)
+    np.testing.assert_allclose(read_grey(path).astype(int), grey, atol=12)
+    assert pages_of(path) == [path]
+
+
+def archive(*names: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as packed:
+        for name in names:
+            packed.writestr(name, "x")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"%PDF-1.7\n...", r"is a PDF document\..*pdftoppm -r 300 -png"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99), r"is a HEIC or HEIF photograph.*JPEG or PNG"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0" + bytes(99), r"is a film"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', r"is an SVG drawing.*as PNG"),
+        (b'\xef\xbb\xbf<?xml version="1.0"?>\n<svg width="3"/>', r"is an SVG drawing"),
+        (b"\n<!DOCTYPE html><html><body>404</body></html>", r"is a web page \(HTML\).*[Dd]ownload"),
+        (b"version https://git-lfs.example/spec/v1\noid sha256:00\n", r"is a pointer of Git LFS.*git lfs pull"),
+        (archive("lines/1.png"), r"is a ZIP archive\. Unpack it"),
+        (archive("[Content_Types].xml", "word/document.xml"), r"is a document of an office program.*PDF"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(99), r"is a document of an office program"),
+        (b"\x1f\x8b\x08" + bytes(9), r"is a packed file"),
+        ("ភាសាខ្មែរ".encode(), r"is text, no image: it begins with 'ភាសាខ្មែរ'"),
+        (b"", r"is empty \(0 bytes\)"),
+        (bytes(range(200, 250)), r"is no image that can be read: it begins with b'\\x01\\x02\\x03\\x04'; expected PNG"),
+        (b"\x89PNG\r\n\x1a\nnothing", r"is no image that can be read"),
+    ],
+)
+def test_a_file_that_is_no_image_is_named_for_what_it_is(data: bytes, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "line.png"
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match=r"line\.png " + says) as caught:
+        read_grey(path)
+    assert "0x" not in str(caught.value) and "BytesIO" not in str(caught.value)
+
+
+def test_paths_that_no_file_system_takes(tmp_path: Path) -> None:
+    for path in (tmp_path / ("ក" * 120 + ".png"), "nul\0byte.png"):
+        with pytest.raises(ImageError, match="can't be read"):
+            read_grey(path)
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match=r"pipe\.png is empty"):
+        read_grey(tmp_path / "pipe.png")
 
 
 def test_one_pixel() -> None:
