@@ -83,7 +83,7 @@ DAMAGE = {
     "truncated": (lambda root: change(root, "png", lambda data: data[: len(data) // 2]), "is cut short"),
     "header only": (lambda root: change(root, "png", lambda data: data[:20]), "is cut short"),
     "zero bytes": (lambda root: change(root, "png", lambda data: b""), r"is empty \(0 bytes\)"),
-    "no PNG": (lambda root: change(root, "png", lambda data: b"GIF89a" * 20), "is not a PNG"),
+    "no PNG": (lambda root: change(root, "png", lambda data: b"GIF89a" * 20), "is no image that can be read"),
     "flipped bit": (lambda root: change(root, "png", flipped), "fails its CRC"),
     "missing": (lambda root: change(root, "png", lambda data: None), "missing|lacks"),
     "swapped label": (lambda root: change(root, "txt", lambda data: text("train", 5).encode()), "says"),
