@@ -58,16 +58,9 @@ class StoredSplit(Protocol):
     def shard_path(self, shard: str) -> Path: ...  # noqa: D102
 
 
-class Stored(NamedTuple):
-    """Bytes as they are stored, and the state of the file they came from.
-
-    Attributes:
-        data: a whole file or shard member.
-        signature: of the file's size, times and inode when it was read; 0 where they are not known.
-    """
-
-    data: bytes
-    signature: int
+Stored = tuple[bytes, int]
+"""Bytes of a file or shard member, and the signature of the file's size, times and inode when it was read, or 0 where
+they are not known. A plain tuple: this is made for every line."""
 
 
 class Encoded(NamedTuple):
@@ -124,12 +117,12 @@ def read_plain(path: str, offset: int = 0, size: int | None = None) -> Stored | 
             os.close(descriptor)
     except (OSError, ValueError):  # a name with a NUL is a ValueError
         return None
-    return Stored(data, _signature(status)) if len(data) == size else None
+    return (data, _signature(status)) if len(data) == size else None
 
 
 def _signature(status: os.stat_result) -> int:
-    seen = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
-    return hash(seen) & 0xFFFF_FFFF_FFFF_FFFF or 1
+    seen = hash((status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
+    return seen & 0xFFFF_FFFF_FFFF_FFFF or 1
 
 
 def _signature_of(path: Path) -> int:
@@ -159,7 +152,7 @@ class SplitReader:
 
     def image_bytes(self, i: int) -> bytes:
         """Bytes of image i as stored; raises `DatasetError` where they are missing."""
-        return self._read(i, 0, self._index.paths(i)[0]).data
+        return self._read(i, 0, self._index.paths(i)[0])[0]
 
     def label_text(self, i: int) -> str:
         """Text of the label file of sample i, which may differ from the metadata where the data set is damaged.
@@ -171,7 +164,7 @@ class SplitReader:
         """
         path = self._index.paths(i)[1]
         outside = self._index.outside
-        label = images.decode_label(self._read(i, 1, path).data, path, outside=outside)
+        label = images.decode_label(self._read(i, 1, path)[0], path, outside=outside)
         return normalize(label) if outside else label
 
     def pixels(self, i: int) -> npt.NDArray[np.uint8]:
@@ -187,7 +180,7 @@ class SplitReader:
             DatasetError: missing, unreadable, of another size or of other pixels than recorded.
         """
         name = self._index.paths(i)[0]
-        pixels_HW = images.decode_image(self._read(i, 0, name).data, name)
+        pixels_HW = images.decode_image(self._read(i, 0, name)[0], name)
         self._check_size(i, name, pixels_HW.shape[1], pixels_HW.shape[0])
         fault = self._hash_fault(i, name, pixels_HW)
         if fault is not None:
@@ -213,16 +206,16 @@ class SplitReader:
             DatasetError: missing, cut short, failing a CRC, of another size or with another label than recorded.
         """
         name = self._index.paths(i)[0]
-        read = self._read(i, 0, name)
-        if read.data.startswith(images.PNG_SIGNATURE):
-            width, height = images.png_size(read.data, name)
-            images.png_chunks(read.data, name)
+        data, signature = self._read(i, 0, name)
+        if data.startswith(images.PNG_SIGNATURE):
+            width, height = images.png_size(data, name)
+            images.png_chunks(data, name)
         else:
-            width, height = images.image_size(read.data[: images.PNG_HEADER_BYTES], name, lambda: read.data)
+            width, height = images.image_size(data[: images.PNG_HEADER_BYTES], name, lambda: data)
         self._check_size(i, name, width, height)
         self._check_label(i)
-        known = self._index.pixel_hashes is None or read.signature == self._compared[i] != _UNKNOWN
-        return Encoded(read.data, None if known else read.signature)
+        known = self._index.pixel_hashes is None or signature == self._compared[i] != _UNKNOWN
+        return Encoded(data, None if known else signature)
 
     def confirm(self, i: int, signature: int, pixels_HW: npt.NDArray[np.uint8]) -> str | None:
         """Compare pixels that another decoder made of what `encoded` gave.
@@ -276,7 +269,7 @@ class SplitReader:
         if index.shard_ids is not None:
             return self._member(i, int(index.shard_ids[i]), which, path)
         # What is no plain file of a usual size is left to the careful way, so that faults have one wording.
-        return read_plain(path) or Stored(paths.read_contained(index.root, path), _UNKNOWN)
+        return read_plain(path) or (paths.read_contained(index.root, path), _UNKNOWN)
 
     def _member(self, i: int, shard_id: int, which: int, path: str) -> Stored:
         """Bytes of a shard's member; the headers are walked once for each state of the shard."""
@@ -285,7 +278,7 @@ class SplitReader:
             self._walk(shard_id, shard)
         offset, size = self._places_N4[i, 2 * which : 2 * which + 2].tolist()
         read = read_plain(str(shard), offset, size) if offset >= 0 else None
-        if read is not None and read.signature == self._walked[shard_id]:
+        if read is not None and read[1] == self._walked[shard_id]:
             return read
         # It lacks the member, is reached by a link, or has been replaced since it was walked.
         if _signature_of(shard) != self._walked[shard_id]:
@@ -294,7 +287,7 @@ class SplitReader:
         if offset < 0:
             member = path.rpartition("/")[2]
             raise DatasetError(f"{shard} lacks {member}. Run: khmer-ocr verify {self._index.root} --repair")
-        return Stored(shards.read_member(self._index.root, shard, offset, size), _UNKNOWN)
+        return shards.read_member(self._index.root, shard, offset, size), _UNKNOWN
 
     def _walk(self, shard_id: int, shard: Path) -> None:
         index = self._index
