@@ -54,6 +54,7 @@ class StoredSplit(Protocol):
     def outside(self) -> bool: ...  # noqa: D102
     def __len__(self) -> int: ...
     def text(self, i: int) -> str: ...  # noqa: D102
+    def filename(self, i: int) -> str: ...  # noqa: D102
     def paths(self, i: int) -> tuple[str, str]: ...  # noqa: D102
     def shard_path(self, shard: str) -> Path: ...  # noqa: D102
 
@@ -142,6 +143,7 @@ class SplitReader:
 
     def __init__(self, index: StoredSplit) -> None:
         self._index = index
+        self._images = f"{index.root}/{index.split}/{layout.IMAGES}/" if index.shard_ids is None else None
         self._labels_seen_N = np.zeros(len(index), np.bool_)
         # Signature of the file whose pixels were compared; an array of Python's is read in a third of numpy's time.
         self._compared = array("Q", bytes(8 * len(index)))
@@ -152,7 +154,7 @@ class SplitReader:
 
     def image_bytes(self, i: int) -> bytes:
         """Bytes of image i as stored; raises `DatasetError` where they are missing."""
-        return self._read(i, 0, self._index.paths(i)[0])[0]
+        return self._read(i, 0, self._name(i))[0]
 
     def label_text(self, i: int) -> str:
         """Text of the label file of sample i, which may differ from the metadata where the data set is damaged.
@@ -179,7 +181,7 @@ class SplitReader:
         Raises:
             DatasetError: missing, unreadable, of another size or of other pixels than recorded.
         """
-        name = self._index.paths(i)[0]
+        name = self._name(i)
         pixels_HW = images.decode_image(self._read(i, 0, name)[0], name)
         self._check_size(i, name, pixels_HW.shape[1], pixels_HW.shape[0])
         fault = self._hash_fault(i, name, pixels_HW)
@@ -205,7 +207,7 @@ class SplitReader:
         Raises:
             DatasetError: missing, cut short, failing a CRC, of another size or with another label than recorded.
         """
-        name = self._index.paths(i)[0]
+        name = self._name(i)
         data, signature = self._read(i, 0, name)
         if data.startswith(images.PNG_SIGNATURE):
             width, height = images.png_size(data, name)
@@ -228,10 +230,14 @@ class SplitReader:
         Returns:
             What is wrong, or None; what is right is remembered for this state of the file.
         """
-        fault = self._hash_fault(i, self._index.paths(i)[0], pixels_HW)
+        fault = self._hash_fault(i, self._name(i), pixels_HW)
         if fault is None:
             self._compared[i] = signature
         return fault
+
+    def _name(self, i: int) -> str:
+        """Path of image i: what `index.paths` says, in a third of the time where nothing more is asked for."""
+        return self._index.paths(i)[0] if self._images is None else self._images + self._index.filename(i)
 
     def _hash_fault(self, i: int, name: str, pixels_HW: npt.NDArray[np.uint8]) -> str | None:
         hashes_N = self._index.pixel_hashes

@@ -15,7 +15,7 @@ from trees import write_tree
 
 torch = pytest.importorskip("torch")
 
-from loading import assert_equal, open_split  # noqa: E402
+from loading import ENGINES, assert_equal, open_split  # noqa: E402
 
 from khmer_ocr.errors import WorkerError  # noqa: E402
 from khmer_ocr.load import workers  # noqa: E402
@@ -139,14 +139,17 @@ def test_a_stopped_worker_is_named(root, monkeypatch):
     loader.close()
 
 
-def test_a_reading_thread_that_stands_still_is_named(root, monkeypatch):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_reading_thread_that_stands_still_is_named(root, monkeypatch, engine):
     monkeypatch.setattr(workers, "STALL_S", 2)
     monkeypatch.setattr("khmer_ocr.load.prefetch._JOIN_S", 0.1)
-    loader, hold = open_split(root), threading.Event()
-    monkeypatch.setattr(type(loader.lines), "pixels", lambda self, i: hold.wait())
+    loader, hold = open_split(root, engine=engine), threading.Event()
+    list(loader.epoch(0))
+    for name in ("pixels", "encoded"):
+        monkeypatch.setattr(type(loader.lines), name, lambda self, i: hold.wait())
     try:
         with pytest.raises(WorkerError, match="the reading thread sleeps"):
-            list(loader.epoch(0))
+            list(loader.epoch(1))
     finally:
         hold.set()
 
