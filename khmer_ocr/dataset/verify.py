@@ -43,6 +43,7 @@ class VerifyReport:
         without_hashes: splits whose metadata hold no hashes of pixels.
         notes: what one should know though it is no damage.
         elapsed_s: how long it took.
+        repaired: whether a repair was tried before, so that advising one would go round in circles.
     """
 
     root: Path
@@ -51,6 +52,7 @@ class VerifyReport:
     elapsed_s: float = 0.0
     without_hashes: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    repaired: bool = False
 
     @property
     def ok(self) -> bool:
@@ -86,7 +88,10 @@ class VerifyReport:
             lines.append(f"  {'/'.join(filter(None, (problem.split, problem.filename)))}: {problem.fault}")
         if len(self.problems) > SHOWN:
             lines.append(f"  ... and {len(self.problems) - SHOWN:,} more")
-        return "\n".join([*lines, f"To make the damaged chunks again: khmer-ocr verify {self.root} --repair"])
+        advice = f"To make the damaged chunks again: khmer-ocr verify {self.root} --repair"
+        if self.repaired:
+            advice = "A repair was tried: restore what is left from where it came from, or remove what is extra."
+        return "\n".join([*lines, *self.notes, advice])
 
 
 def verify(

@@ -209,15 +209,18 @@ def verify(directory: Folder, repair: bool = False, quiet: bool = False) -> None
         quiet: No progress bar.
     """
     from khmer_ocr.dataset.verify import verify as check
+    from khmer_ocr.load.check_cache import check_caches
 
     report, left = check(directory, progress=not quiet), False
+    check_caches(report)
     if report.problems and repair:
         from khmer_ocr.generate.repair import repair as draw_again
 
         print(report)
         print(done := draw_again(directory, report, progress=not quiet))
         report = check(directory, progress=not quiet)
-        left = bool(done.left)
+        check_caches(report)
+        report.repaired, left = True, bool(done.left)
     print(report)
     if report.problems or left:
         raise SystemExit(1)

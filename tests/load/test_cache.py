@@ -14,9 +14,11 @@ from trees import as_older_scripts_wrote_it, edit_metadata, pixels, write_tree
 
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.index import load_index
+from khmer_ocr.dataset.verify import verify
 from khmer_ocr.errors import DatasetError, OutputError
 from khmer_ocr.load.build_cache import build_cache
 from khmer_ocr.load.cache import HEADER_BYTES, PackedCache, cache_file, tree_key
+from khmer_ocr.load.check_cache import check_caches
 from khmer_ocr.load.gather import line_sums
 
 COUNT = 60
@@ -326,3 +328,41 @@ def test_a_planted_temporary_name_is_not_followed(tree, tmp_path):
         cache.with_name(name).symlink_to(tmp_path / "kept")
     build_cache(load_index(tree, "train"), overwrite=True, progress=False)
     assert (tmp_path / "kept").read_bytes() == b"mine" and len(opened(tree)) == COUNT
+
+
+def problems_of(root):
+    report = verify(root, progress=False)
+    assert report.ok
+    check_caches(report)
+    return [(problem.filename, problem.fault) for problem in report.problems], report.notes
+
+
+def test_verify_looks_at_caches_where_they_lie(tree):
+    assert problems_of(tree) == ([], [])
+    path = file_of(tree)
+    flip(path, HEADER_BYTES + 100)
+    ((name, fault),), _ = problems_of(tree)
+    assert name == path.name and "other pixels than recorded of train_000000" in fault
+    assert fault.endswith(f"Run: khmer-ocr cache {tree} --splits train --overwrite")
+    flip(path, 10)
+    ((_, fault),), _ = problems_of(tree)
+    assert fault.startswith("can't be used: its header") and fault.count("Run:") == 1
+    build_cache(load_index(tree, "train"), overwrite=True, progress=False)
+    path.rename(path.with_name("packed-00ff.lines"))
+    found, (note,) = problems_of(tree)
+    assert not found and "earlier contents" in note
+
+
+def test_a_cache_packed_from_other_images_is_found_out(tree):
+    """Its sums are right; the recorded hashes are not those of its pixels."""
+    index, path = load_index(tree, "train"), file_of(tree)
+    edit_metadata(tree, "train", 7, pixel_hash="0123456789abcdef")
+    other = load_index(tree, "train")
+    key = tree_key(other)
+    data = path.read_bytes()
+    header = data[:HEADER_BYTES].replace(tree_key(index).encode(), key.encode())
+    path.unlink()
+    cache_file(other, key).write_bytes(header + data[HEADER_BYTES:])
+    report = verify(tree, progress=False)
+    check_caches(report)
+    assert any("other pixels than recorded of train_000007" in problem.fault for problem in report.problems)
