@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from khmer_ocr.dataset import layout
 from khmer_ocr.errors import DatasetError
 from khmer_ocr.text.intake import LabelIntake
 
@@ -204,10 +205,8 @@ def _without_tab(path: Path, number: int, line: str) -> str:
     begin, hint = line.lstrip()[:1], ""
     if begin in ("{", "["):
         what = "it looks like JSON"
-    elif "," in line and " " not in line:
-        what, hint = "it looks like comma-separated values", " Spreadsheets save it so as tab-delimited text (.tsv)."
-    elif ";" in line and " " not in line:
-        what, hint = "it looks like values between semicolons", " Spreadsheets save it so as tab-delimited text (.tsv)."
+    elif divided := re.match(r'\s*"?[^",;|\s]+"?\s*([,;|])', line):
+        what, hint = f"it looks like values between {divided[1]!r}", " A spreadsheet saves them as tab-delimited text."
     elif re.match(r"\S+\.\w{2,5}\s+\S", line):
         what = "name and text seem to be divided by spaces"
     elif re.fullmatch(r"\S+\.\w{2,5}", line.strip()):
@@ -261,7 +260,8 @@ class ImageNames:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._listed: dict[str, dict[str, list[str]]] = {}
+        # Of a folder: names by their folded form, and images by that of their name without suffix.
+        self._listed: dict[str, tuple[dict[str, list[str]], dict[str, list[str]]]] = {}
         self.near: dict[str, str] = {}
 
     def find(self, name: str) -> str:
@@ -281,37 +281,40 @@ class ImageNames:
                 return name
             if (self._folder / name).is_dir():
                 raise LineError(_NO_IMAGE, f"{name!r} is a folder")
-            found = self._near(name.replace("\\", "/"))
+            slashed = name.replace("\\", "/")
+            found = self._near(slashed) or self._near(slashed, but_for_suffix=True)
         except OSError as fault:  # a name longer than file systems take, a folder that is locked
             raise LineError(_NO_IMAGE, f"{_shown(name)} can't be looked for: {fault.strerror}") from fault
         if len(found) == 1:
             self.near[name] = found[0]
             return found[0]
-        if found:
-            likely = " or ".join(map(repr, sorted(found)[:3]))
-            raise LineError(_NO_IMAGE, f"{_shown(name)} does not exist; did you mean {likely}?")
-        raise LineError(_NO_IMAGE, f"{_shown(name)} does not exist in {self._folder}")
+        likely = sorted(found)[:3] or self._near(slashed.rpartition("/")[2])
+        meant = f"; did you mean {' or '.join(map(repr, likely))}?" if likely else f" in {self._folder}"
+        raise LineError(_NO_IMAGE, f"{_shown(name)} does not exist{meant}")
 
-    def _near(self, name: str) -> list[str]:
-        """Every file whose path differs from a name by letter case and composition alone."""
+    def _near(self, name: str, but_for_suffix: bool = False) -> list[str]:
+        """Every file whose path differs from a name by letter case and composition alone, or by an image's suffix."""
         found = ["/"] if name.startswith("/") else [""]
-        for part in name.split("/"):
-            if part in ("", "."):
-                continue
-            alike = [".."] if part == ".." else None
-            found = [f"{at}{each}/" for at in found for each in (alike or self._alike(at, part))]
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        for place, part in enumerate(parts):
+            by_stem = but_for_suffix and place == len(parts) - 1
+            found = [
+                f"{at}{each}/" for at in found for each in ([part] if part == ".." else self._alike(at, part, by_stem))
+            ]
         return [each for path in found if (self._folder / (each := path.removesuffix("/"))).is_file()]
 
-    def _alike(self, folder: str, part: str) -> list[str]:
+    def _alike(self, folder: str, part: str, by_stem: bool) -> list[str]:
         if folder not in self._listed:
-            listed = self._listed[folder] = {}
+            listed = self._listed[folder] = ({}, {})
             try:
                 names = [each.name for each in os.scandir(self._folder / folder)]
             except (FileNotFoundError, NotADirectoryError):
                 names = []
             for each in names:
-                listed.setdefault(_folded(each), []).append(each)
-        alike = self._listed[folder].get(_folded(part), [])
+                listed[0].setdefault(_folded(each), []).append(each)
+                if layout.is_image_name(each):
+                    listed[1].setdefault(_folded(layout.without_suffix(each)), []).append(each)
+        alike = self._listed[folder][by_stem].get(_folded(part), [])
         return [part] if part in alike else alike
 
 

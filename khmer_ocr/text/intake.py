@@ -91,7 +91,7 @@ def _kinds(raw: str, text: str) -> Iterable[str]:
         else:
             yield "other invisible characters taken out"
     if (single := _BLANK.sub(" ", seen).strip()) != seen:
-        yield "white space made single"
+        yield "white space trimmed"
     if single != text:
         yield "marks put in order or respelled"
 

@@ -67,8 +67,8 @@ def test_a_first_line_may_name_the_columns(head: str, row: str, tmp_path: Path) 
         ("a.png\nb.png\n", r"labels\.tsv, line 1: no TAB in 'a\.png'.* names without texts"),
         ("\n\na.png កខ គ\n", r"line 3: no TAB in .* divided by spaces"),
         ("កខ គ\n", r"line 1: no TAB in .* texts without names"),
-        ('filename,words\na.png,"កខ"\n', r"line 1: no TAB in .* comma-separated"),
-        ("a.png;កខ\n", r"line 1: no TAB in .* semicolons"),
+        ('filename,words\na.png,"កខ"\n', r"line 1: no TAB in .* values between ','"),
+        ("a.png;កខ\n", r"line 1: no TAB in .* values between ';'"),
         ('{"a.png": "' + "ក" * 3000 + '"}', r"line 1: no TAB in .* it looks like JSON"),
         ('[["a.png", "ក"]]', "it looks like JSON"),
         (b"\x89PNG\r\n\x1a\n" + bytes(40), "holds NUL bytes: it is no text"),
@@ -125,6 +125,11 @@ def test_near_names_are_taken_where_there_is_one_and_named(tmp_path: Path) -> No
     ]
     with pytest.raises(DatasetError, match=r"'Two\.png' does not exist; did you mean 'TWO\.png' or 'two\.png'\?"):
         labelled_set(write(tmp_path, "Two.png\tក\n"))
+    found = labelled_set(write(tmp_path, "Scan 1\tក\nbook\\page/1\tខ\n"))
+    assert list(found.labels) == ["Scan 1.PNG", "book/Page/1.png"], "names without suffix, as metadata have them"
+    for elsewhere in ("C:\\scans\\scan 1.png", "/mnt/images/Scan 1.png"):
+        with pytest.raises(DatasetError, match=r"does not exist; did you mean 'Scan 1\.PNG'\?"):
+            labelled_set(write(tmp_path, f"{elsewhere}\tក\n"))
     with pytest.raises(DatasetError, match=r"'book' is a folder"):
         labelled_set(write(tmp_path, "book\tក\n"))
     with pytest.raises(DatasetError, match=r"of an image named before: 1 \(line 2"):
@@ -171,7 +176,7 @@ def test_labels_are_brought_to_the_normal_form_and_what_changed_is_counted(tmp_p
     assert "3 of 4 labels were brought to the normal form" in note
     assert "zero-width spaces taken out in 1 (first: line 1)" in note
     assert "marks put in order or respelled in 1 (first: line 2)" in note
-    assert "white space made single in 1 (first: line 3)" in note
+    assert "white space trimmed in 1 (first: line 3)" in note
 
 
 def test_names_are_compared_in_one_composition() -> None:
