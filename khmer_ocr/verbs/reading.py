@@ -149,7 +149,8 @@ def evaluate(
 
     Args:
         directory: A data set's folder; or give --labels.
-        labels: File of image, TAB, text; the images lie beside it, and meta.tsv (font, source) if there is one.
+        labels: File of labels, one image a line: its name, TAB, its text. The images lie beside it, and meta.tsv (font,
+            source) if there is one.
         split: Which split of the data set.
         json: Print the report as one JSON object; rates are shares of 1.
         predictions: Write what was read: image, TAB, text.
