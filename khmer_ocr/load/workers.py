@@ -108,7 +108,9 @@ class ReadingWorkers(Generic[Order, Answer]):
 
     def __init__(self, read: Callable[[Order], Answer], count: int, ahead: int) -> None:
         context = multiprocessing.get_context()
-        forks = context.get_start_method() == "fork"
+        method = context.get_start_method()
+        # A child of the fork server is no child of ours; it inherits no pipes, so that the end of its own tells it all.
+        parent = os.getpid() if method in ("fork", "spawn") else None
         self._ahead, self._serial = ahead, 0
         self._processes: list[BaseProcess] = []
         self._orders: list[Connection] = []
@@ -122,18 +124,18 @@ class ReadingWorkers(Generic[Order, Answer]):
             ours_in, theirs_out = context.Pipe(duplex=False)
             with suppress(OSError):  # a smaller pipe only makes a worker wait a little for its reader
                 fcntl.fcntl(ours_in.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-            inherited = [*self._orders, *self._answers, ours_out, ours_in] if forks else []
+            inherited = [*self._orders, *self._answers, ours_out, ours_in] if method == "fork" else []
             process = context.Process(
                 target=_work,
-                args=(read, theirs_in, theirs_out, os.getpid(), inherited),
+                args=(read, theirs_in, theirs_out, parent, inherited),
                 name=f"khmer_ocr reader {place}",
                 daemon=True,
             )
             try:
                 process.start()
-            except OSError as fault:
+            except (OSError, AssertionError) as fault:  # the latter in a daemon of multiprocessing
                 self.close()
-                raise WorkerError(f"Reading process {place} can't be started: {fault.strerror}. {_WITHOUT}") from fault
+                raise WorkerError(f"Reading process {place} can't be started: {fault}. {_WITHOUT}") from fault
             finally:
                 theirs_in.close()
                 theirs_out.close()
@@ -212,7 +214,9 @@ class ReadingWorkers(Generic[Order, Answer]):
 
 def _cause(code: int | None) -> str:
     """Say why a process has ended, as far as its exit code tells."""
-    if code is None or code >= 0:
+    if code is None:
+        return "it closed its pipe."
+    if code >= 0:
         return f"it left with status {code}."
     try:
         name = signal.Signals(-code).name
@@ -240,7 +244,11 @@ def _kill(processes: list[BaseProcess]) -> None:
 
 
 def _work(
-    read: Callable[[Any], Any], orders: Connection, answers: Connection, parent: int, inherited: list[Connection]
+    read: Callable[[Any], Any],
+    orders: Connection,
+    answers: Connection,
+    parent: int | None,
+    inherited: list[Connection],
 ) -> None:
     """Answer orders until the parent closes the pipe or is gone; runs in a worker."""
     for connection in inherited:
@@ -252,10 +260,13 @@ def _work(
 
     def hand_over() -> None:
         while True:
+            serial, answer = made.get()
             try:
-                answers.send(made.get())
+                answers.send((serial, answer))
             except OSError:
                 os._exit(0)  # the parent is gone
+            except Exception as fault:  # out of memory, or an answer that can't be sent
+                answers.send((serial, _Failure(f"{type(fault).__name__}: {fault}", traceback.format_exc())))
 
     # A thread of its own, so that the next batch is read while this one waits for its reader.
     threading.Thread(target=hand_over, daemon=True).start()
@@ -263,7 +274,7 @@ def _work(
         try:
             # The pipe alone does not tell: other children of the parent may have inherited its other end.
             while not orders.poll(_PARENT_LOOK_S):
-                if os.getppid() != parent:
+                if parent is not None and os.getppid() != parent:
                     os._exit(0)
             serial, order = orders.recv()
         except (EOFError, OSError):

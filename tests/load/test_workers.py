@@ -55,6 +55,10 @@ def dies(order):
     return order
 
 
+def unsendable(order):
+    return lambda: order
+
+
 def asleep(order):
     time.sleep(1000)
 
@@ -92,6 +96,24 @@ def test_what_reading_raises_ends_the_run_and_is_named():
         list(readers.map(list(range(9))))
     assert any("in wrong" in note for note in raised.value.__notes__)
     assert not readers.alive
+
+
+def test_an_answer_that_can_not_be_sent_is_named():
+    readers = ReadingWorkers(unsendable, 1, 2)
+    with pytest.raises(WorkerError, match=r"failed: .*pickle"):
+        list(readers.map([1, 2]))
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_they_may_be_started_in_other_ways(method, monkeypatch):
+    context = workers.multiprocessing.get_context(method)
+    monkeypatch.setattr(workers.multiprocessing, "get_context", lambda: context)
+    readers = ReadingWorkers(double, 2, 2)
+    answers = readers.map(list(range(6)))
+    assert next(answers) == 0
+    time.sleep(workers._PARENT_LOOK_S + 1)  # by then they have looked for their parent
+    assert list(answers) == [2, 4, 6, 8, 10]
+    readers.close()
 
 
 def test_a_worker_that_is_killed_is_named_with_its_cause():
