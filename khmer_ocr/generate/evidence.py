@@ -16,7 +16,7 @@ from khmer_ocr.dataset import images, layout, paths
 from khmer_ocr.dataset.layout import Sample
 from khmer_ocr.dataset.metadata import checked_sample, iter_samples
 from khmer_ocr.errors import CorpusError, DatasetError, SplitNotFoundError
-from khmer_ocr.generate.source import SplitText, blocks
+from khmer_ocr.generate.source import LONGEST_LINE_BYTES, SplitText, blocks
 from khmer_ocr.text.normalize import normalize
 
 log = logging.getLogger(__name__)
@@ -58,12 +58,12 @@ class Row:
     def texts(self) -> list[str]:
         """The texts it may have, each once, the likeliest first."""
         named = [*(record["text"] for record in self.records), self.label, self.spare]
-        return list(dict.fromkeys(text for text in named if text is not None))
+        return list(dict.fromkeys(text for text in named if text is not None and _is_line(text)))
 
     @property
     def recorded(self) -> list[str]:
         """Pixel hashes that metadata record, as they are written here: 16 hexadecimal digits."""
-        return [record["pixel_hash"].lower().zfill(16) for record in self.records if "pixel_hash" in record]
+        return [f"{int(record['pixel_hash'], 16):016x}" for record in self.records if "pixel_hash" in record]
 
     @property
     def whole(self) -> bool:
@@ -119,7 +119,7 @@ def salvaged(root: Path, split: str) -> Iterator[Sample]:
                     yield record
         if not found:
             # Another layout of JSON than ours, which has no lines: as far as it can be read.
-            yield from iter_samples(path)
+            yield from filter(_is_usable, iter_samples(path))
     except DatasetError:
         return  # what is missing is asked for from files, labels and the corpus, and named where nothing has it
 
@@ -135,11 +135,20 @@ def record_of(data: bytes, path: Path) -> Sample | None:
     """A sample's JSON object, or None where the bytes are none that could be stored."""
     try:
         record = checked_sample(json.loads(data), 0, path)
-        if "pixel_hash" in record:
-            int(record["pixel_hash"], 16)
-        return record
-    except (DatasetError, ValueError, TypeError, AttributeError, RecursionError):
+    except (DatasetError, ValueError, RecursionError):
         return None
+    return record if _is_usable(record) else None
+
+
+def _is_usable(record: Sample) -> bool:
+    """Whether a record's hash, if it has one, is a number that can be compared."""
+    value: object = record.get("pixel_hash", "0")
+    return isinstance(value, str) and re.fullmatch("[0-9a-fA-F]{1,16}", value) is not None
+
+
+def _is_line(text: str) -> bool:
+    """Whether a text can have been a line: neither beyond what is read of one, nor with halves of characters."""
+    return len(text) <= LONGEST_LINE_BYTES and not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def by_number(split: str, records: Iterable[Sample]) -> dict[int, list[Sample]]:
@@ -180,13 +189,14 @@ class CorpusTexts:
         return texts[number] if number < len(texts) else None
 
     def _read(self) -> list[str]:
-        known = self._run["splits"][self._split]
         try:
+            known = self._run["splits"][self._split]
             text = SplitText.open(self._corpus_dir, self._split, known["max_lines"])
-        except (SplitNotFoundError, CorpusError) as fault:
-            log.info("the corpus can't be asked: %s", fault)
+            expected = known["corpus_sha256"]
+        except (SplitNotFoundError, CorpusError, KeyError, TypeError, ValueError) as fault:
+            log.info("the corpus of %s can't be asked: %r", self._split, fault)
             return []
-        if text.sha256 != known["corpus_sha256"]:
+        if text.sha256 != expected:
             log.warning("%s is not the text that the data set was drawn from; it is not used", text.path)
             return []
         found = list[str]()

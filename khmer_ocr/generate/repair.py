@@ -191,8 +191,9 @@ class _Mender:
 
     def _set_up(self) -> tuple[SyntheticImageGenerator, Artist]:
         run, settings = self._run, self._overall["generation_config"]
-        if type(run["seed"]) is not int or run["format"] not in layout.FORMATS:
-            raise ValueError(f"seed {run['seed']!r}, format {run['format']!r}")
+        known = type(run["seed"]) is int and run["format"] in layout.FORMATS and type(settings["image_height"]) is int
+        if not known:
+            raise ValueError(f"seed {run['seed']!r}, format {run['format']!r}, height {settings['image_height']!r}")
         generator = _generator_of(self._root, settings, run)
         job = Job(
             faces=tuple(generator.faces),

@@ -4,7 +4,9 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from generating import generator, tree_files, write_corpus
@@ -13,8 +15,11 @@ from snapshots import everything
 from khmer_ocr.dataset import shards
 from khmer_ocr.dataset.verify import verify
 from khmer_ocr.errors import DatasetError, KhmerOcrError, OutputError
+from khmer_ocr.generate import generator as generator_module
+from khmer_ocr.generate import settings as settings_module
 from khmer_ocr.generate.repair import RepairReport, repair
 from khmer_ocr.text.corpus import sample_lines
+from khmer_ocr.verbs import drawing
 
 SECRET = "export TOKEN=mine\n"
 
@@ -386,3 +391,47 @@ def test_a_data_set_that_does_not_say_how_it_was_made_is_refused(tree: Path) -> 
         with pytest.raises(DatasetError, match="where it came from") as refused:
             mended(tree)
         assert "--overwrite" not in str(refused.value)
+
+
+def test_wrong_measurements_of_a_font_destroy_nothing(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def usable(*args: Any, **settings: Any) -> Any:
+        faces, metrics = settings_module.usable_faces(*args, **settings)
+        return faces, {
+            name: replace(known, ascent_em16=known.ascent_em16 + 9000, ka_height_em16=known.ka_height_em16 + 9000)
+            for name, known in metrics.items()
+        }
+
+    monkeypatch.setattr(generator_module, "usable_faces", usable)
+    (tree / IMAGE).write_bytes(b"damaged")
+    (tree / "val/metadata.json").unlink()
+    before = everything(tree)
+    done = mended(tree)
+    assert done.left and not done.written and not done.metadata
+    assert everything(tree) == before
+
+
+def test_hostile_records_are_no_evidence_and_no_traceback(tree: Path) -> None:
+    whole = everything(tree)
+    lines = (tree / "train/metadata.json").read_text(encoding="utf-8").split("\n")
+    first = next(n for n, line in enumerate(lines) if line.startswith('{"filename"'))
+    for n, values in enumerate(
+        ({"pixel_hash": 5}, {"pixel_hash": "-1"}, {"text": "\ud800"}, {"text": "ក" * 100_000}, {"filename": "../x"})
+    ):
+        record = json.loads(lines[first + n].removesuffix(","))
+        lines[first + n] = json.dumps({**record, **values}) + ","
+    lines[first + 7] = "[" * 5000
+    (tree / "train/metadata.json").write_text("\n".join(lines), encoding="utf-8")
+    (tree / "train/labels/train_000010.txt").write_text("ក" * 300_000, encoding="utf-8")
+    done = mended(tree)
+    assert not done.left and everything(tree) == whole
+
+
+def test_a_repair_is_said_and_is_not_advised_again(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tree / IMAGE).write_bytes(b"")
+    edit_record(tree, 3, pixel_hash="0123456789abcdef")
+    with pytest.raises(SystemExit) as left:
+        drawing.verify(tree, repair=True, quiet=True)
+    said = capsys.readouterr().out
+    assert left.value.code == 1
+    assert "1 could not be made again as recorded" in said and "train/train_000003: drawn from" in said
+    assert said.count("--repair") == 1 and said.rstrip().endswith("or remove what is extra.")

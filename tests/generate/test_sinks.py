@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -15,6 +16,7 @@ from PIL import Image
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.layout import Sample
 from khmer_ocr.dataset.shards import tar_header
+from khmer_ocr.errors import OutputError
 from khmer_ocr.generate.sinks import FileSink, ShardSink, open_sink
 from khmer_ocr.io.atomic import partial_of, replace
 
@@ -245,3 +247,31 @@ def test_dali_reads_the_shards_by_our_index(shards: list[Path], reference: Path,
     read = [line.split("\t") for line in (tmp_path / "read").read_text(encoding="utf-8").splitlines()]
     known = [[str(s["image_width"]), str(s["image_height"]), s["pixel_hash"], s["text"]] for s in samples_of(reference)]
     assert read == known
+
+
+def test_files_are_written_through_no_link_and_into_no_second_name(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("mine")
+    sample: Sample = {"filename": "train_000000", "text": "ក"}  # type: ignore[typeddict-item]
+    sink = FileSink(tmp_path / "out", "train")
+    image, label = tmp_path / "out/train/images/train_000000.png", tmp_path / "out/train/labels/train_000000.txt"
+    for place in (image, label):
+        place.unlink(missing_ok=True)
+        place.symlink_to(tmp_path / "kept")
+        with pytest.raises(OutputError, match="symbolic link"):
+            sink.write(0, [sample], [b"png"])
+        place.unlink()
+        os.link(tmp_path / "kept", place)
+        sink.write(0, [sample], [b"png"])
+        assert place.stat().st_nlink == 1 and (tmp_path / "kept").read_text() == "mine"
+    sink.close()
+    assert (image.read_bytes(), label.read_text()) == (b"png", "ក")
+
+
+@pytest.mark.parametrize("format_name", layout.FORMATS)
+def test_folders_that_are_links_are_refused(format_name: str, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/train").symlink_to(tmp_path / "home")
+    with pytest.raises(OutputError, match="symbolic link"):
+        open_sink(format_name, tmp_path / "out", "train")
+    assert not any((tmp_path / "home").iterdir())
