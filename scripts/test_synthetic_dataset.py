@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from khmer_ocr.dataset import layout
+from khmer_ocr.dataset.advice import to_have
 from khmer_ocr.dataset.stats import dataset_statistics, format_statistics
 from khmer_ocr.errors import ConfigError, KhmerOcrError
 
@@ -26,7 +27,7 @@ def check_structure(root: Path) -> tuple[list[str], list[str]]:
     """Print which files and folders are there; returns the splits found and what is wrong."""
     print(f"Structure of {root}")
     if not root.is_dir():
-        return [], [f"{root} does not exist. Run: khmer-ocr generate --output-dir {root}"]
+        return [], [f"{root} does not exist. {to_have(root)}"]
     reasons = []
     present = (root / layout.GENERATION_METADATA).is_file()
     print(f"  {layout.GENERATION_METADATA}: {'there' if present else 'missing'}")
@@ -40,7 +41,7 @@ def check_structure(root: Path) -> tuple[list[str], list[str]]:
         if split in splits and layout.SPLIT_METADATA not in found:
             reasons.append(f"{root / split / layout.SPLIT_METADATA} is missing: the generation has not finished.")
     if not splits:
-        reasons.append(f"{root} holds no split. Run: khmer-ocr generate --output-dir {root}")
+        reasons.append(f"{root} holds no split. {to_have(root)}")
     return splits, reasons
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from khmer_ocr.dataset import images, layout, paths, shards
+from khmer_ocr.dataset.advice import without_advice
 from khmer_ocr.dataset.index import SplitIndex
 from khmer_ocr.errors import DatasetError
 
@@ -59,7 +60,7 @@ def _is_leftover(split: str, folder: str, name: str) -> bool:
 def brief(fault: Exception, path: str | Path) -> str:
     """A message without the path, which the report prints itself, and without the advice, which it gives once."""
     text = str(fault).removeprefix(str(path)).removeprefix(str(Path(path).parent)).lstrip(": ")
-    return text.split(". Run: ")[0].removesuffix(".")
+    return without_advice(text)
 
 
 def number_of(split: str, filename: str) -> int | None:

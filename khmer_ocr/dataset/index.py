@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from khmer_ocr.dataset import layout, paths
+from khmer_ocr.dataset.advice import to_have
 from khmer_ocr.dataset.layout import Sample
 from khmer_ocr.dataset.metadata import damaged, drawn_here, iter_samples
 from khmer_ocr.dataset.reader import SplitReader
@@ -210,9 +211,7 @@ def split_folder(root: str | Path, split: str) -> Path:
     """
     folder = Path(root) / paths.safe_name(split, root)
     if not folder.is_dir():
-        raise SplitNotFoundError(
-            f"{folder} does not exist. Run: khmer-ocr generate --output-dir {root} --splits {split}"
-        )
+        raise SplitNotFoundError(f"{folder} does not exist. {to_have(root, split)}")
     for name in ("", layout.SPLIT_METADATA, layout.IMAGES, layout.LABELS, layout.SHARDS):
         paths.check_contained(Path(root), folder / name)
     return folder

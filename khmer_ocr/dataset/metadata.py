@@ -9,6 +9,7 @@ from typing import Any, cast
 import ijson
 
 from khmer_ocr.dataset import layout, paths
+from khmer_ocr.dataset.advice import to_mend
 from khmer_ocr.dataset.layout import Sample
 from khmer_ocr.errors import DatasetError
 
@@ -31,10 +32,8 @@ def drawn_here(root: Path) -> bool:
 
 def damaged(path: Path, what: str) -> DatasetError:
     """Say what is wrong with a split's metadata file and what to do."""
-    return DatasetError(
-        f"{path}: {what}. Run: khmer-ocr verify {path.parent.parent} --repair "
-        "(or delete this file to let the folder be scanned)."
-    )
+    advice = to_mend(path.parent.parent, path.parent.name)
+    return DatasetError(f"{path}: {what}. {advice} (or move this file away to let the folder be scanned).")
 
 
 def checked_sample(entry: Any, position: int, path: Path) -> Sample:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from khmer_ocr.dataset import layout
+from khmer_ocr.dataset.advice import to_mend
 from khmer_ocr.errors import DatasetError
 from khmer_ocr.io.atomic import refuse_links
 
@@ -114,7 +115,7 @@ def open_contained(root: Path, path: str | Path) -> io.BufferedReader:
             check_contained(root, path)
             descriptor = os.open(path, _READ)
     except FileNotFoundError as fault:
-        raise DatasetError(f"{path} is missing. Run: khmer-ocr verify {root} --repair") from fault
+        raise DatasetError(f"{path} is missing. {to_mend(root)}") from fault
     except OSError as fault:
         raise DatasetError(f"{path} cannot be opened: {fault.strerror}.") from fault
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

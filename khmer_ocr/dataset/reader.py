@@ -20,6 +20,7 @@ import numpy.typing as npt
 import xxhash
 
 from khmer_ocr.dataset import images, layout, paths, shards
+from khmer_ocr.dataset.advice import to_mend
 from khmer_ocr.errors import DatasetError
 from khmer_ocr.text.normalize import normalize
 
@@ -267,7 +268,7 @@ class SplitReader:
         self._labels_seen_N[i] = True
 
     def _differs(self, name: str, what: str) -> str:
-        return f"{name} {what}. Run: khmer-ocr verify {self._index.root} --repair"
+        return f"{name} {what}. {to_mend(self._index.root, self._index.split)}"
 
     def _read(self, i: int, which: int, path: str) -> Stored:
         """Stored bytes of the image (0) or the label (1) of sample i, whose path is given."""
@@ -292,7 +293,7 @@ class SplitReader:
             offset, size = self._places_N4[i, 2 * which : 2 * which + 2].tolist()
         if offset < 0:
             member = path.rpartition("/")[2]
-            raise DatasetError(f"{shard} lacks {member}. Run: khmer-ocr verify {self._index.root} --repair")
+            raise DatasetError(f"{shard} lacks {member}. {to_mend(self._index.root, self._index.split)}")
         return shards.read_member(self._index.root, shard, offset, size), _UNKNOWN
 
     def _walk(self, shard_id: int, shard: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from khmer_ocr.dataset import layout, paths
+from khmer_ocr.dataset.advice import to_have, to_mend
 from khmer_ocr.dataset.index import SplitIndex, load_index
 from khmer_ocr.errors import DatasetError, SplitNotFoundError
 
@@ -107,7 +108,7 @@ def dataset_statistics(root: str | Path) -> dict[str, Any]:
             "rejected": {reason: int(count) for reason, count in (rejected or {}).items()},
         }
     if not splits:
-        raise SplitNotFoundError(f"{root} holds no split. Run: khmer-ocr generate --output-dir {root}")
+        raise SplitNotFoundError(f"{root} holds no split. {to_have(root)}")
     return {
         "root": str(root),
         "format": overall.get("format", next(iter(splits.values()))["format"]),
@@ -124,9 +125,9 @@ def _overall(root: Path) -> dict[str, Any]:
     try:
         overall = json.loads(paths.read_contained(root, path))
     except (ValueError, RecursionError) as fault:
-        raise DatasetError(f"{path} is not whole JSON ({fault}). Run: khmer-ocr verify {root} --repair") from fault
+        raise DatasetError(f"{path} is not whole JSON ({fault}). {to_mend(root)}") from fault
     if not isinstance(overall, dict):
-        raise DatasetError(f"{path} holds no object. Run: khmer-ocr verify {root} --repair")
+        raise DatasetError(f"{path} holds no object. {to_mend(root)}")
     return overall
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from khmer_ocr.dataset import layout, paths
+from khmer_ocr.dataset import advice, layout, paths
 from khmer_ocr.dataset.checks import (
     Problem,
     brief,
@@ -113,7 +113,7 @@ def verify(
     """
     root, begin = Path(root), time.perf_counter()
     if not root.is_dir():
-        raise SplitNotFoundError(f"{root} does not exist. Run: khmer-ocr generate --output-dir {root}")
+        raise SplitNotFoundError(f"{root} does not exist. {advice.to_have(root)}")
     for split in splits or ():
         if not (root / split).is_dir():
             split_folder(root, split)

@@ -8,6 +8,7 @@ from typing import Any
 
 from khmer_ocr.augment.recipe import NONE
 from khmer_ocr.dataset import layout
+from khmer_ocr.dataset.advice import to_begin_anew
 from khmer_ocr.errors import OutputError
 from khmer_ocr.generate.journal import Journal, read_object
 from khmer_ocr.io.atomic import replace, replacing
@@ -27,10 +28,10 @@ def read_overall(root: Path) -> dict[str, Any]:
     file = root / layout.GENERATION_METADATA
     if not file.is_file():
         return {}
-    content = read_object(file)
+    content = read_object(file, root)
     splits = content.get("splits")
     if not isinstance(splits, dict) or not all(_is_facts(facts) for facts in splits.values()):
-        raise OutputError(f"{file} is damaged (`splits` is {splits!r:.80}). Run the same command with --overwrite.")
+        raise OutputError(f"{file} is damaged (`splits` is {splits!r:.80}). {to_begin_anew(root)}")
     return content
 
 

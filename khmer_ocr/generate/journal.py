@@ -18,12 +18,14 @@ import numpy.typing as npt
 import xxhash
 
 from khmer_ocr.dataset import layout
+from khmer_ocr.dataset.advice import to_begin_anew
 from khmer_ocr.errors import OutputError, RunConflictError
 from khmer_ocr.generate import locks
-from khmer_ocr.io.atomic import make_folder, refuse_links, replace
+from khmer_ocr.io.atomic import make_folder, refuse_links, remove_file, replace
 from khmer_ocr.io.json_bytes import json_bytes
 
 RUN_FILE = "run.json"
+_CLEARING_FILE = "clearing.json"
 _EXCLUSIVE = "exclusive.lock"
 
 
@@ -119,7 +121,7 @@ class Journal:
         for file, key in ((self.folder / RUN_FILE, None), (self.root / layout.GENERATION_METADATA, "run")):
             refuse_links(self.root, file)
             if file.is_file():
-                content = read_object(file)
+                content = read_object(file, self.root)
                 run = content if key is None else content.get(key)
                 return run if isinstance(run, dict) else None
         return None
@@ -133,6 +135,23 @@ class Journal:
         # Shards on several machines write the same plan at once, so that the temporary name has to be one's own.
         # What a killed process leaves of it goes with the journal.
         replace(file, data, self.root)
+
+    def clear_begins(self, samples: Mapping[str, int]) -> None:
+        """Record which splits of ours are about to be removed, and how many samples each may have; see `cleared`."""
+        make_folder(self.root, self.folder)
+        self._replace(self.folder / _CLEARING_FILE, json.dumps({**self.half_cleared(), **samples}).encode())
+
+    def half_cleared(self) -> dict[str, int]:
+        """Splits of ours, with the samples each may have had, that a killed process may have removed in part."""
+        try:
+            content = json.loads((self.folder / _CLEARING_FILE).read_bytes())
+            return {name: content[name] for name in layout.SPLITS if type(content.get(name)) is int}
+        except (OSError, ValueError, RecursionError, AttributeError):
+            return {}
+
+    def cleared(self) -> None:
+        """Record that nothing of them is left."""
+        remove_file(self.root, self.folder / _CLEARING_FILE)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -169,7 +188,8 @@ class Journal:
             with self.exclusive():
                 # Let go first: of several that leave together, the last then finds nobody and tidies up.
                 locks.let_go(own)
-                if (self.finished or not (self.folder / RUN_FILE).exists()) and not self._at_work():
+                idle = not (self.folder / RUN_FILE).exists() and not self.half_cleared()
+                if (self.finished or idle) and not self._at_work():
                     self._remove()
 
     def leftovers(self) -> list[Path]:
@@ -190,8 +210,8 @@ class Journal:
         return sum(1 for _ in locks.held_by_others(self.folder.glob("shard-*.lock")))
 
 
-def read_object(file: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+def read_object(file: Path, root: Path) -> dict[str, Any]:
+    """A JSON object from a file of a data set's folder.
 
     Raises:
         OutputError: it is damaged.
@@ -199,13 +219,10 @@ def read_object(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise OutputError(f"{file} is damaged ({error}). {_ADVICE}") from error
+        raise OutputError(f"{file} is damaged ({error}). {to_begin_anew(root)}") from error
     if not isinstance(content, dict):
-        raise OutputError(f"{file} is damaged (no JSON object). {_ADVICE}")
+        raise OutputError(f"{file} is damaged (no JSON object). {to_begin_anew(root)}")
     return content
-
-
-_ADVICE = "Run the same command with --overwrite to draw everything again."
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

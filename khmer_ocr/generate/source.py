@@ -146,17 +146,30 @@ def stored_anything(root: Path, split: str) -> bool:
     return any(any(folder.iterdir()) for folder in _folders(root, split) if folder.is_dir())
 
 
-def remove_split(root: Path, split: str) -> None:
-    """Remove what a run wrote for a split, and nothing else that may lie in its folder."""
-    ours = re.compile(rf"\.?{split}[_-]\d+\.(png|txt|tar|idx)(\.partial)?")
+def remove_split(root: Path, split: str, samples: int) -> None:
+    """Remove what a run of ours stored of a split, and nothing else that may lie in its folder.
+
+    Args:
+        root: the data set's folder.
+        split: name of the split.
+        samples: how many the run had at most; files with higher numbers are somebody else's.
+    """
+    ours = re.compile(rf"(\.?){split}([_-])(\d+)\.(?:png|txt|tar|idx)(\.partial)?")
+
+    def is_ours(name: str) -> bool:
+        match = ours.fullmatch(name)
+        if match is None or bool(match[1]) != bool(match[4]):
+            return False
+        return bool(match[1]) or int(match[3]) * (layout.CHUNK if match[2] == "-" else 1) < samples
+
     refuse_links(root, *_folders(root, split), root / split / layout.SPLIT_METADATA)
     for folder in _folders(root, split):
         if folder.is_dir():
             names = [entry.name for entry in folder.iterdir()]
-            if all(ours.fullmatch(name) for name in names):
+            if all(map(is_ours, names)):
                 remove_folder(root, folder)
             else:
-                for name in filter(ours.fullmatch, names):
+                for name in filter(is_ours, names):
                     (folder / name).unlink()
     remove_file(root, root / split / layout.SPLIT_METADATA)
     if (root / split).is_dir() and not any((root / split).iterdir()):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from khmer_ocr.dataset import layout
+from khmer_ocr.dataset.advice import begun_here, has_our_keys
 from khmer_ocr.dataset.metadata import read_header
 from khmer_ocr.errors import DatasetError, OutputError, RunConflictError
 from khmer_ocr.generate import source
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 RECORDED_ROOT = "output_dir"
 """Key of `run.json`: the folder as it was first given, which the metadata carry wherever the folder is mounted."""
 _DIFFERENCES_SHOWN = 20
+_ANY = 1 << 62
+"""As many samples as a split may have had where nothing says how many."""
 
 
 def merged(
@@ -74,15 +77,15 @@ def take_over(
         RunConflictError: the folder holds something else, and `overwrite` is not set.
         OutputError, DatasetError: what it holds is damaged, and `overwrite` is not set.
     """
+    known, overall = None, dict[str, Any]()
+    run, gone = identity, set[str]()
     try:
         known, overall = journal.known_run(), read_overall(journal.root)
     except OutputError as damage:
-        if not overwrite:
+        if not overwrite or not begun_here(journal.root):
             raise
         log.warning("%s; everything is drawn again", damage)
-        _clear(journal, set(layout.SPLITS))
-        known, overall = None, {}
-    run, gone = identity, set[str]()
+        known, gone = None, set(layout.SPLITS)
     if known is not None:
         run, different = merged(known, identity, texts)
         if different and not overwrite and not _is_bare(journal):
@@ -92,11 +95,13 @@ def take_over(
             gone = {line.split(".")[1] for line in different}
         else:
             gone, run = set(layout.SPLITS), identity
-    gone |= _unaccounted(journal, (known or {}).get("splits", {}), identity, overwrite=overwrite)
-    gone |= _damaged(journal, identity, overwrite=overwrite)
+    ours = _stored_by_us(journal, known or {})
+    gone |= _unaccounted(journal, ours, (known or {}).get("splits", {}), identity, overwrite=overwrite)
+    if overall:
+        gone |= _damaged(journal, identity, overwrite=overwrite)
     recorded = (known or {}).get(RECORDED_ROOT) or overall.get("generation_config", {}).get("output_dir")
     if gone:
-        _clear(journal, gone)
+        _clear(journal, {name: ours[name] for name in gone & ours.keys()}, whole=gone >= set(layout.SPLITS))
     recorded = recorded if recorded and run is not identity else root_as_given
     journal.begin({**run, RECORDED_ROOT: recorded})
     return str(recorded)
@@ -133,13 +138,35 @@ def _conflict(root: Path, different: list[str], note: str = "") -> str:
     )
 
 
-def _unaccounted(journal: Journal, known: dict[str, Any], identity: dict[str, Any], *, overwrite: bool) -> set[str]:
+def _stored_by_us(journal: Journal, known: Mapping[str, Any]) -> dict[str, int]:
+    """Splits that a run of ours drew or began to draw, and how many samples each may have, by what the run left."""
+    recorded, cleared = known.get("splits", {}), journal.half_cleared()
+    found = {}
+    for name in layout.SPLITS:
+        facts, metadata = recorded.get(name), journal.root / name / layout.SPLIT_METADATA
+        if isinstance(facts, dict) and type(facts.get("lines")) is int:
+            found[name] = facts["lines"]
+        elif name in cleared:
+            found[name] = cleared[name]
+        elif (journal.folder / name).is_dir() or has_our_keys(metadata):
+            found[name] = _ANY
+    return found
+
+
+def _unaccounted(
+    journal: Journal, ours: Mapping[str, int], known: Mapping[str, Any], identity: dict[str, Any], *, overwrite: bool
+) -> set[str]:
     """Splits to be drawn whose folders hold something that no run here accounts for."""
     names = {name for name in identity["splits"] if name not in known and source.stored_anything(journal.root, name)}
+    what = f"{journal.root} holds images of {{}} that no run here accounts for."
+    if foreign := sorted(names - ours.keys()):
+        raise RunConflictError(
+            f"{what.format(', '.join(foreign))} They are somebody's and stay, with --overwrite too: "
+            "choose another --output-dir, or move them away."
+        )
     if names and not overwrite:
         raise RunConflictError(
-            f"{journal.root} holds images of {', '.join(sorted(names))} that no run here accounts for. "
-            "Choose another --output-dir, or give --overwrite to replace them."
+            f"{what.format(', '.join(sorted(names)))} Choose another --output-dir, or give --overwrite to replace them."
         )
     return names
 
@@ -158,24 +185,32 @@ def _damaged(journal: Journal, identity: dict[str, Any], *, overwrite: bool) -> 
     return names
 
 
-def _clear(journal: Journal, names: set[str]) -> None:
-    """Remove splits. What calls them complete goes first: killed half-way, nothing claims what is no longer there."""
+def _clear(journal: Journal, ours: Mapping[str, int], *, whole: bool) -> None:
+    """Remove splits. What calls them complete goes first: killed half-way, nothing claims what is no longer there.
+
+    Args:
+        journal: of the output folder.
+        ours: the splits, each with the number of samples that a run of ours may have stored.
+        whole: no split stays complete.
+    """
     root = journal.root
     overall_file = root / layout.GENERATION_METADATA
-    if names >= set(layout.SPLITS):
+    journal.clear_begins(ours)
+    if whole:
         remove_file(root, overall_file)
     elif overall := read_overall(root):
-        kept = {name: facts for name, facts in overall["splits"].items() if name not in names}
+        kept = {name: facts for name, facts in overall["splits"].items() if name not in ours}
         run = overall.get("run")
         if isinstance(run, dict):
-            splits = {name: facts for name, facts in run.get("splits", {}).items() if name not in names}
+            splits = {name: facts for name, facts in run.get("splits", {}).items() if name not in ours}
             overall["run"] = {**run, "splits": splits}
         write_overall(root, overall, kept)
-    for name in sorted(names):
+    for name in sorted(ours):
         for file in (root / name / layout.SPLIT_METADATA, overall_file):
             partial_of(file).unlink(missing_ok=True)
         remove_file(root, root / name / layout.SPLIT_METADATA)
         journal.forget(name)
         if source.stored_anything(root, name):
             log.info("removing what %s holds of %s", root, name)
-        source.remove_split(root, name)
+        source.remove_split(root, name, ours[name])
+    journal.cleared()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from khmer_ocr.dataset import layout
+from khmer_ocr.dataset.advice import to_have
 from khmer_ocr.dataset.index import SplitIndex, load_index
 from khmer_ocr.errors import ConfigError, SplitNotFoundError
 from khmer_ocr.load.build_cache import build_cache
@@ -45,7 +46,7 @@ def build_caches(
     """
     chosen = list(splits) if splits else [split for split in layout.SPLITS if (root / split).is_dir()]
     if not chosen:
-        raise SplitNotFoundError(f"{root} holds no split. Run: khmer-ocr generate --output-dir {root}")
+        raise SplitNotFoundError(f"{root} holds no split. {to_have(root)}")
     for split in chosen:
         index, lost = _opened(root, split, on_error)
         path = build_cache(index, skip=on_error == "skip", overwrite=overwrite, progress=progress, workers=workers)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from khmer_ocr_kernels.pad_normalize import normalisation_table
 
+from khmer_ocr.dataset.advice import to_mend
 from khmer_ocr.errors import ConfigError, DatasetError
 from khmer_ocr.load.cache import PackedCache
 from khmer_ocr.load.faults import FaultLog
@@ -226,7 +227,7 @@ class LineLoader(ABC):
         if self.config.world > 1:
             raise DatasetError(
                 f"no line of batch {read.number} can be read, and rank {self.config.rank} would be a batch behind the "
-                f"others. Run: khmer-ocr verify {self.lines.indices[0].root} --repair"
+                f"others. {to_mend(self.lines.indices[0].root, self.lines.indices[0].split)}"
             )
 
     def _count(self, batch: Batch) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from khmer_ocr.dataset.advice import to_have
 from khmer_ocr.dataset.index import SplitIndex, load_index
 from khmer_ocr.dataset.reader import Encoded, tell_unhashed
 from khmer_ocr.dataset.scan import OnFault
@@ -57,8 +58,7 @@ class Lines:
         for index in self.indices:
             if not len(index):
                 raise DatasetError(
-                    f"Split {index.split!r} in {index.root} holds no samples. "
-                    f"Run: khmer-ocr generate --output-dir {index.root} --splits {index.split}"
+                    f"Split {index.split!r} in {index.root} holds no samples. {to_have(index.root, index.split)}"
                 )
             tell_unhashed(index)
         self.begins_P1 = np.cumsum([0, *map(len, self.indices)])

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from khmer_ocr.dataset.advice import to_have
 from khmer_ocr.dataset.index import SplitIndex, Strings, load_index
 from khmer_ocr.errors import DatasetError, OutputError, SplitNotFoundError
 from khmer_ocr.model.seq2seq import slots_for
@@ -66,10 +67,7 @@ def open_splits(roots: tuple[Path, ...], max_samples: int | None) -> dict[str, l
     for split, indices in opened.items():
         for index in indices:
             if not len(index):
-                raise DatasetError(
-                    f"Split {split!r} in {index.root} holds no lines. "
-                    f"Run: khmer-ocr generate --output-dir {index.root} --splits {split}"
-                )
+                raise DatasetError(f"Split {split!r} in {index.root} holds no lines. {to_have(index.root, split)}")
     return opened
 
 

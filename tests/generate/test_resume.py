@@ -176,7 +176,7 @@ elif point == "before the run is recorded":
 elif point == "before the plan is kept":
     journal.Journal.write_plan = die
 elif point == "splits half cleared":
-    def remove(root, split):
+    def remove(root, split, samples):
         for file in sorted((root / split / "images").glob("*"))[:700]:
             file.unlink()
         if split == "train":
@@ -435,20 +435,59 @@ def test_overwrite_of_one_split_keeps_the_others(corpora: Corpora, copy_of_refer
     assert not verify(copy_of_reference, progress=False).problems
 
 
-def test_foreign_images_are_refused_and_kept(corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        (None, "holds images of val that no run here accounts for"),
+        ('{"splits": {"val": {"total_samples": 1}}}', "holds images of val that no run here accounts for"),
+        ('{"run": 3, "splits": {}}', "holds images of val that no run here accounts for"),
+        ('{"splits": 3}', r"generation_metadata\.json is damaged.*did not draw it"),
+        ("{", r"generation_metadata\.json is damaged.*did not draw it"),
+    ],
+)
+def test_foreign_images_are_refused_and_kept(corpus: Path, tmp_path: Path, metadata: str | None, said: str) -> None:
     folder = tmp_path / "out" / "val" / "images"
     folder.mkdir(parents=True)
-    (folder / "holiday.png").write_bytes(b"mine")
-    (folder / "val_000000.png").write_bytes(b"of another tool")
-    (folder / "val_999999.png").write_bytes(b"of another tool")
+    for name in ("holiday.png", "val_000000.png", "val_999999.png"):
+        (folder / name).write_bytes(b"of another tool")
+    (tmp_path / "out" / "val" / "labels").mkdir()
+    (tmp_path / "out" / "val" / "labels" / "val_000000.txt").write_text("mine")
+    if metadata is not None:
+        (tmp_path / "out" / "generation_metadata.json").write_text(metadata)
+    before = tree_files(tmp_path / "out")
     made = generator(corpus, tmp_path / "out")
-    with pytest.raises(RunConflictError, match=r"holds images of val that no run here accounts for.*--overwrite"):
-        made.generate(["val"], 10, progress=False)
-    assert names(tmp_path / "out") == ["val"]
-    assert names(folder) == ["holiday.png", "val_000000.png", "val_999999.png"]
-    made.generate(["val"], 10, progress=False, overwrite=True)
-    assert (folder / "holiday.png").read_bytes() == b"mine"
-    assert (folder / "val_000000.png").read_bytes()[:4] == b"\x89PNG" and not (folder / "val_999999.png").exists()
+    for overwrite in (False, True):
+        with pytest.raises((RunConflictError, OutputError), match=said) as caught:
+            made.generate(["val"], 10, progress=False, overwrite=overwrite)
+        assert "give --overwrite" not in str(caught.value) and "another --output-dir" in str(caught.value)
+        assert tree_files(tmp_path / "out") == before
+
+
+def test_overwrite_removes_what_the_run_recorded_and_nothing_else(corpus: Path, tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    generator(corpus, root).generate(["val"], 10, progress=False, workers=1)
+    kept = {"val/images/val_000010.png", "val/labels/val_000010.txt", "val/images/note.txt", "train/images/scan.png"}
+    for name in kept:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("mine")
+    generator(corpus, root, random_seed=5).generate(["val"], 5, progress=False, workers=1, overwrite=True)
+    assert all((root / name).read_text() == "mine" for name in kept)
+    images = {name for name in names(root / "val/images") if name[:4] == "val_"}
+    assert images == {f"{layout.stem('val', i)}.png" for i in (*range(len(samples_of(root, "val"))), 10)}
+
+
+def test_a_folder_half_cleared_by_a_killed_run_is_still_ours(corpus: Path, tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    (root / "val" / "images").mkdir(parents=True)
+    (root / "val" / "images" / "val_000003.png").write_bytes(b"drawn")
+    Journal(root).clear_begins({"val": 10})
+    made = generator(corpus, root)
+    for _ in range(2):  # the refusal must not take away what shows whose they are
+        with pytest.raises(RunConflictError, match=r"accounts for\..*give --overwrite"):
+            made.generate(["val"], 10, progress=False)
+    assert made.generate(["val"], 2, progress=False, workers=1, overwrite=True)["val"].complete
+    assert names(root) == ["generation_metadata.json", "val"]
+    assert "val_000003.png" not in names(root / "val" / "images")
 
 
 def test_foreign_images_of_a_later_split_are_refused(corpus: Path, copy_of_few: Path) -> None:
