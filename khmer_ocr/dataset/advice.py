@@ -15,7 +15,8 @@ from khmer_ocr.dataset import layout
 _MOST_BYTES = 1 << 24
 _HEAD_BYTES = 1 << 16
 _FOREIGN = "khmer-ocr did not draw it"
-_OPENINGS = (". Run: ", f". {_FOREIGN}", ". Run the same ")
+_FORGOTTEN = "Nothing here says any more how it was drawn"
+_OPENINGS = (". Run: ", f". {_FOREIGN}", f". {_FORGOTTEN}", ". Run the same ")
 
 
 def drawn_here(root: str | Path, split: str | None = None) -> bool:
@@ -47,7 +48,7 @@ def _splits_of_run(path: Path, state: tuple[int, ...]) -> frozenset[str]:
         return frozenset()
     try:
         run: Any = json.loads(path.read_bytes())["run"]
-        return frozenset(run["splits"]) if {"seed", "fonts", "versions"} <= run.keys() else frozenset()
+        return frozenset(run["splits"]) if "normalizer" in run["versions"] else frozenset()
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return frozenset()
 
@@ -83,6 +84,8 @@ def to_mend(root: str | Path, split: str | None = None) -> str:
         return f"Run: khmer-ocr verify {root} --repair"
     if _has_journal(Path(root)):
         return "Run the same `khmer-ocr generate` command again: it goes on where it stopped"
+    if has_our_keys(Path(root) / split / layout.SPLIT_METADATA) if split else begun_here(root):
+        return f"{_FORGOTTEN}: restore what lacks or is damaged from a copy, {layout.GENERATION_METADATA} first"
     return f"{_FOREIGN}: restore what lacks or is damaged from where this data set came from"
 
 

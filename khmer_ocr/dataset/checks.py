@@ -6,7 +6,8 @@ Letters: N samples.
 import json
 import os
 import re
-from collections.abc import Container, Iterator
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +22,15 @@ from khmer_ocr.dataset.index import SplitIndex
 from khmer_ocr.errors import DatasetError
 
 MAX_TOTAL = 1 << 31
+_EXTRA = "is extra"
+_LEFT_BY_SYSTEMS = {
+    "._*": r"\._.*",
+    ".DS_Store": r"\.DS_Store",
+    "Thumbs.db": r"thumbs\.db",
+    "ehthumbs.db": r"ehthumbs\.db",
+    "desktop.ini": r"desktop\.ini",
+}
+"""What macOS and Windows put into folders: a pattern for `find` and one that tells the name."""
 _OURS = {layout.IMAGES: ("_", "png"), layout.LABELS: ("_", "txt"), layout.SHARDS: ("-", "tar|idx")}
 
 
@@ -39,6 +49,11 @@ class Problem:
     index: int | None
     filename: str
     fault: str
+
+    @property
+    def extra(self) -> bool:
+        """True for a file that belongs to no sample: nothing is damaged by it, and nothing can be made again."""
+        return self.fault.startswith(_EXTRA)
 
     @property
     def leftover(self) -> bool:
@@ -74,8 +89,25 @@ def number_of(split: str, filename: str) -> int | None:
     return number * layout.CHUNK if filename == layout.shard_name(split, number) else None
 
 
-def count_problems(index: SplitIndex, total: Any) -> Iterator[Problem]:
-    """Numbering from 0 without gaps, each number once, and as many as `generation_metadata.json` records."""
+def left_by_system(name: str) -> str | None:
+    """The pattern of names that a file has which a system, not a person, put into a folder; None for any other."""
+    for pattern, names in _LEFT_BY_SYSTEMS.items():
+        if re.fullmatch(names, name, re.IGNORECASE):
+            return pattern
+    return None
+
+
+def count_problems(index: SplitIndex, total: Any, *, ours: bool = True) -> Iterator[Problem]:
+    """Numbering from 0 without gaps, each number once, and as many as `generation_metadata.json` records.
+
+    Args:
+        index: the split.
+        total: how many samples are recorded, None where nothing says.
+        ours: whether we drew it; others number as they like, but give a name once.
+    """
+    if not ours:
+        yield from _foreign_count_problems(index, total)
+        return
     numbers = []
     for i in range(len(index)):
         name = index.filename(i)
@@ -106,6 +138,16 @@ def count_problems(index: SplitIndex, total: Any) -> Iterator[Problem]:
             start = stop
 
 
+def _foreign_count_problems(index: SplitIndex, total: Any) -> Iterator[Problem]:
+    names = Counter((index.shard(i), index.filename(i)) for i in range(len(index)))
+    for (_, name), times in names.items():
+        if times > 1:
+            yield Problem(index.split, None, name, f"stands in the metadata {times} times")
+    if total is not None and total != len(index):
+        fault = f"records {total} samples of {index.split}, which has {len(index)}"
+        yield Problem(index.split, None, layout.GENERATION_METADATA, fault)
+
+
 def parts(index: SplitIndex) -> list[npt.NDArray[np.int64]]:
     """Rows to check together: those of one shard, or as many as a chunk has."""
     if index.shard_ids is None:
@@ -114,8 +156,11 @@ def parts(index: SplitIndex) -> list[npt.NDArray[np.int64]]:
     return np.split(order, np.flatnonzero(np.diff(index.shard_ids[order])) + 1)
 
 
-def part_problems(index: SplitIndex, rows_N: npt.NDArray[np.int64]) -> list[Problem]:
-    """What is wrong with the images, labels and shard members of some rows, all of one shard where there are shards."""
+def part_problems(index: SplitIndex, rows_N: npt.NDArray[np.int64], *, ours: bool = True) -> list[Problem]:
+    """What is wrong with the images, labels and shard members of some rows, all of one shard where there are shards.
+
+    Shards of others need not hold the JSON of each sample, and may hold more than we know of.
+    """
     numbered = [(i, index.filename(i), number_of(index.split, index.filename(i))) for i in rows_N.tolist()]
     shard_name = index.shard(numbered[0][0])
     shard = None if shard_name is None else index.shard_path(shard_name)
@@ -134,7 +179,7 @@ def part_problems(index: SplitIndex, rows_N: npt.NDArray[np.int64]) -> list[Prob
         stem = layout.without_suffix(name)
         expected |= {name, f"{stem}.txt", f"{stem}.json"}
         fault = _json_fault(index, i, shard, members.get(f"{stem}.json"))
-        if fault is not None:
+        if fault is not None and ours:
             problems.append(Problem(index.split, number, f"{stem}.json", fault))
     index_file = shard.with_suffix(".idx")
     if os.path.lexists(index_file):  # DALI reads by it; a tree made by other tools may have none
@@ -144,8 +189,9 @@ def part_problems(index: SplitIndex, rows_N: npt.NDArray[np.int64]) -> list[Prob
             fault = brief(error, index_file)
         if fault is not None:
             problems.append(Problem(index.split, None, f"{layout.SHARDS}/{index_file.name}", fault))
-    for name in sorted(members.keys() - expected):
-        problems.append(Problem(index.split, None, f"{shard.name}/{name}", "is extra: the metadata does not know it"))
+    for name in sorted(members.keys() - expected) if ours else ():
+        fault = f"{_EXTRA}: the metadata does not know it"
+        problems.append(Problem(index.split, None, f"{shard.name}/{name}", fault))
     return problems
 
 
@@ -212,7 +258,16 @@ def extra_problems(index: SplitIndex, known_files: set[str]) -> Iterator[Problem
     ):
         path = index.root / index.split / folder
         for name in sorted(e.name for e in os.scandir(path)) if path.is_dir() else ():
-            if name not in expected:
+            if name not in expected and left_by_system(name) is None:
                 left = _is_leftover(index.split, folder, name)
                 fault = "a process that was killed left it behind" if left else "the metadata does not know it"
-                yield Problem(index.split, None, f"{folder}/{name}", f"is extra: {fault}")
+                yield Problem(index.split, None, f"{folder}/{name}", f"{_EXTRA}: {fault}")
+
+
+def count_left_by_systems(folders: Iterable[Path]) -> Counter[str]:
+    """Count the files in some folders that systems left there, by the patterns of their names."""
+    found = Counter[str]()
+    for folder in folders:
+        if folder.is_dir():
+            found.update(filter(None, (left_by_system(entry.name) for entry in os.scandir(folder))))
+    return found

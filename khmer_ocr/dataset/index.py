@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from khmer_ocr.dataset import layout, paths
-from khmer_ocr.dataset.advice import to_have
+from khmer_ocr.dataset.advice import drawn_here, to_have
 from khmer_ocr.dataset.layout import Sample
-from khmer_ocr.dataset.metadata import damaged, drawn_here, iter_samples
+from khmer_ocr.dataset.metadata import damaged, iter_samples
 from khmer_ocr.dataset.reader import SplitReader
 from khmer_ocr.dataset.scan import OnFault, TreeReport, normal_samples, scan
 from khmer_ocr.errors import DatasetError, SplitNotFoundError
@@ -242,7 +242,7 @@ def load_index(
     """
     root, faults = Path(root), list[DatasetError]()
     metadata = split_folder(root, split) / layout.SPLIT_METADATA
-    scanned, outside, report = not metadata.exists(), not drawn_here(root), TreeReport(split)
+    scanned, outside, report = not metadata.exists(), not drawn_here(root, split), TreeReport(split)
     tell = on_fault or (lambda name, fault: faults.append(fault))
     samples: Iterator[Sample] = iter_samples(metadata)
     if scanned:

@@ -21,15 +21,6 @@ _MAX_DEPTH = 8
 _SAMPLE = "samples[]"
 
 
-def drawn_here(root: Path) -> bool:
-    """Whether `generation_metadata.json` says that this project drew a data set: its labels are normal already."""
-    try:
-        overall = json.loads(paths.read_contained(root, root / layout.GENERATION_METADATA))
-        return "normalizer" in overall["run"]["versions"]
-    except (DatasetError, ValueError, KeyError, TypeError, RecursionError):  # absent, damaged, or of another tool
-        return False
-
-
 def damaged(path: Path, what: str) -> DatasetError:
     """Say what is wrong with a split's metadata file and what to do."""
     advice = to_mend(path.parent.parent, path.parent.name)

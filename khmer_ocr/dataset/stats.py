@@ -85,7 +85,8 @@ def dataset_statistics(root: str | Path) -> dict[str, Any]:
 
     Returns:
         `root`, `format`, `total_images`, `bytes_on_disk` and `splits`: for each split what `split_statistics` says,
-        with `bytes_on_disk` and `rejected` (reason to count, from `generation_metadata.json`, where recorded).
+        with `bytes_on_disk`, `notes` (what was passed over or changed) and `rejected` (reason to count, from
+        `generation_metadata.json`, where recorded).
 
     Raises:
         SplitNotFoundError: the root does not exist or holds no split.
@@ -105,6 +106,7 @@ def dataset_statistics(root: str | Path) -> dict[str, Any]:
             **split_statistics(index),
             "format": layout.FORMATS[index.shard_ids is not None],
             "bytes_on_disk": _bytes_on_disk(root / split),
+            "notes": list(index.notes),
             "rejected": {reason: int(count) for reason, count in (rejected or {}).items()},
         }
     if not splits:
@@ -157,7 +159,8 @@ def format_statistics(stats: dict[str, Any]) -> str:
     rows = [["rejected", *splits]]
     rows += [[r, *(f"{s['rejected'].get(r, 0):,}" for s in splits.values())] for r in reasons]
     lines += ["", *_aligned(rows)] if reasons else ["", "rejected: nothing on record"]
-    return "\n".join(lines)
+    notes = [note for entry in splits.values() for note in entry["notes"]]
+    return "\n".join([*lines, *(["", *notes] if notes else [])])
 
 
 def _font_order(splits: dict[str, Any], name: str) -> tuple[float, str]:

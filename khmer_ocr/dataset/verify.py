@@ -2,8 +2,9 @@
 
 import json
 import os
+import shlex
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -17,6 +18,7 @@ from khmer_ocr.dataset import advice, layout, paths
 from khmer_ocr.dataset.checks import (
     Problem,
     brief,
+    count_left_by_systems,
     count_problems,
     extra_problems,
     link_problems,
@@ -25,11 +27,12 @@ from khmer_ocr.dataset.checks import (
     parts,
 )
 from khmer_ocr.dataset.index import SplitIndex, build_index, load_index, split_folder
-from khmer_ocr.dataset.metadata import drawn_here, read_header
-from khmer_ocr.dataset.scan import scan
+from khmer_ocr.dataset.metadata import read_header
+from khmer_ocr.dataset.scan import TreeReport, is_left_by_system, scan
 from khmer_ocr.errors import DatasetError, SplitNotFoundError
 
 SHOWN = 20
+_FOLDERS = (layout.IMAGES, layout.LABELS, layout.SHARDS)
 
 
 @dataclass
@@ -42,6 +45,7 @@ class VerifyReport:
         checked: samples examined in each split.
         without_hashes: splits whose metadata hold no hashes of pixels.
         notes: what one should know though it is no damage.
+        left_by_systems: files that macOS and Windows leave in folders, by the patterns of their names.
         elapsed_s: how long it took.
         repaired: whether a repair was tried before, so that advising one would go round in circles.
     """
@@ -53,6 +57,7 @@ class VerifyReport:
     without_hashes: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     repaired: bool = False
+    left_by_systems: Counter[str] = field(default_factory=Counter)
 
     @property
     def ok(self) -> bool:
@@ -82,16 +87,35 @@ class VerifyReport:
         total = sum(self.checked.values())
         head = f"{self.root}: {total:,} samples checked ({counts or 'no split'}) in {self.elapsed_s:.1f} s"
         if self.ok:
-            return "\n".join([f"{head}. Nothing is wrong.", *self.notes])
+            return "\n".join([f"{head}. Nothing is wrong.", *self.notes, *self._note_on_systems()])
         lines = [f"{head}. {len(self.problems):,} problems:"]
         for problem in self.problems[:SHOWN]:
             lines.append(f"  {'/'.join(filter(None, (problem.split, problem.filename)))}: {problem.fault}")
         if len(self.problems) > SHOWN:
             lines.append(f"  ... and {len(self.problems) - SHOWN:,} more")
-        advice = f"To make the damaged chunks again: khmer-ocr verify {self.root} --repair"
-        if self.repaired:
-            advice = "A repair was tried: restore what is left from where it came from, or remove what is extra."
-        return "\n".join([*lines, *self.notes, advice])
+        return "\n".join([*lines, *self.notes, *self._note_on_systems(), *self._advice()])
+
+    def _note_on_systems(self) -> list[str]:
+        """Say what macOS and Windows left, and how to be rid of it."""
+        if not self.left_by_systems:
+            return []
+        counts = ", ".join(f"{count:,} {pattern}" for pattern, count in sorted(self.left_by_systems.items()))
+        names = " -o ".join(f"-iname {shlex.quote(pattern)}" for pattern in sorted(self.left_by_systems))
+        chosen = names if len(self.left_by_systems) == 1 else f"\\( {names} \\)"
+        return [
+            f"Passed over files that macOS and Windows leave in folders ({counts}); they are no part of the data set. "
+            f"To remove them: find {shlex.quote(str(self.root))} {chosen} -type f -delete"
+        ]
+
+    def _advice(self) -> list[str]:
+        """What to do, for each kind of problem that is there."""
+        to_mend = {problem.split: None for problem in self.problems if not problem.extra or problem.leftover}
+        said = dict.fromkeys(advice.to_mend(self.root, split or None) for split in to_mend)
+        if self.repaired and said:
+            said = dict.fromkeys(["A repair was tried: restore what is left from where it came from"])
+        if any(problem.extra and not problem.leftover for problem in self.problems):
+            said["Extra files belong to no sample: move them away, or delete them if nobody needs them"] = None
+        return list(said)
 
 
 def verify(
@@ -129,6 +153,8 @@ def verify(
     if splits is None and overall and overall.get("total_images") != sum(report.checked.values()):
         fault = f"total_images is {overall.get('total_images')}, the splits hold {sum(report.checked.values())}"
         report.problems.append(Problem("", None, layout.GENERATION_METADATA, fault))
+    folders = (root / split / name for split in report.checked for name in ("", *_FOLDERS))
+    report.left_by_systems = count_left_by_systems((root, *folders))
     if report.without_hashes:
         names = ", ".join(report.without_hashes)
         report.notes.append(f"The metadata of {names} hold no hashes: sizes and labels were compared, pixels were not.")
@@ -138,6 +164,8 @@ def verify(
 
 def _overall_metadata(root: Path, report: VerifyReport) -> dict[str, Any]:
     path = root / layout.GENERATION_METADATA
+    if not os.path.lexists(path) and not advice.begun_here(root):
+        return {}  # others need not write one
     try:
         overall = json.loads(paths.read_contained(root, path))
         if not isinstance(overall, dict) or not isinstance(overall.get("splits"), dict):
@@ -152,7 +180,9 @@ def _found_splits(root: Path, recorded: Iterable[str]) -> list[str]:
     """Splits recorded or on disk, in the usual order first."""
     contents = (layout.SPLIT_METADATA, layout.IMAGES, layout.SHARDS)
     found = {
-        e.name for e in os.scandir(root) if e.is_dir() and any((root / e.name / name).exists() for name in contents)
+        e.name
+        for e in os.scandir(root)
+        if e.is_dir() and not is_left_by_system(e.name) and any((root / e.name / name).exists() for name in contents)
     }
     order = {split: place for place, split in enumerate(layout.SPLITS)}
     return sorted(found | set(recorded), key=lambda split: (order.get(split, len(order)), split))
@@ -166,46 +196,66 @@ def _split_problems(
     except (SplitNotFoundError, DatasetError) as fault:
         yield Problem(split, None, layout.SPLIT_METADATA, brief(fault, root / split))
         return
-    index, problems = _open(root, split)
+    ours = advice.drawn_here(root, split) or advice.has_our_keys(root / split / layout.SPLIT_METADATA)
+    index, problems = _open(root, split, report, ours=ours, recorded=total is not None)
     if not index.scanned and (named := read_header(root / split / layout.SPLIT_METADATA).get("split")) != split:
         problems.append(Problem(split, None, layout.SPLIT_METADATA, f"calls this split {named!r}"))
     yield from problems
     report.checked[split] = len(index)
     if len(index) and index.pixel_hashes is None and not index.scanned:
         report.without_hashes.append(split)
-    yield from count_problems(index, total)
+    yield from count_problems(index, total, ours=ours)
     chunks = parts(index)
     with (
         tqdm(total=len(index), desc=f"verify {split}", unit="line", disable=not progress) as bar,
         ThreadPoolExecutor(workers) if workers > 0 else nullcontext() as pool,
     ):
         run = map if pool is None else pool.map
-        for rows, found in zip(chunks, run(lambda rows: part_problems(index, rows), chunks), strict=True):
+        for rows, found in zip(chunks, run(lambda rows: part_problems(index, rows, ours=ours), chunks), strict=True):
             bar.update(len(rows))
             yield from found
-    yield from extra_problems(index, {problem.filename for problem in problems})
+    if ours or not index.scanned:  # in a scan of others' folders the notes say what was passed over
+        yield from extra_problems(index, {problem.filename for problem in problems})
     read = (layout.SPLIT_METADATA, layout.IMAGES, layout.LABELS, layout.SHARDS)
     yield from link_problems(root, split, read)
 
 
-def _open(root: Path, split: str) -> tuple[SplitIndex, list[Problem]]:
-    """Open a split; where its metadata is missing or damaged, scan the folder and note what that finds."""
+def _open(
+    root: Path, split: str, report: VerifyReport, *, ours: bool, recorded: bool
+) -> tuple[SplitIndex, list[Problem]]:
+    """Open a split; where its metadata is missing or damaged, scan the folder and note what that finds.
+
+    Args:
+        root: the data set's root.
+        split: a split that is there.
+        report: takes the notes.
+        ours: whether we drew it.
+        recorded: whether `generation_metadata.json` knows it.
+    """
     path, problems = root / split / layout.SPLIT_METADATA, list[Problem]()
     if path.exists():
         try:
-            return load_index(root, split), problems
+            index = load_index(root, split)
+            report.notes += index.notes
+            return index, problems
         except DatasetError as fault:
             problems.append(Problem(split, None, path.name, brief(fault, path)))
-    else:
+    elif ours or recorded:
         problems.append(Problem(split, None, path.name, "is missing"))
 
     def note(name: str, fault: DatasetError) -> None:
         problems.append(Problem(split, number_of(split, name), name, brief(fault, root / split)))
 
+    found = TreeReport(split)
     try:
-        outside = not drawn_here(root)
-        found = scan(root, split, note, outside=outside)
-        return build_index(root, split, found, scanned=True, outside=outside), problems
+        index = build_index(
+            root, split, scan(root, split, note, found, outside=not ours), scanned=True, outside=not ours
+        )
     except DatasetError as fault:
         problems.append(Problem(split, None, path.name, brief(fault, path)))
-        return build_index(root, split, (), scanned=True), problems
+        index = build_index(root, split, (), scanned=True)
+    if not ours:
+        if not problems:
+            report.notes.append(f"{split}: no {path.name}, so that there was nothing to compare its lines with.")
+        report.notes += found.sentences()
+    return index, problems

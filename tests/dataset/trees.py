@@ -120,6 +120,7 @@ def write_overall(root: Path, counts: dict[str, int], format: str = "files") -> 
         "total_images": sum(counts.values()),
         "format": format,
         "schema_version": layout.SCHEMA_VERSION,
+        "run": {"seed": 42, "versions": {"normalizer": 3}, "splits": {s: {"lines": n} for s, n in counts.items()}},
     }
     (root / "generation_metadata.json").write_text(json.dumps(overall, indent=2))
 
