@@ -84,8 +84,10 @@ def file_size(data: bytes, name: str) -> tuple[int, int]:
         _refuse_several(image, name)
         check_size(image.width, image.height, name)
         try:
-            width, height = _squared(image.width, image.height, pixel_aspect(image))
-            turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                width, height = _squared(image.width, image.height, pixel_aspect(image))
+                turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
         except FAULTS as fault:
             raise ImageError(
                 f"{name} is damaged or cut short ({_said(fault)}). Make or copy the image again."

@@ -2,9 +2,12 @@
 
 import unicodedata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from khmer_ocr.errors import DatasetError
@@ -192,3 +195,18 @@ def test_the_case_04() -> None:
     assert labelled_set(SHARED / "tabs.tsv").labels == plain and len(plain) == 10
     with pytest.raises(DatasetError, match="5 of 10 lines can't be used: without label: 5"):
         labelled_set(SHARED / "somenolabel.tsv")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.one_of(st.binary(max_size=60), st.text(st.sampled_from('a.png\t\n\r"ក\u200b\u2028/\\\0{,;'), max_size=60)))
+def test_no_content_ends_in_another_exception(content: bytes | str) -> None:
+    with TemporaryDirectory() as folder:
+        draw(Path(folder), "a.png")
+        path = write(Path(folder), content if isinstance(content, bytes) else content.encode())
+        for on_error in ("raise", "skip"):
+            try:
+                found = labelled_set(path, on_error=on_error)  # type: ignore[arg-type]
+            except DatasetError as fault:
+                assert str(path) in str(fault)
+            else:
+                assert all(found.image(name).is_file() for name in found.labels)  # type: ignore[union-attr]
