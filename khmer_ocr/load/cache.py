@@ -5,8 +5,9 @@
                                      int64 begin of each line | uint64 sum of each line | JSON of lines left out
 ```
 The key is a hash of everything the metadata record (pixel hashes, sizes, names, texts), so a tree that was made anew
-never meets an old cache. Opening checks the header, all sizes and the tables; a line's pixels are checked against its
-sum when they are first used, and again after the file was written to.
+never meets an old cache. Opening checks the header, all sizes and the tables. A line's pixels are compared with the
+hash that the metadata record, or where they have none with its sum, when they are first used, and again after the file
+was written to.
 
 Letters: N lines of the split, L lines asked for, B lines of a batch, H rows, X columns.
 """
@@ -212,9 +213,7 @@ class PackedCache:
             found = {i: self.faults[i] for i in positions_L.tolist() if i in self.faults}
         fresh_L = positions_L[~self._seen_N[positions_L]]
         if len(fresh_L):
-            bytes_L = self.widths_N[fresh_L] * self.height_px
-            sums_L = line_sums(self.pixels_M.view(np.uint64), self.begins_N[fresh_L], bytes_L)
-            right_L = sums_L == self._sums_N[fresh_L]
+            right_L = self._right(fresh_L)
             self._seen_N[fresh_L[right_L]] = True
             for i in fresh_L[~right_L].tolist():
                 if i not in found:
@@ -223,6 +222,22 @@ class PackedCache:
                         f"Run: khmer-ocr cache {self._index.root} --splits {self._index.split} --overwrite"
                     )
         return found
+
+    def _right(self, positions_L: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Whether pixels are those of the data set: by its hashes, or where it has none by our own sums."""
+        begins_L, bytes_L = self.begins_N[positions_L], self.widths_N[positions_L] * self.height_px
+        if self._index.pixel_hashes is None:
+            right_L: npt.NDArray[np.bool_] = (
+                line_sums(self.pixels_M.view(np.uint64), begins_L, bytes_L) == self._sums_N[positions_L]
+            )
+            return right_L
+        view = memoryview(self.pixels_M)  # type: ignore[arg-type]
+        seen = (
+            xxhash.xxh3_64_intdigest(view[begin : begin + size])
+            for begin, size in zip(begins_L.tolist(), bytes_L.tolist(), strict=True)
+        )
+        right_L = np.fromiter(seen, np.uint64, len(positions_L)) == self._index.pixel_hashes[positions_L]
+        return right_L
 
     def line(self, i: int) -> npt.NDArray[np.uint8]:
         """Pixels of line i.

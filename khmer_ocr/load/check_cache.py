@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from khmer_ocr.dataset import images
 from khmer_ocr.dataset.checks import Problem
 from khmer_ocr.dataset.index import SplitIndex, load_index
 from khmer_ocr.dataset.verify import VerifyReport
@@ -46,13 +45,6 @@ def _problems(index: SplitIndex, path: Path) -> Iterator[Problem]:
         yield Problem(index.split, None, path.name, f"{why}. {again}")
         return
     damaged = cache.faults_of(np.arange(len(index))).keys() - cache.faults.keys()
-    # Sums tell what has rotted; the recorded hashes also tell what was packed from other images.
-    hashes_N = index.pixel_hashes
-    for i in range(len(index)) if hashes_N is not None else ():
-        if i not in cache.faults and i not in damaged:
-            assert hashes_N is not None
-            if int(images.pixel_hash(cache.line(i)), 16) != hashes_N[i]:
-                damaged.add(i)
     if damaged:
         names = ", ".join(index.filename(i) for i in sorted(damaged)[:3])
         more = f" and {len(damaged) - 3:,} more" if len(damaged) > 3 else ""

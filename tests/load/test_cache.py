@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 import shutil
@@ -7,6 +8,7 @@ import threading
 
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 from snapshots import everything
@@ -366,3 +368,25 @@ def test_a_cache_packed_from_other_images_is_found_out(tree):
     report = verify(tree, progress=False)
     check_caches(report)
     assert any("other pixels than recorded of train_000007" in problem.fault for problem in report.problems)
+
+
+def test_pixels_of_another_line_with_a_right_sum_are_not_believed(tmp_path):
+    """As in a cache that somebody hands over with a data set: sums are theirs, hashes are those of the metadata."""
+    count, one, other = 70, 65, 5  # widths repeat after 60 lines
+    tree = write_tree(tmp_path / "data", {"train": count})
+    cache = PackedCache.open_or_build(load_index(tree, "train"), progress=False)
+    path = cache.path
+    data = bytearray(path.read_bytes())
+    size = int(cache.widths_N[one]) * 32
+    at, to = (HEADER_BYTES + int(cache.begins_N[i]) for i in (one, other))
+    data[at : at + size], data[to : to + size] = data[to : to + size], data[at : at + size]
+    header = json.loads(data[:HEADER_BYTES])
+    tail_at = HEADER_BYTES + header["pixel_bytes"]
+    tail = np.frombuffer(bytes(data[tail_at:]), np.uint8).copy()
+    sums = tail[8 * count : 16 * count].view(np.uint64)
+    sums[[one, other]] = sums[[other, one]]
+    header["tail_hash"] = xxhash.xxh3_64_hexdigest(tail.tobytes())
+    path.write_bytes(
+        json.dumps(header).encode().ljust(HEADER_BYTES) + bytes(data[HEADER_BYTES:tail_at]) + tail.tobytes()
+    )
+    assert sorted(opened(tree).faults_of(np.arange(count))) == sorted([one, other])
