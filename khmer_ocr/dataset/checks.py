@@ -261,6 +261,8 @@ def extra_problems(index: SplitIndex, known_files: set[str]) -> Iterator[Problem
             if name not in expected and left_by_system(name) is None:
                 left = _is_leftover(index.split, folder, name)
                 fault = "a process that was killed left it behind" if left else "the metadata does not know it"
+                if (path / name).is_symlink() and not paths.is_contained(index.root, path / name):
+                    fault = f"a symbolic link that leads out of {index.root}"
                 yield Problem(index.split, None, f"{folder}/{name}", f"{_EXTRA}: {fault}")
 
 

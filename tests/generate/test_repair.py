@@ -434,4 +434,4 @@ def test_a_repair_is_said_and_is_not_advised_again(tree: Path, capsys: pytest.Ca
     said = capsys.readouterr().out
     assert left.value.code == 1
     assert "1 could not be made again as recorded" in said and "train/train_000003: drawn from" in said
-    assert said.count("--repair") == 1 and said.rstrip().endswith("or remove what is extra.")
+    assert said.count("--repair") == 1 and said.rstrip().endswith("restore what is left from where it came from")

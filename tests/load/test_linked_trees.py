@@ -66,7 +66,10 @@ def test_nothing_is_read_through_a_link_that_leads_out(place: str, tmp_path: Pat
     assert len(list(open_split(root).epoch(0))) == 1
     (root / place).rename(outside)
     (root / place).symlink_to(outside)
-    with pytest.raises(DatasetError, match="leads out of|holds no|no image"):
+    with pytest.raises(DatasetError, match=r"leads out of|holds no|no image"):
         list(open_split(root).epoch(0))
     report = verify(root, progress=False)
-    assert not report.ok and "leads out of" in str(report), report
+    if place == "train/images/book":  # a linked folder is passed over, wherever it leads
+        assert "links" in str(report) and "images/book" in str(report), report
+    else:
+        assert not report.ok and "leads out of" in str(report), report
