@@ -6,6 +6,7 @@ Letters: B lines, H rows, X columns of the padded batch, T tokens of the longest
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, TypedDict, cast
 
 import numpy as np
@@ -101,12 +102,30 @@ class LineLoader(ABC):
         if config.dtype != "uint8" and on_cpu:
             self._bits_256 = normalisation_table(config.dtype, 0.0, 1.0)
         self._planned: tuple[int, EpochPlan] | None = None
+        self._kept_M: npt.NDArray[np.int64] | None = None
 
     def plan(self, epoch: int) -> EpochPlan:
         """This rank's plan of an epoch; the last one is kept."""
         if self._planned is None or self._planned[0] != epoch:
-            self._planned = epoch, plan_epoch(self.lines.widths_N, self._plan_config, epoch)
+            widths_N = self.lines.widths_N
+            if self._kept_M is not None:
+                widths_N = widths_N[self._kept_M]
+            plan = plan_epoch(widths_N, self._plan_config, epoch)
+            if self._kept_M is not None:
+                plan = replace(plan, order_M=self._kept_M[plan.order_M])
+            self._planned = epoch, plan
         return self._planned[1]
+
+    def leave_out(self, positions: Sequence[npt.NDArray[np.int64]]) -> None:
+        """Plan all epochs without some lines, e.g. those whose labels can't be learned.
+
+        Args:
+            positions: of the lines in each data set, int64.
+        """
+        begins = self.lines.begins_P1[:-1].tolist()
+        out = np.concatenate([begin + own for begin, own in zip(begins, positions, strict=True)])
+        self._kept_M = np.setdiff1d(np.arange(len(self.lines)), out) if len(out) else None
+        self._planned = None
 
     def batch_count(self, epoch: int) -> int:
         """Count the batches of an epoch, which every rank has as many of."""

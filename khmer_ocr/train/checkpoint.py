@@ -8,7 +8,6 @@ import torch
 from khmer_ocr.errors import ModelError, OutputError
 from khmer_ocr.io.atomic import replacing
 from khmer_ocr.model.weights import read_checkpoint
-from khmer_ocr.text.charset import Charset
 
 LAST, BEST = "last.pth", "best.pth"
 FORMAT = 1
@@ -41,26 +40,15 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
         ) from fault
 
 
-def read_run(path: Path, charset: Charset) -> dict[str, Any]:
+def read_run(path: Path) -> dict[str, Any]:
     """Read a checkpoint to go on from.
 
-    Args:
-        path: the file.
-        charset: characters of the data that training is to go on with.
-
     Raises:
-        ModelError: missing, damaged, hostile, of another format, without the state of a run, or of another charset.
+        ModelError: missing, damaged, hostile, of another format, or without the state of a run.
     """
     content = read_checkpoint(path)
     if missing := [key for key in _KEYS if key not in content]:
         raise ModelError(f"{path} holds no run to go on with ({', '.join(missing)} lack). Begin one with --init {path}")
     if content["format"] != FORMAT:
         raise ModelError(f"{path} is of format {content['format']!r}; this version goes on with format {FORMAT}.")
-    if tuple(content["characters"]) != charset.characters:
-        own = set(content["characters"])
-        other = sorted(own.symmetric_difference(charset.characters))
-        raise ModelError(
-            f"{path} was trained for another charset ({len(own)} characters there, {len(charset.characters)} now; "
-            f"different: {''.join(other[:20])!r}). Use the data of that run, or begin another run."
-        )
     return content

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from khmer_ocr.errors import ModelError, OutputError, RunConflictError
+from khmer_ocr.io.atomic import refuse_links
 from khmer_ocr.model.weights import DESCRIPTION, WEIGHTS, read_checkpoint
 from khmer_ocr.train.checkpoint import BEST, LAST
 
@@ -54,7 +55,7 @@ def refuse_earlier_run(folder: Path, resumed: Path | None, run_id: str) -> None:
     Raises:
         RunConflictError: the folder holds another run; the message says what to do.
     """
-    refuse_links(folder)
+    refuse_links(folder, folder / MODEL)
     if resumed is not None and resumed.absolute().parent.resolve() == folder.resolve():
         return
     found = earlier_run(folder)
@@ -69,12 +70,6 @@ def refuse_earlier_run(folder: Path, resumed: Path | None, run_id: str) -> None:
     raise RunConflictError(
         f"{folder} holds {found.what}. {go_on}--overwrite replaces it, --checkpoint-dir ANOTHER leaves it alone."
     )
-
-
-def refuse_links(folder: Path) -> None:
-    """Refuse a checkpoint folder whose folder of weights is a link: nothing is written or removed through one."""
-    if (folder / MODEL).is_symlink():
-        raise OutputError(f"{folder / MODEL} is a link, and nothing is written or removed through links. Remove it.")
 
 
 def run_files(folder: Path) -> list[Path]:
@@ -93,7 +88,7 @@ def remove_run(folder: Path) -> None:
     Raises:
         OutputError: `model` is a link to elsewhere, or a file can't be removed.
     """
-    refuse_links(folder)
+    refuse_links(folder, folder / MODEL)
     for path in run_files(folder):
         try:
             path.unlink()

@@ -1,27 +1,23 @@
-"""What is looked at before the first step, so that a night is not lost to a wrong tree.
-
-Letters: N lines, M code points of some lines.
-"""
+"""What is looked at before the first step, so that a night is not lost to a wrong tree."""
 
 import shutil
-from collections.abc import Iterator
+import tempfile
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from khmer_ocr.dataset.advice import to_have
-from khmer_ocr.dataset.index import SplitIndex, Strings, load_index
-from khmer_ocr.errors import DatasetError, OutputError, SplitNotFoundError
-from khmer_ocr.model.seq2seq import slots_for
+from khmer_ocr.dataset.advice import drawn_here, to_have
+from khmer_ocr.dataset.index import SplitIndex, load_index
+from khmer_ocr.errors import DatasetError, ModelError, OutputError, SplitNotFoundError
+from khmer_ocr.load.faults import OnError
 from khmer_ocr.text.charset import Charset
+from khmer_ocr.train.labels import find_bad_labels, judge, lacking, named
 
-MOST_INFEASIBLE = 0.001
-"""Share of lines with more symbols than CTC has slots above which training is refused: they teach only their length."""
-_LINES_AT_ONCE = 1 << 16
 _SPARE_BYTES = 64 << 20
 
 
@@ -51,53 +47,78 @@ class Preflight:
         return "\n".join([head, *(f"  {note}" for note in self.notes)])
 
 
-def open_splits(roots: tuple[Path, ...], max_samples: int | None) -> dict[str, list[SplitIndex]]:
+def open_splits(
+    roots: tuple[Path, ...], max_samples: int | None, on_error: OnError = "raise"
+) -> dict[str, list[SplitIndex]]:
     """Open train of every root, and val and test of the first.
 
+    Args:
+        roots: of the data sets.
+        max_samples: take only the first so many of each split.
+        on_error: "skip" opens a split without the lines that can't be used; the loader counts and names them.
+
     Raises:
-        SplitNotFoundError: train or val is missing; the message holds the command that makes it.
+        SplitNotFoundError: train or val is missing; the message says how to make it.
         DatasetError: metadata is damaged, or a split is empty.
     """
-    opened = {"train": [load_index(root, "train", max_samples=max_samples) for root in roots]}
-    opened["val"] = [load_index(roots[0], "val", max_samples=max_samples)]
-    try:
-        opened["test"] = [load_index(roots[0], "test", max_samples=max_samples)]
-    except SplitNotFoundError:
-        opened["test"] = []
-    for split, indices in opened.items():
-        for index in indices:
-            if not len(index):
-                raise DatasetError(f"Split {split!r} in {index.root} holds no lines. {to_have(index.root, split)}")
-    return opened
+
+    def opened(root: Path, split: str) -> SplitIndex:
+        lost: list[DatasetError] = []
+        on_fault = (lambda name, fault: lost.append(fault)) if on_error == "skip" else None
+        try:
+            index = load_index(root, split, max_samples=max_samples, on_fault=on_fault)
+        except SplitNotFoundError as fault:
+            raise SplitNotFoundError(_no_split(root, split)) from fault
+        if not len(index):
+            lines = f"none of its {len(lost)} lines can be used ({lost[0]})" if lost else "it holds no lines"
+            raise DatasetError(f"Split {split!r} in {root}: {lines}. {_no_split(root, split)}")
+        return index
+
+    splits = {"train": [opened(root, "train") for root in roots], "val": [opened(roots[0], "val")]}
+    splits["test"] = [opened(roots[0], "test")] if (roots[0] / "test").is_dir() else []
+    return splits
+
+
+def _no_split(root: Path, split: str) -> str:
+    purpose = {"train": "what is learned", "val": "what tells how well"}.get(split, "")
+    if (root / split).is_dir():
+        said = f"Training needs lines in {root / split}"
+    else:
+        said = f"{root / split} does not exist, and training needs it" + (f" ({purpose})" if purpose else "")
+    example = "; one line in twenty, moved from train, will do" if split == "val" and not drawn_here(root) else ""
+    return f"{said}. {to_have(root, split)}{example}"
 
 
 def charset_of(indices: list[SplitIndex]) -> Charset:
     """The default characters, and after them those of training texts that it lacks, in code point order."""
-    default, seen = Charset.default(), set[int]()
-    for index in indices:
-        for codes_M, _ in code_points(index.texts):
-            seen.update(np.unique(codes_M).tolist())
-    extra = sorted(character for character in map(chr, seen) if character not in default)
-    return Charset(default.characters + tuple(extra)) if extra else default
+    default = Charset.default()
+    extra = tuple(lacking(indices, default))
+    return Charset(default.characters + extra) if extra else default
 
 
-def code_points(texts: Strings) -> Iterator[tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]]:
-    """Texts as code points, some thousand lines at a time: uint32 (M,), and their lengths int64 (N,)."""
-    lengths_N = texts.lengths()
-    for first in range(0, len(texts), _LINES_AT_ONCE):
-        last = min(first + _LINES_AT_ONCE, len(texts))
-        blob = texts.blob[texts.offsets[first] : texts.offsets[last]].tobytes()
-        yield np.frombuffer(blob.decode().encode("utf-32-le"), np.uint32), lengths_N[first:last]
+def charset_for(
+    indices: list[SplitIndex], asked: Literal["corpus", "default"], held: Charset | None, source: Path | None
+) -> Charset:
+    """Choose the characters of a run.
 
+    Args:
+        indices: the training data.
+        asked: "corpus" reads every character of theirs, "default" reads those beyond the charset as unknown.
+        held: characters of the weights to begin with or of the run to resume; None for a new reader.
+        source: where these come from.
 
-def ctc_symbols(texts: Strings) -> npt.NDArray[np.int64]:
-    """Slots that CTC needs for each text: its code points, and a blank between two that are equal; int64 (N,)."""
-    needed = []
-    for codes_M, lengths_N in code_points(texts):
-        line_M = np.repeat(np.arange(len(lengths_N)), lengths_N)
-        twins_M = (codes_M[1:] == codes_M[:-1]) & (line_M[1:] == line_M[:-1])
-        needed.append(lengths_N + np.bincount(line_M[1:][twins_M], minlength=len(lengths_N)))
-    return np.concatenate(needed) if needed else np.zeros(0, np.int64)
+    Raises:
+        ModelError: the weights lack characters of the data; they are named, with lines that hold them.
+    """
+    if held is None:
+        return Charset.default() if asked == "default" else charset_of(indices)
+    if asked == "corpus" and (found := lacking(indices, held)):
+        raise ModelError(
+            f"{source} is of another charset, which lacks {len(found)} characters of these lines: {named(found)}. If "
+            "they are slips, correct the labels; --charset default reads them as unknown; a reader that is to learn "
+            "them begins anew, without --init and --resume."
+        )
+    return held
 
 
 def preflight(
@@ -107,6 +128,7 @@ def preflight(
     height_px: int,
     checkpoint_dir: Path,
     model_bytes: int,
+    on_error: OnError = "raise",
 ) -> Preflight:
     """Check opened splits against what is going to be trained.
 
@@ -117,6 +139,7 @@ def preflight(
         height_px: of the reader.
         checkpoint_dir: where checkpoints will go.
         model_bytes: size of one checkpoint.
+        on_error: "skip" leaves out lines whose labels can't be learned, up to 1 %.
 
     Returns:
         What was seen.
@@ -133,17 +156,14 @@ def preflight(
                 f"{index.filename(int(wrong.argmax()))}. Generate with --image-height {height_px}."
             )
     seen.notes += [note for indices in splits.values() for index in indices for note in index.notes]
-    for index in splits["train"]:
-        _look_at_texts(index, charset, slots, seen)
-    if seen.unknown:
-        listed = ", ".join(f"{character!r} in {count}" for character, count in sorted(seen.unknown.items())[:20])
-        seen.notes.append(f"The charset lacks characters of training lines, which become unknown: {listed}.")
-    if seen.infeasible > MOST_INFEASIBLE * seen.lines["train"]:
-        raise DatasetError(
-            f"{seen.infeasible} of {seen.lines['train']} training lines have more symbols than CTC has slots at their "
-            f"width ({slots} in 4 px); at most {MOST_INFEASIBLE:.1%} is accepted. Draw wider faces, or take a preset "
-            "with more slots."
-        )
+    seen.notes += [note for split in ("train", "val") for index in splits[split] for note in index.notes]
+    seen.longest = max(int(index.texts.lengths().max()) for index in splits["train"])
+    for split in ("train", "val"):
+        found = find_bad_labels(split, splits[split], slots)
+        seen.notes += judge(found, splits[split], slots, on_error)
+        if split == "train":
+            seen.infeasible = len(found.dense)
+    _look_for_characters(splits, charset, seen)
     _look_for_twins(splits, seen)
     free = shutil.disk_usage(_existing(checkpoint_dir)).free
     if free < 2 * model_bytes + _SPARE_BYTES:
@@ -153,16 +173,20 @@ def preflight(
     return seen
 
 
-def _look_at_texts(index: SplitIndex, charset: Charset, slots: int, seen: Preflight) -> None:
-    slots_N = slots_for(index.widths.astype(np.int64), slots)
-    seen.infeasible += int((ctc_symbols(index.texts) > slots_N).sum())
-    seen.longest = max(seen.longest, int(index.texts.lengths().max()))
-    for codes_M, lengths_N in code_points(index.texts):
-        ends_N = np.cumsum(lengths_N)
-        for code in np.unique(codes_M).tolist():
-            if chr(code) not in charset:
-                lines = len(np.unique(np.searchsorted(ends_N, np.flatnonzero(codes_M == code), "right")))
-                seen.unknown[chr(code)] = seen.unknown.get(chr(code), 0) + lines
+def _look_for_characters(splits: dict[str, list[SplitIndex]], charset: Charset, seen: Preflight) -> None:
+    """Note the characters that become unknown, and those that the charset has for these data alone."""
+    unknown = lacking(splits["train"], charset)
+    seen.unknown = {character: each.lines for character, each in unknown.items()}
+    if unknown:
+        seen.notes.append(f"The charset lacks characters of training lines, which become unknown: {named(unknown)}.")
+    joined = lacking(splits["train"], Charset.default())
+    if joined := {character: each for character, each in joined.items() if character in charset}:
+        seen.notes.append(
+            f"Characters beyond the default charset, which the reader learns to write: {named(joined)}. If they are "
+            "slips, correct the labels; --charset default reads them as unknown."
+        )
+    if strange := lacking(splits["val"], charset):
+        seen.notes.append(f"The charset lacks characters of val, which can't be read right: {named(strange)}.")
 
 
 def _look_for_twins(splits: dict[str, list[SplitIndex]], seen: Preflight) -> None:
@@ -178,6 +202,22 @@ def _hashes(indices: list[SplitIndex]) -> npt.NDArray[np.uint64]:
     blobs = ((index.texts.blob.tobytes(), index.texts.offsets.tolist()) for index in indices)
     hashes = [xxhash.xxh3_64_intdigest(blob[a:b]) for blob, ends in blobs for a, b in pairwise(ends)]
     return np.array(hashes, np.uint64)
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder and write a file in it, as a run does hours later.
+
+    Raises:
+        OutputError: that is refused.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(1 << 16))
+    except OSError as fault:
+        raise OutputError(
+            f"{folder} can't be written ({fault}), and training would lose what it learns. Give another folder."
+        ) from fault
 
 
 def _existing(folder: Path) -> Path:

@@ -18,6 +18,7 @@ class TrainConfig:
         log_dir: where TensorBoard files and `metrics.jsonl` go.
         preset: shape of the reader.
         charset: "corpus" adds characters of training texts that the default lacks; "default" reads them as unknown.
+            With `init` the charset is that of the weights: "corpus" refuses texts with other characters.
         init: weights to begin with (a folder or a checkpoint), for another stretch of training; None begins anew.
         resume: checkpoint whose very run goes on, or "last" for the newest in `checkpoint_dir`; None begins anew.
         overwrite: replace the run that `checkpoint_dir` holds (its checkpoints, weights and log, nothing else) as soon
@@ -44,6 +45,8 @@ class TrainConfig:
             are good, where it spares a tenth of a step.
         recipe: wear put on training lines on the device ("none", "basic", "scan", "train" or a YAML file).
         strength: mild, medium, heavy, or mixed.
+        on_error: what becomes of lines whose image or label can't be used: "raise" names them and stops, "skip" leaves
+            them out and names them, up to 1 % of a split.
         engine: what loads batches.
         cache: read decoded lines from a packed cache, built where it lacks.
         num_workers: of the loader.
@@ -87,6 +90,7 @@ class TrainConfig:
     freeze_norms: bool = False
     recipe: str = "none"
     strength: Literal["mild", "medium", "heavy", "mixed"] = "medium"
+    on_error: Literal["raise", "skip"] = "raise"
     engine: Literal["auto", "dali", "torch"] = "auto"
     cache: bool = True
     num_workers: int = 4
@@ -145,7 +149,7 @@ _LEAST: dict[str, float] = {
 _FIXED = (
     "preset", "max_samples", "batch_size", "width_budget_px", "align_px", "accumulate", "learning_rate", "final_share",
     "warmup_steps", "weight_decay", "clip", "ema_decay", "ctc_weight", "label_smoothing", "dropout", "freeze_norms",
-    "recipe", "strength", "seed",
+    "recipe", "strength", "on_error", "seed",
 )  # fmt: skip
 """What makes a run this run: a checkpoint resumes only under equal ones."""
 

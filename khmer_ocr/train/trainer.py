@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -21,6 +22,7 @@ from khmer_ocr.augment.recipe import load_recipe
 from khmer_ocr.augment.transform import BatchWear
 from khmer_ocr.device import keep_kernels, pick_device
 from khmer_ocr.errors import ModelError
+from khmer_ocr.io.atomic import refuse_links
 from khmer_ocr.load.loader import Batch, LineLoader, LoadConfig, open_loader
 from khmer_ocr.model.presets import ModelConfig, preset
 from khmer_ocr.model.seq2seq import Reader, slots_for
@@ -28,14 +30,17 @@ from khmer_ocr.model.weights import read_state
 from khmer_ocr.text.charset import Charset
 from khmer_ocr.train.checkpoint import LAST, read_run, write_checkpoint
 from khmer_ocr.train.data_record import check_same_data, record
-from khmer_ocr.train.earlier_run import earlier_run, refuse_earlier_run, refuse_links, remove_run
+from khmer_ocr.train.earlier_run import MODEL, earlier_run, refuse_earlier_run, remove_run
+from khmer_ocr.train.labels import find_bad_labels, left_out
 from khmer_ocr.train.losses import Losses, joint_losses, shifted
-from khmer_ocr.train.preflight import charset_of, open_splits, preflight
+from khmer_ocr.train.preflight import charset_for, check_writable, open_splits, preflight
 from khmer_ocr.train.ranks import join, share_normalisation
 from khmer_ocr.train.schedule import MovingAverage, learning_rate
 from khmer_ocr.train.settings import TrainConfig, check_same_run, plain
 from khmer_ocr.train.validate import to_floats
 
+State = tuple[ModelConfig, dict[str, torch.Tensor], Charset, dict[str, Any]]
+"""Shape, weights, characters and card of a reader, as `read_state` gives them."""
 _TOKENS_STEP = 8
 """Texts with their ends are padded to a multiple of it: the first batch of every shape is slow on every device."""
 
@@ -57,30 +62,27 @@ class Trainer:
         keep_kernels()
         self.device = pick_device(config.device)
         self.ranks = join(self.device)
-        self.splits = open_splits(config.synthetic_dir, config.max_samples)
-        self.charset = Charset.default() if config.charset == "default" else charset_of(self.splits["train"])
+        self.splits = open_splits(config.synthetic_dir, config.max_samples, config.on_error)
+        resumed = self._checkpoint_to_resume()
+        content = read_run(resumed) if resumed is not None else {}
+        held = Charset(tuple(content["characters"])) if content else None
+        weights = None
+        if config.init is not None:
+            weights = read_state(config.init)
+            held = weights[2]
+        self.charset = charset_for(self.splits["train"], config.charset, held, resumed or config.init)
         self.align_px = config.align_px or (64 if self.device == "cuda" else 8)
         shape = preset(config.preset)
         if config.dropout is not None:
             shape = replace(shape, dropout=config.dropout)
-        self.model = self._built(shape)
-        parameters = sum(each.numel() for each in self.model.parameters())
-        if config.preflight and self.ranks.first:
-            checkpoint_bytes = 16 * parameters
-            seen = preflight(
-                self.splits, self.charset, shape.slots, shape.height_px, config.checkpoint_dir, checkpoint_bytes
-            )
-            print(seen, flush=True)
-        self._data = {split: record(self.splits[split]) for split in ("train", "val")}
-        self.run_id, resumed = uuid.uuid4().hex[:12], None
-        if config.resume is not None:
-            resumed = self._checkpoint_to_resume(config.resume)
-            content = read_run(resumed, self.charset)
-            self.run_id = str(content.get("run", ""))
+        self.model = self._built(shape, weights)
+        self.run_id = str(content.get("run", "")) if content else uuid.uuid4().hex[:12]
         self.replaced: str | None = None
         self._to_replace = config.overwrite
         if self.ranks.first:
-            self._look_for_earlier_run(resumed)
+            self._look_around(resumed)
+        self._data = {split: record(self.splits[split]) for split in ("train", "val")}
+        self._left_out = self._labels_left_out()
         self.ema = MovingAverage(self.model, config.ema_decay)
         self.optimiser = torch.optim.AdamW(
             _groups(self.model, config.weight_decay), lr=config.learning_rate, fused=True
@@ -101,13 +103,21 @@ class Trainer:
         if (recipe := load_recipe(config.recipe, config.strength)) is not None:
             self.wear = BatchWear(recipe, config.seed, self.device)
 
-    def _built(self, shape: ModelConfig) -> Reader:
+    def _labels_left_out(self) -> dict[str, list[npt.NDArray[np.int64]]]:
+        """Positions, in each data set, of the lines that `on_error` leaves out for their labels."""
+        if self.config.on_error != "skip":
+            return {}
+        slots = self.model.config.slots
+        found = {split: find_bad_labels(split, self.splits[split], slots) for split in ("train", "val")}
+        return {split: left_out(bad, len(self.splits[split])) for split, bad in found.items()}
+
+    def _built(self, shape: ModelConfig, weights: State | None) -> Reader:
         """A new model, with weights from the seed alone or from `init`."""
         with torch.random.fork_rng(devices=[]):
             torch.random.manual_seed(_word(self.config.seed, "weights", 0))
             model = Reader(shape, len(self.charset))
-        if self.config.init is not None:
-            _start_from(model, self.config.init, self.charset)
+        if weights is not None:
+            _start_from(model, weights, self.config.init)
         model.to(self.device)
         if self.config.freeze_norms:
             model.encoder.freeze_norms()
@@ -132,26 +142,41 @@ class Trainer:
             world=self.ranks.world if training else 1,
             max_samples=config.max_samples if training else config.validate_lines,
             align_px=self.align_px,
+            on_error=config.on_error,
             progress=config.progress,
         )
-        return open_loader(roots if len(roots) > 1 else roots[0], split, settings, self.charset)
+        loader = open_loader(roots if len(roots) > 1 else roots[0], split, settings, self.charset)
+        if split in self._left_out:
+            loader.leave_out(self._left_out[split])
+        return loader
 
     def validation_loader(self) -> LineLoader:
         """The first lines of val, in one order, clean."""
         return self._open("val", self.config.synthetic_dir[:1])
 
-    def _checkpoint_to_resume(self, asked: str) -> Path:
+    def _checkpoint_to_resume(self) -> Path | None:
+        asked = self.config.resume
+        if asked is None:
+            return None
         return self.config.checkpoint_dir / LAST if asked == "last" else Path(asked)
 
-    def _look_for_earlier_run(self, resumed: Path | None) -> None:
-        """Refuse to write over another run, or remember which one is to be replaced."""
-        folder = self.config.checkpoint_dir
-        if self.config.overwrite:
-            refuse_links(folder)
+    def _look_around(self, resumed: Path | None) -> None:
+        """Refuse to write over another run, or remember which one is to be replaced; look at folders and data."""
+        config, folder, shape = self.config, self.config.checkpoint_dir, self.model.config
+        if config.overwrite:
+            refuse_links(folder, folder / MODEL)
             found = earlier_run(folder)
             self.replaced = found.run_id if found else None
         else:
             refuse_earlier_run(folder, resumed, self.run_id)
+        for each in (folder, config.log_dir):
+            check_writable(each)
+        if config.preflight:
+            size = 16 * sum(each.numel() for each in self.model.parameters())
+            seen = preflight(
+                self.splits, self.charset, shape.slots, shape.height_px, folder, size, on_error=config.on_error
+            )
+            print(seen, flush=True)
 
     def _resume(self, path: Path, content: dict[str, Any]) -> None:
         check_same_run(content["config"], self.config, path)
@@ -282,17 +307,12 @@ def _seed_dropout(seed: int, step: int, rank: int) -> None:
     torch.random.manual_seed(_word(seed, f"dropout/{rank}", step))
 
 
-def _start_from(model: Reader, path: Path, charset: Charset) -> None:
-    """Take the weights of another run, whose shape and characters must be these."""
-    config, state, characters, _ = read_state(path)
-    if characters.characters != charset.characters:
-        raise ModelError(
-            f"{path} reads {len(characters.characters)} characters, these data have {len(charset.characters)}; weights "
-            "carry over only between equal charsets."
-        )
+def _start_from(model: Reader, weights: State, path: Path | None) -> None:
+    """Take the weights of another run, whose shape must be this; the charset has been taken from there."""
+    config, state, _, _ = weights
     if replace(config, dropout=0) != replace(model.config, dropout=0):
         raise ModelError(
-            f"{path} is a reader of preset {config.preset!r}, wanted {model.config.preset!r} as asked. "
+            f"{path} is a reader of preset {config.preset!r}, expected {model.config.preset!r} as asked. "
             f"Give --preset {config.preset}."
         )
     model.load_state_dict({name: value.float() for name, value in state.items()})

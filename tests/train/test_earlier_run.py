@@ -88,7 +88,7 @@ def test_model_that_is_a_link_is_not_removed_through(tree: Path, tmp_path: Path)
     (tmp_path / "checkpoints" / "model").rename(tmp_path / "kept")
     (tmp_path / "checkpoints" / "model").symlink_to(tmp_path / "kept")
     before = content(tmp_path / "kept")
-    with pytest.raises(OutputError, match="is a link"):
+    with pytest.raises(OutputError, match="is a symbolic link"):
         train(runs.settings(tree, tmp_path, max_steps=2, overwrite=True))
     assert content(tmp_path / "kept") == before
 

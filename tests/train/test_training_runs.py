@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import runs
 import torch
+import trees
 from snapshots import everything
 
-from khmer_ocr.errors import ConfigError, ModelError, OutputError, TrainingError
+from khmer_ocr.errors import ConfigError, DatasetError, ModelError, OutputError, TrainingError
 from khmer_ocr.model.weights import load_model, save_model
 from khmer_ocr.train import checkpoint, trainer
 from khmer_ocr.train.checkpoint import write_checkpoint
@@ -181,6 +182,26 @@ def test_checkpoint_from_before_a_setting_was_there_goes_on(tree: Path, tmp_path
         check_same_run(recorded, replace(config, freeze_norms=True, resume="last"), tmp_path)
 
 
+def test_line_whose_label_cannot_be_learned_is_left_out_and_the_rest_learned(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [runs.text_of("train", i) for i in range(110)]
+    for name, label in (("good", texts[40]), ("bad", "ក" * 100)):
+        texts[40] = label
+        runs.write_tree(tmp_path / name, {"train": 110, "val": 4}, {"train": texts})
+    # The image of the bad label is as wide as its text; cut it, so that the text does not fit.
+    path = tmp_path / "bad" / "train" / "images" / "train_000040.png"
+    path.write_bytes((tmp_path / "good" / "train" / "images" / "train_000040.png").read_bytes())
+    size = json.loads((tmp_path / "good" / "train" / "metadata.json").read_bytes())["samples"][40]
+    keys = ("image_width", "pixel_hash")
+    trees.edit_metadata(tmp_path / "bad", "train", 40, **{key: size[key] for key in keys})
+    with pytest.raises(DatasetError, match=r"train_000040\.txt"):
+        train(runs.settings(tmp_path / "bad", tmp_path / "refused", num_epochs=1))
+    train(runs.settings(tmp_path / "bad", tmp_path / "skipped", num_epochs=1, on_error="skip"))
+    assert "train_000040.txt (199 symbols" in capsys.readouterr().out
+    assert load_model(tmp_path / "skipped" / "checkpoints" / "model").card["lines_seen"] == 109
+
+
 def test_other_settings_do_not_resume(tree: Path, tmp_path: Path) -> None:
     train(runs.settings(tree, tmp_path, max_steps=2))
     with pytest.raises(ConfigError, match=r"learning_rate: 0.003 there, 0.5 now"):
@@ -192,8 +213,21 @@ def test_other_characters_do_not_resume_or_begin(tree: Path, tmp_path: Path) -> 
     other = runs.write_tree(tmp_path / "other", {"train": 20, "val": 4}, {"train": ["ក\u4e2d"] * 20})
     with pytest.raises(ModelError, match=r"another charset.*中"):
         train(runs.settings(other, tmp_path, max_steps=4, resume="last"))
-    with pytest.raises(ModelError, match="weights carry over only between equal charsets"):
-        train(runs.settings(other, tmp_path / "new", max_steps=4, init=tmp_path / "checkpoints" / "model"))
+    init = tmp_path / "checkpoints" / "model"
+    with pytest.raises(
+        ModelError, match=r"another charset, which lacks 1 .*'中' \(U\+4E2D\) in 20 lines, e\.g\. "
+    ) as told:
+        train(runs.settings(other, tmp_path / "new", max_steps=4, init=init))
+    assert f"{other}/train/labels/train_000000.txt" in str(told.value)
+    train(runs.settings(other, tmp_path / "new", max_steps=1, init=init, charset="default"))
+    assert load_model(tmp_path / "new" / "checkpoints" / "model").charset == load_model(init).charset
+    # Weights that know more characters than the data begin another run, and that one goes on.
+    more = runs.settings(other, tmp_path / "more", max_steps=1)
+    train(more)
+    fewer = {"init": tmp_path / "more" / "checkpoints" / "model", "max_steps": 1}
+    train(runs.settings(tree, tmp_path / "fewer", **fewer))
+    train(runs.settings(tree, tmp_path / "fewer", max_steps=2, resume="last"))
+    assert "中" in load_model(tmp_path / "fewer" / "checkpoints" / "model").charset
 
 
 def test_another_stretch_begins_with_the_weights_of_the_last(tree: Path, tmp_path: Path) -> None:
@@ -206,7 +240,7 @@ def test_another_stretch_begins_with_the_weights_of_the_last(tree: Path, tmp_pat
 def test_another_preset_does_not_begin_with_these_weights(tree: Path, tmp_path: Path) -> None:
     train(runs.settings(tree, tmp_path, max_steps=2))
     init = tmp_path / "checkpoints" / "model"
-    with pytest.raises(ModelError, match=r"preset 'tiny', wanted 'compact'"):
+    with pytest.raises(ModelError, match=r"preset 'tiny', expected 'compact'"):
         train(runs.settings(tree, tmp_path / "other", max_steps=2, preset="compact", init=init))
 
 
