@@ -114,7 +114,7 @@ def charset_for(
         return Charset.default() if asked == "default" else charset_of(indices)
     if asked == "corpus" and (found := lacking(indices, held)):
         raise ModelError(
-            f"{source} is of another charset, which lacks {len(found)} characters of these lines: {named(found)}. If "
+            f"{source} is of another charset, which lacks {len(found)} of the characters of these lines: {named(found)}. If "
             "they are slips, correct the labels; --charset default reads them as unknown; a reader that is to learn "
             "them begins anew, without --init and --resume."
         )
@@ -156,7 +156,6 @@ def preflight(
                 f"{index.filename(int(wrong.argmax()))}. Generate with --image-height {height_px}."
             )
     seen.notes += [note for indices in splits.values() for index in indices for note in index.notes]
-    seen.notes += [note for split in ("train", "val") for index in splits[split] for note in index.notes]
     seen.longest = max(int(index.texts.lengths().max()) for index in splits["train"])
     for split in ("train", "val"):
         found = find_bad_labels(split, splits[split], slots)

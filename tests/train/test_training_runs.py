@@ -215,7 +215,7 @@ def test_other_characters_do_not_resume_or_begin(tree: Path, tmp_path: Path) -> 
         train(runs.settings(other, tmp_path, max_steps=4, resume="last"))
     init = tmp_path / "checkpoints" / "model"
     with pytest.raises(
-        ModelError, match=r"another charset, which lacks 1 .*'中' \(U\+4E2D\) in 20 lines, e\.g\. "
+        ModelError, match=r"another charset, which lacks 1 of .*'中' \(U\+4E2D\) in 20 lines, e\.g\. "
     ) as told:
         train(runs.settings(other, tmp_path / "new", max_steps=4, init=init))
     assert f"{other}/train/labels/train_000000.txt" in str(told.value)
