@@ -114,7 +114,7 @@ def charset_for(
         return Charset.default() if asked == "default" else charset_of(indices)
     if asked == "corpus" and (found := lacking(indices, held)):
         raise ModelError(
-            f"{source} is of another charset, which lacks {len(found)} of the characters of these lines: {named(found)}. If "
+            f"{source} is of another charset, which lacks {len(found)} of these lines' characters: {named(found)}. If "
             "they are slips, correct the labels; --charset default reads them as unknown; a reader that is to learn "
             "them begins anew, without --init and --resume."
         )
