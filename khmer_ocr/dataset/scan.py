@@ -60,7 +60,8 @@ class TreeReport:
         return tuple(said)
 
 
-_HIDDEN = "files that systems leave behind"
+LEFT_BEHIND = "files that systems leave behind"
+_HIDDEN_MEMBERS = "members of shards that systems leave behind"
 _NO_IMAGE = "labels without an image"
 _OTHER = "files of no known image format"
 _FOLDERS = "links to folders"
@@ -161,7 +162,7 @@ class _Scan:
             at = below.pop()
             for entry in os.scandir(self.folder / top / at):
                 if is_left_by_system(entry.name):
-                    self.report.pass_over(_HIDDEN, f"{top}/{at}{entry.name}")
+                    self.report.pass_over(LEFT_BEHIND, f"{top}/{at}{entry.name}")
                 elif entry.is_dir(follow_symlinks=False):
                     below.append(f"{at}{entry.name}/")
                 elif entry.is_symlink() and entry.is_dir():
@@ -180,7 +181,7 @@ class _Scan:
         folder = self.folder / layout.SHARDS
         for name in _in_order(entry.name for entry in os.scandir(folder)):
             if is_left_by_system(name):
-                self.report.pass_over(_HIDDEN, f"{layout.SHARDS}/{name}")
+                self.report.pass_over(LEFT_BEHIND, f"{layout.SHARDS}/{name}")
             elif name.endswith(".tar"):
                 yield from self._shard(folder / name)
             elif name.lower().endswith(_COMPRESSED):
@@ -198,7 +199,7 @@ class _Scan:
         labels = {name for name in members if name.endswith(".txt") and not _is_hidden_member(name)}
         for name in members:
             if _is_hidden_member(name):
-                self.report.pass_over(_HIDDEN, f"{path.name}/{name}")
+                self.report.pass_over(_HIDDEN_MEMBERS, f"{path.name}/{name}")
             elif layout.is_image_name(name):
                 labels.discard(layout.without_suffix(name) + ".txt")
                 try:

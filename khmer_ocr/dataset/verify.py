@@ -28,7 +28,7 @@ from khmer_ocr.dataset.checks import (
 )
 from khmer_ocr.dataset.index import SplitIndex, build_index, load_index, split_folder
 from khmer_ocr.dataset.metadata import read_header
-from khmer_ocr.dataset.scan import TreeReport, is_left_by_system, scan
+from khmer_ocr.dataset.scan import LEFT_BEHIND, TreeReport, is_left_by_system, scan
 from khmer_ocr.errors import DatasetError, SplitNotFoundError
 
 SHOWN = 20
@@ -233,19 +233,19 @@ def _open(
         recorded: whether `generation_metadata.json` knows it.
     """
     path, problems = root / split / layout.SPLIT_METADATA, list[Problem]()
+
+    def note(name: str, fault: DatasetError) -> None:
+        problems.append(Problem(split, number_of(split, name), name, brief(fault, root / split)))
+
     if path.exists():
         try:
-            index = load_index(root, split)
+            index = load_index(root, split, on_fault=note)
             report.notes += index.notes
             return index, problems
         except DatasetError as fault:
             problems.append(Problem(split, None, path.name, brief(fault, path)))
     elif ours or recorded:
         problems.append(Problem(split, None, path.name, "is missing"))
-
-    def note(name: str, fault: DatasetError) -> None:
-        problems.append(Problem(split, number_of(split, name), name, brief(fault, root / split)))
-
     found = TreeReport(split)
     try:
         index = build_index(
@@ -257,5 +257,6 @@ def _open(
     if not ours:
         if not problems:
             report.notes.append(f"{split}: no {path.name}, so that there was nothing to compare its lines with.")
-        report.notes += found.sentences()
+        # What systems leave behind is said at the end, with how to remove it.
+        report.notes += [note for note in found.sentences() if LEFT_BEHIND not in note]
     return index, problems

@@ -167,8 +167,14 @@ def _line_set(
     directory: Path | None, labels: Path | None, split: str, max_lines: int | None, on_error: OnError
 ) -> LineSet:
     if labels is not None and directory is None:
+        if labels.is_dir():
+            raise ConfigError(
+                f"{labels} is a folder; give --labels the file in it, or leave --labels out for a data set"
+            )
         return labelled_set(labels, max_lines, on_error)
     if directory is not None and labels is None:
+        if directory.is_file():
+            raise ConfigError(f"{directory} is a file; evaluate takes a data set's folder, or --labels {directory}")
         return split_set(directory, split, max_lines, on_error)
     raise ConfigError("evaluate takes either a data set's folder, or --labels FILE (image, TAB, text)")
 

@@ -23,6 +23,7 @@ from khmer_ocr.recognize.label_files import (
 META = "meta.tsv"
 _GROUPED = ("font", "source", "detail")
 _SHOWN = 5
+_EXPECTED = "expected images/NAME.png with labels/NAME.txt, or shards/*.tar"
 OnError = Literal["raise", "skip"]
 
 
@@ -69,7 +70,8 @@ def split_set(directory: Path, split: str, max_lines: int | None = None, on_erro
     index = load_index(directory, split, max_samples=max_lines, on_fault=tell)
     if not len(index):
         why = [f"  {line}" for line in (*islice(left_out.values(), _SHOWN), *index.notes)]
-        raise DatasetError("\n".join([f"Split {split!r} in {directory} holds no lines that can be read.", *why]))
+        said = f"Split {split!r} in {directory} holds no lines that can be read"
+        raise DatasetError("\n".join([f"{said}: {_EXPECTED}.", *why]))
     place_of = {index.filename(i): i for i in range(len(index))}
     labels = {name: index.text(i) for name, i in place_of.items()}
     fonts = {name: index.font(i) for name, i in place_of.items()}

@@ -220,7 +220,13 @@ def test_shards_of_others(tmp_path: Path) -> None:
     assert [index.filename(i) for i in range(2)] == ["0.jpg", "1.PNG"]
     assert np.array_equal(index.line(1), page(1)) and index.line(0).shape == page(0).shape
     said = "\n".join(index.notes)
-    for note in ("systems leave behind: 2 (", "/2.mp3)", "/lost.txt)", "no shards: 1 (readme.md)"):
+    for note in (
+        "files that systems leave behind: 1 (",
+        "shards that systems leave behind: 1 (",
+        "/2.mp3)",
+        "/lost.txt)",
+        "no shards: 1 (readme.md)",
+    ):
         assert note in said
     for name in ("train-000001.tar.gz", "train-000002.tgz"):
         (shards / name).write_bytes(b"\x1f\x8b")

@@ -184,6 +184,10 @@ def test_what_to_evaluate_has_to_be_said(folder: Path, tmp_path: Path) -> None:
     for directory, labels in ((None, None), (tmp_path, folder / "labels.tsv")):
         with pytest.raises(ConfigError, match="either a data set's folder, or --labels"):
             evaluate_set(directory, labels, options)
+    with pytest.raises(ConfigError, match=r"labels\.tsv is a file; .* or --labels .*labels\.tsv"):
+        evaluate_set(folder / "labels.tsv", None, options)
+    with pytest.raises(ConfigError, match="is a folder; give --labels the file in it"):
+        evaluate_set(None, folder, options)
     with pytest.raises(ConfigError, match="max_lines is 0"):
         evaluate_set(None, folder / "labels.tsv", options, max_lines=0)
 
