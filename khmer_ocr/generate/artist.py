@@ -1,5 +1,6 @@
 """Who draws: texts in, samples and PNG files out, chunks stored and committed. Holds no state that bytes depend on."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,8 +16,11 @@ from khmer_ocr.augment.limits import TWO_PARTS
 from khmer_ocr.augment.recipe import Recipe, Wear
 from khmer_ocr.augment.wear import Wearer
 from khmer_ocr.dataset import layout
+from khmer_ocr.dataset.checks import part_problems
+from khmer_ocr.dataset.index import build_index
 from khmer_ocr.dataset.layout import Sample
-from khmer_ocr.errors import ConfigError
+from khmer_ocr.dataset.metadata import checked_sample
+from khmer_ocr.errors import ConfigError, DatasetError
 from khmer_ocr.generate.journal import Journal
 from khmer_ocr.generate.png import encode_lines
 from khmer_ocr.generate.sinks import open_sink
@@ -252,6 +256,27 @@ class Artist:
         rows = [json_bytes(sample) for sample in samples]
         self.journal.commit(split, chunk, {"samples": len(samples), "bytes": written, "fonts": dict(fonts)}, rows)
         return len(samples), written
+
+    def stored(self, split: str, chunk: int, texts: list[str], normalised: bool) -> str:
+        """Say what is wrong with a chunk that was committed before; nothing where its files are what was drawn."""
+        root, file = Path(self.job.root), self.journal.fragment(split, chunk)
+        try:
+            if self.journal.damaged(split, [chunk]):
+                return f"{file.name} is damaged"
+            rows = file.read_bytes().split(b"\n")[1:]
+            samples = [checked_sample(json.loads(row), n, file) for n, row in enumerate(rows)]
+        except FileNotFoundError:
+            return ""  # another shard has completed the split, or is drawing the chunk
+        except (DatasetError, ValueError) as fault:
+            return f"{file.name} is damaged ({fault})"
+        lines = texts if normalised else [normalize(text) for text in texts]
+        names = [layout.stem(split, chunk * layout.CHUNK + n) for n in range(len(lines))]
+        if [sample["filename"].removesuffix(".png") for sample in samples] != names:
+            return f"{file.name} names other samples"
+        if [sample["text"] for sample in samples] != lines:
+            return f"{file.name} holds other texts than this run draws"
+        index = build_index(root, split, samples)
+        return next((f"{p.filename}: {p.fault}" for p in part_problems(index, np.arange(len(index)))), "")
 
     def close(self) -> None:
         """Keep the rasters, let go of the folders."""

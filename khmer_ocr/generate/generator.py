@@ -193,13 +193,15 @@ class SyntheticImageGenerator:
             raise CorpusError(f"No line of {text.path} can be drawn; rejected: {rejected}")
         chunks = range(-(-accepted // layout.CHUNK))
         shard, shards = config.shard
-        mine = set(chunks[shard::shards]) - journal.committed(text.split)
-        drawn = self._draw(config, text, reasons_L, mine, pool, journal)
+        mine = set(chunks[shard::shards])
+        bad = self._check(config, text, reasons_L, journal.committed(text.split) & set(chunks), pool)
+        journal.forget(text.split, bad & mine)
+        drawn = self._draw(config, text, reasons_L, mine - journal.committed(text.split), pool, journal)
         with journal.exclusive():
             complete = text.split in complete_splits(self.output_dir)
             if not complete and journal.committed(text.split) >= set(chunks):
-                if damaged := journal.damaged(text.split, chunks):
-                    log.warning("%d journal fragments of %s are damaged; drawn again", len(damaged), text.split)
+                damaged = self._check(config, text, reasons_L, bad - mine, pool)
+                if damaged := damaged | journal.damaged(text.split, chunks):
                     journal.forget(text.split, damaged)
                     drawn += self._draw(config, text, reasons_L, damaged, pool, journal)
                 identity, settings = self._recorded(journal)
@@ -238,6 +240,30 @@ class SyntheticImageGenerator:
         journal.write_plan(text.split, reasons_L)
         return reasons_L
 
+    def _check(
+        self,
+        config: GenerateConfig,
+        text: source.SplitText,
+        reasons_L: npt.NDArray[np.uint8],
+        old: set[int],
+        pool: Pool,
+    ) -> set[int]:
+        """Chunks of an earlier start whose files are no longer what was drawn."""
+        bad: dict[int, str] = {}
+        with self._bar(config, f"check {text.split}", len(old), "chunk") as bar:
+            for task, fault in pool.imap(self._chunk_tasks(text, reasons_L, old, "stored")):
+                bar.update(1)
+                if fault:
+                    bad[task[2]] = fault
+        if bad:
+            log.warning(
+                "%d chunks of %s that an earlier start had drawn are damaged since (%s); they are drawn again",
+                len(bad),
+                text.split,
+                bad[min(bad)],
+            )
+        return set(bad)
+
     def _draw(
         self,
         config: GenerateConfig,
@@ -271,14 +297,16 @@ class SyntheticImageGenerator:
         return tqdm(total=total, initial=initial, desc=what, unit=unit, unit_scale=True, disable=not config.progress)
 
     @staticmethod
-    def _chunk_tasks(text: source.SplitText, reasons_L: npt.NDArray[np.uint8], wanted: set[int]) -> Iterator[Task]:
+    def _chunk_tasks(
+        text: source.SplitText, reasons_L: npt.NDArray[np.uint8], wanted: set[int], kind: str = "chunk"
+    ) -> Iterator[Task]:
         if not wanted:
             return
         accepted = (line for line, reason in zip(text.read(), reasons_L, strict=True) if not reason)
         for chunk in range(max(wanted) + 1):
             lines = list(islice(accepted, layout.CHUNK))
             if chunk in wanted:
-                yield "chunk", text.split, chunk, lines, text.normalised
+                yield kind, text.split, chunk, lines, text.normalised
 
     def get_statistics(self) -> dict[str, Any]:
         """Counts, widths, lengths, fonts and rejections of what is stored, by split.

@@ -6,6 +6,7 @@ other word. When every chunk of a split is there, the fragments become `metadata
 """
 
 import json
+import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,9 +25,13 @@ from khmer_ocr.generate import locks
 from khmer_ocr.io.atomic import make_folder, refuse_links, remove_file, replace
 from khmer_ocr.io.json_bytes import json_bytes
 
+log = logging.getLogger(__name__)
 RUN_FILE = "run.json"
 _CLEARING_FILE = "clearing.json"
+_RUN_COPY = "run.copy.json"
+_CHECKSUM = "checksum"
 _EXCLUSIVE = "exclusive.lock"
+_SUM_BYTES = 8
 
 
 class Journal:
@@ -50,7 +55,7 @@ class Journal:
     def commit(self, split: str, chunk: int, summary: Mapping[str, Any], sample_lines: list[bytes]) -> None:
         """Declare a chunk's files complete."""
         body = b"\n".join(sample_lines)
-        head = json_bytes({**summary, "hash": xxhash.xxh3_64_hexdigest(body)})
+        head = json_bytes({**summary, "hash": xxhash.xxh3_64_hexdigest(json_bytes(dict(summary)) + b"\n" + body)})
         self._replace(self.fragment(split, chunk), head + b"\n" + body)
 
     def is_committed(self, split: str, chunk: int) -> bool:
@@ -60,7 +65,8 @@ class Journal:
     def committed(self, split: str) -> set[int]:
         """Chunks whose files are complete."""
         folder = self.folder / split
-        return {int(path.stem) for path in folder.glob("[0-9]*.jsonl")} if folder.is_dir() else set()
+        found = folder.glob("[0-9]*.jsonl") if folder.is_dir() else ()
+        return {int(path.stem) for path in found if path.stem.isdecimal()}
 
     def summary(self, split: str, chunk: int) -> dict[str, Any]:
         """First line of a fragment: samples, bytes, fonts."""
@@ -87,21 +93,35 @@ class Journal:
         with self.fragment(split, chunk).open("rb") as stream:
             head, body = stream.readline(), stream.read()
         try:
-            return bool(json.loads(head)["hash"] == xxhash.xxh3_64_hexdigest(body))
-        except (ValueError, KeyError, TypeError):
+            summary = json.loads(head)
+            known = summary.pop("hash")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return False
+        if known == xxhash.xxh3_64_hexdigest(json_bytes(summary) + b"\n" + body):
+            return True
+        # Version 0.1.0 hashed the samples alone; of its summary only the count can be told.
+        return bool(known == xxhash.xxh3_64_hexdigest(body) and summary.get("samples") == body.count(b"\n") + 1)
 
     def read_plan(self, split: str, lines: int) -> npt.NDArray[np.uint8] | None:
-        """Reasons of rejection by line, if an earlier start of this run has left them."""
+        """Reasons of rejection by line, if an earlier start of this run has left them whole."""
         file = self.folder / split / "plan.bin"
-        if not file.is_file() or file.stat().st_size != lines:
+        try:
+            data = file.read_bytes()
+        except FileNotFoundError:
             return None
-        return np.frombuffer(file.read_bytes(), np.uint8)
+        if len(data) == lines + _SUM_BYTES and _sum(data[_SUM_BYTES:]) == data[:_SUM_BYTES]:
+            return np.frombuffer(data, np.uint8, lines, _SUM_BYTES)
+        old = len(data) == lines
+        log.warning(
+            "%s %s; lines are planned again", file, "is of version 0.1.0, without a sum" if old else "is damaged"
+        )
+        return None
 
     def write_plan(self, split: str, reasons_L: npt.NDArray[np.uint8]) -> None:
         """Keep the planning pass for a restart."""
         make_folder(self.root, self.folder / split)
-        self._replace(self.folder / split / "plan.bin", reasons_L.tobytes())
+        data = reasons_L.tobytes()
+        self._replace(self.folder / split / "plan.bin", _sum(data) + data)
 
     def forget(self, split: str, chunks: set[int] | None = None) -> None:
         """Drop a split's fragments: all, or those of some chunks."""
@@ -118,18 +138,29 @@ class Journal:
         Raises:
             OutputError: the file that says so is damaged.
         """
-        for file, key in ((self.folder / RUN_FILE, None), (self.root / layout.GENERATION_METADATA, "run")):
-            refuse_links(self.root, file)
-            if file.is_file():
-                content = read_object(file, self.root)
-                run = content if key is None else content.get(key)
-                return run if isinstance(run, dict) else None
+        begun, copy, overall = self.folder / RUN_FILE, self.folder / _RUN_COPY, self.root / layout.GENERATION_METADATA
+        refuse_links(self.root, begun, copy, overall)
+        if begun.is_file():
+            try:
+                return _read_run(begun, self.root)
+            except OutputError as damage:
+                if not copy.is_file():
+                    raise
+                run = _read_run(copy, self.root)
+                log.warning("%s is damaged; its copy is taken", begun)
+                log.debug("%s", damage)
+                return run
+        if overall.is_file():
+            run = read_object(overall, self.root).get("run", {})
+            return run if isinstance(run, dict) and run else None
         return None
 
     def begin(self, run: dict[str, Any]) -> None:
         """Record what the run is made of before anything is drawn."""
         make_folder(self.root, self.folder)
-        self._replace(self.folder / RUN_FILE, json_bytes(run, indent=1))
+        data = json_bytes({**run, _CHECKSUM: _sum(json_bytes(run)).hex()}, indent=1)
+        for name in (_RUN_COPY, RUN_FILE):
+            self._replace(self.folder / name, data)
 
     def _replace(self, file: Path, data: bytes) -> None:
         # Shards on several machines write the same plan at once, so that the temporary name has to be one's own.
@@ -208,6 +239,19 @@ class Journal:
 
     def _at_work(self) -> int:
         return sum(1 for _ in locks.held_by_others(self.folder.glob("shard-*.lock")))
+
+
+def _sum(data: bytes) -> bytes:
+    return xxhash.xxh3_64_digest(data)
+
+
+def _read_run(file: Path, root: Path) -> dict[str, Any]:
+    """A run as `Journal.begin` recorded it, compared with its checksum; version 0.1.0 wrote none."""
+    run = read_object(file, root)
+    known = run.pop(_CHECKSUM, None)
+    if known is not None and known != _sum(json_bytes(run)).hex():
+        raise OutputError(f"{file} is damaged (its checksum is that of other content). {to_begin_anew(root)}")
+    return run
 
 
 def read_object(file: Path, root: Path) -> dict[str, Any]:

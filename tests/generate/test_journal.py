@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xxhash
 from generating import names
 
 from khmer_ocr.dataset import layout
@@ -51,6 +52,8 @@ def test_fragments_come_back_in_order(journal: Journal) -> None:
         lambda data: b"",
         lambda data: data.replace("ក".encode(), "គ".encode()),
         lambda data: data.replace(b"hash", b"hush"),
+        lambda data: data.replace(b'"samples": 2', b'"samples": 3'),
+        lambda data: data.replace(b'"bytes": ', b'"bytes": 1'),
         lambda data: b"[1]" + data[data.index(b"\n") :],
         lambda data: b"\xff\xfe" * 40,
     ],
@@ -77,6 +80,54 @@ def test_plan_is_kept(journal: Journal) -> None:
     assert known is not None
     np.testing.assert_array_equal(known, reasons)
     assert journal.read_plan("val", 5) is None
+
+
+@pytest.mark.parametrize("at", range(12))
+def test_a_plan_with_a_flipped_byte_is_no_plan(journal: Journal, at: int, caplog: pytest.LogCaptureFixture) -> None:
+    journal.write_plan("val", np.array([0, 3, 0, 1], np.uint8))
+    file = journal.folder / "val" / "plan.bin"
+    data = bytearray(file.read_bytes())
+    data[at] ^= 1
+    file.write_bytes(data)
+    assert journal.read_plan("val", 4) is None
+    assert "plan.bin is damaged; lines are planned again" in caplog.text and len(caplog.records) == 1
+
+
+def test_a_plan_of_0_1_0_is_made_again(journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
+    journal.write_plan("val", np.zeros(4, np.uint8))
+    (journal.folder / "val" / "plan.bin").write_bytes(bytes(4))
+    assert journal.read_plan("val", 4) is None and "of version 0.1.0" in caplog.text
+
+
+def test_fragments_of_0_1_0_are_whole_and_checked(journal: Journal) -> None:
+    body = b"\n".join(LINES)
+    file = journal.fragment("train", 0)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for samples, damaged in ((len(LINES), set()), (len(LINES) + 1, {0})):
+        head = {**SUMMARY, "samples": samples, "hash": xxhash.xxh3_64_hexdigest(body)}
+        file.write_bytes(json.dumps(head).encode() + b"\n" + body)
+        assert journal.damaged("train", [0]) == damaged
+
+
+def test_a_damaged_run_file_is_read_from_its_copy(journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
+    run = {"seed": 42, "splits": {"train": {"lines": 7}}, "name": "ខ្មែរ"}
+    journal.begin(run)
+    file = journal.folder / "run.json"
+    data = file.read_bytes()
+    for harm in (data.replace(b"42", b"43"), data[:20], data.replace(b'"checksum": "', b'"checksum": "0'), b""):
+        file.write_bytes(harm)
+        caplog.clear()
+        assert journal.known_run() == run
+        assert "run.json is damaged; its copy is taken" in caplog.text
+    (journal.folder / "run.copy.json").write_bytes(data.replace(b"42", b"43"))
+    with pytest.raises(OutputError, match=r"run\.copy\.json is damaged .*checksum.*--overwrite"):
+        journal.known_run()
+
+
+def test_a_run_file_of_0_1_0_has_no_checksum(journal: Journal) -> None:
+    journal.folder.mkdir(exist_ok=True)
+    (journal.folder / "run.json").write_text('{"seed": 3}')
+    assert journal.known_run() == {"seed": 3}
 
 
 def test_a_run_under_way_is_known_before_a_complete_one(journal: Journal) -> None:

@@ -561,7 +561,7 @@ def test_a_cut_fragment_is_drawn_again(
     (tmp_path / "out" / "train" / "images" / "train_000003.png").write_bytes(b"")
     result = generator(corpus, tmp_path / "out").generate(["train"], 1100, progress=False)["train"]
     assert (result.drawn, result.complete) == (layout.CHUNK, True)
-    assert "1 journal fragments of train are damaged; drawn again" in caplog.text
+    assert "1 chunks of train that an earlier start had drawn are damaged since (000000.jsonl" in caplog.text
     assert tree_files(tmp_path / "out") == tree_files(few)
 
 
