@@ -113,7 +113,7 @@ class Journal:
             return np.frombuffer(data, np.uint8, lines, _SUM_BYTES)
         old = len(data) == lines
         log.warning(
-            "%s %s; lines are planned again", file, "is of version 0.1.0, without a sum" if old else "is damaged"
+            "%s %s; lines are planned again", file, "is of version 0.1.0, without a checksum" if old else "is damaged"
         )
         return None
 
