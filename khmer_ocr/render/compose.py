@@ -139,7 +139,7 @@ class LineRenderer:
             raise NoFontsError("No Khmer fonts found: a renderer needs at least one face. Run: khmer-ocr fonts install")
         self.faces, self.config = list(faces), config or RenderConfig()
         measured = [metrics[face.name] for face in faces]
-        bad = [face.faulty + m.malformed for face, m in zip(faces, measured, strict=True)]
+        bad = [face.faulty + m.malformed + m.cramped for face, m in zip(faces, measured, strict=True)]
         self.runs = RunCache(faces, [m.unit for m in measured], bad)
         # A folder per height: the sizes of other runs would only be read to be thrown away.
         folder = atlas_dir / f"{self.config.image_height}px" if atlas_dir else None

@@ -23,7 +23,7 @@ from khmer_ocr.render.fonts import FontFace
 from khmer_ocr.render.pieces import SYLLABLE
 
 log = logging.getLogger(__name__)
-METRICS_VERSION = 3
+METRICS_VERSION = 4
 """Grows whenever anything that is measured, or its meaning, changes."""
 UNMEASURED = "could not be measured"
 """In `fatal` of a face whose measuring failed for a reason that is not the face's; such a result is not kept."""
@@ -43,8 +43,9 @@ class FaceMetrics:
         stem_em16: median thickness of vertical strokes.
         unit: smallest piece whose shaping does not depend on its neighbours: SYLLABLE, WORD or SCRIPT_RUN.
         inexact: share of probe runs that differ when put together from syllables, and from words.
-        missing: characters of the probe that no font of the chain has.
+        missing: characters of the probe that no font of the chain has, or that it cramps.
         malformed: characters whose glyph is a fragment (a digit or capital far lower than its kind); never drawn.
+        cramped: characters that get no room in the line, or under a quarter of their ink's width; never drawn.
         slack_em16: by how much FreeType's ink may leave HarfBuzz's box.
         faults: what is wrong, in words; a face with `fatal` is not used.
         fatal: why the face can't be used, empty if it can.
@@ -58,6 +59,7 @@ class FaceMetrics:
     inexact: tuple[float, float] = (0.0, 0.0)
     missing: str = ""
     malformed: str = ""
+    cramped: str = ""
     slack_em16: int = 0
     faults: tuple[str, ...] = ()
     fatal: str = ""
@@ -128,19 +130,31 @@ def from_json(stored: dict[str, object]) -> FaceMetrics:
     return FaceMetrics(**{**stored, **lists})  # type: ignore[arg-type]
 
 
+def _checksum(file: Path, measured: dict[str, object]) -> str:
+    """Digest of measurements and of whose they are: a file under another face's name does not check out."""
+    content = json.dumps(measured, sort_keys=True)
+    return xxhash.xxh3_128_hexdigest(f"{file.name}|{content}".encode())
+
+
 def _read_cached(file: Path) -> FaceMetrics | None:
     try:
-        return from_json(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, AttributeError, OSError) as error:
-        log.warning("measurements in %s are damaged (%s); measuring again", file, error)
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        if stored["check"] != _checksum(file, stored["metrics"]):
+            raise ValueError("they do not match their checksum")
+        return from_json(stored["metrics"])
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OSError) as error:
+        log.warning("measurements in %s are damaged (%s); the font is measured again", file, error or repr(error))
         return None
 
 
 def _write_cached(file: Path, metrics: FaceMetrics) -> None:
+    # As JSON will give them back, where tuples are lists.
+    measured = json.loads(json.dumps(asdict(metrics)))
+    stored = {"check": _checksum(file, measured), "metrics": measured}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as partial:
-            partial.write_bytes(json_bytes(asdict(metrics)))
+            partial.write_bytes(json_bytes(stored))
     except OSError as error:
         # Unlike rasters these must be kept: a quarantined font that is forgotten kills again.
         raise OutputError(

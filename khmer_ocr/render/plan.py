@@ -20,9 +20,9 @@ from khmer_ocr import chance
 from khmer_ocr.errors import ConfigError
 from khmer_ocr.render.extents import Extents, extents
 from khmer_ocr.render.fonts import FontFace
-from khmer_ocr.render.glyphs import NO_INK
+from khmer_ocr.render.glyphs import BROKEN, MISSING, NO_INK, OVERDRAWN
 from khmer_ocr.render.metrics import FaceMetrics
-from khmer_ocr.render.runs import BROKEN, MISSING, RunCache
+from khmer_ocr.render.runs import RunCache
 from khmer_ocr.render.shape import EM16
 
 # Steps below the chosen ones, for lines too tall for 0.8: a small line is better than a lost one.
@@ -49,6 +49,7 @@ REASONS = (
     "no_ink",
     "too_tall",
     "too_wide",
+    "drawn_over_itself",
 )
 """Why a line is rejected, by number; 0 is a line that can be drawn."""
 
@@ -169,14 +170,16 @@ class Planner:
             seen = extents(self.cache, [texts[n] for n in pending.tolist()], face_B)
             broken = (seen.flags_B & BROKEN) > 0
             covered = (seen.flags_B & MISSING) == 0
+            overdrawn = (seen.flags_B & OVERDRAWN) > 0
             inked = seen.ascent_B > NO_INK
             small_B = self.size64_FS[face_B, 0]
             narrow = self._width_px(seen.advance_B, small_B) <= self.config.max_width
-            drawable = covered & inked & self._fits(seen, face_B, small_B)
+            drawable = covered & ~overdrawn & inked & self._fits(seen, face_B, small_B)
             reason_B[pending[broken]] = REASONS.index("broken_syllable")
             worst[pending[covered & ~inked]] = REASONS.index("no_ink")
             worst[pending[covered & inked & narrow]] = REASONS.index("too_tall")
             worst[pending[covered & inked & ~narrow]] = REASONS.index("too_wide")
+            worst[pending[covered & overdrawn]] = REASONS.index("drawn_over_itself")
             pending = pending[~(drawable | broken)]
         reason_B[pending] = worst[pending]
         return reason_B
@@ -212,7 +215,7 @@ class Planner:
                 break
             tried_B = self._face_of_attempt(attempt, words_BN[pending])
             seen = extents(self.cache, [texts[n] for n in pending.tolist()], tried_B)
-            usable = ((seen.flags_B & (MISSING | BROKEN)) == 0) & (seen.ascent_B > NO_INK)
+            usable = ((seen.flags_B & (BROKEN | MISSING | OVERDRAWN)) == 0) & (seen.ascent_B > NO_INK)
             found = np.full(len(pending), -1, np.int64)
             for step in range(self.size64_FS.shape[1]):
                 fits = usable & (step <= top[pending]) & self._fits(seen, tried_B, self.size64_FS[tried_B, step])

@@ -16,13 +16,10 @@ import numpy.typing as npt
 from khmer_ocr_kernels.jit import compiled
 
 from khmer_ocr.render.fonts import FontFace
-from khmer_ocr.render.glyphs import GlyphTable, set_pieces
+from khmer_ocr.render.glyphs import BROKEN, MISSING, GlyphTable, set_pieces
 from khmer_ocr.render.pieces import begins
 from khmer_ocr.render.shape import Shaper
 from khmer_ocr.text.syllables import is_well_formed
-
-BROKEN, MISSING = 1, 2
-"""Flags of a run: it shapes to a dotted circle; it has a character that no font of the chain draws."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +118,7 @@ class RunCache:
     Args:
         faces: the faces, in the order of their numbers.
         units: per face SYLLABLE, WORD or SCRIPT_RUN.
-        malformed: per face the characters whose glyphs are not what they should be; they count as missing.
+        malformed: per face the characters whose glyphs or widths are not what they should be; they count as missing.
         capacity_runs: pieces kept before the cache is emptied; a power of two.
     """
 
@@ -270,7 +267,7 @@ class RunCache:
         self.glyph_span_R2[first:end, 1] = glyph_ends_P
         self.n_glyphs += inked
         self.advance_R[first:end], self.ascent_R[first:end], self.descent_R[first:end] = measures_P5[:, 1:4].T
-        self.flags_R[first:end] = flags_P | measures_P5[:, 4].astype(np.uint8) * MISSING
+        self.flags_R[first:end] = flags_P | measures_P5[:, 4].astype(np.uint8)
         self.hash_R[first:end], self.span_R3[first:end, 2] = hash_P, piece_P4[:, 1]
         self.n_codes = _keep(codes_C, piece_P4, hash_P, first, self.codes, self.n_codes, self.span_R3, self.slots_S)
         self.runs = end

@@ -17,6 +17,9 @@ from khmer_ocr.render.fonts import FontFace
 EM16 = 1 << 16
 """Positions are stored in 1/65536 em, so that a face and its fallbacks of other units share one scale."""
 
+LEAST_WIDTH_EM16 = EM16 // 32
+"""A character that moves the pen by less has no room in the line. The least of 92 faces is an apostrophe's 0.127 em."""
+
 KHMER = "\u1780-\u17ff\u19e0-\u19ff\u200c"
 _RUN = re.compile(f"[{KHMER}](?:[{KHMER} ]*)|[^{KHMER}]+")
 _WORD = re.compile(" +|[^ ]+")
@@ -196,6 +199,40 @@ def undrawn(shaper: Shaper, piece: str, glyphs: Sequence[Glyph]) -> list[str]:
         if start in failed or start not in inked
     )
     return [cluster for cluster in lost if cluster]
+
+
+def takes_room(code: int) -> bool:
+    """Whether a character must move the pen: all do but combining marks and ZWNJ."""
+    if 0x17B4 <= code <= 0x17D3 or code == 0x17DD or code == 0x200C:
+        return False
+    return not (
+        0x0300 <= code <= 0x036F
+        or 0x0483 <= code <= 0x0489
+        or 0x1AB0 <= code <= 0x1AFF
+        or 0x1DC0 <= code <= 0x1DFF
+        or 0x20D0 <= code <= 0x20FF
+        or 0xFE20 <= code <= 0xFE2F
+    )
+
+
+def without_width(shaper: Shaper, piece: str, glyphs: Sequence[Glyph]) -> set[str]:
+    """Characters of a piece that begin a cluster and get no room in the line, spaces included.
+
+    Args:
+        shaper: what shaped the piece.
+        piece: the text that was shaped.
+        glyphs: what came of it.
+    """
+    width_em16: dict[int, int] = {}
+    for font, gid, cluster, _, _, advance in glyphs:
+        # The room of a `.notdef` says nothing: the character is missing, which is worse.
+        width = to_em16(advance, shaper.upem[font]) if gid else EM16
+        width_em16[cluster] = width_em16.get(cluster, 0) + width
+    return {
+        piece[start]
+        for start, width in width_em16.items()
+        if width < LEAST_WIDTH_EM16 and takes_room(ord(piece[start])) and piece[max(start - 1, 0)] != "\u17d2"
+    }
 
 
 def to_em16(value_fu: int, upem: int) -> int:

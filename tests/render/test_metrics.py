@@ -15,12 +15,15 @@ import numpy as np
 import pytest
 from fontTools.ttLib import TTFont
 
+from khmer_ocr import chance
 from khmer_ocr.errors import KhmerOcrError, OutputError
 from khmer_ocr.render import measure, metrics, probe
 from khmer_ocr.render.compose import LineRenderer
 from khmer_ocr.render.fonts import FontFace, find_faces
 from khmer_ocr.render.metrics import FaceMetrics, from_json, measure_all, quarantine
 from khmer_ocr.render.pieces import SCRIPT_RUN, SYLLABLE, WORD
+from khmer_ocr.render.plan import REASONS
+from khmer_ocr.render.report import report_card
 from khmer_ocr.render.shape import EM16, Shaper
 
 
@@ -86,7 +89,7 @@ def test_measured_once_and_kept(static, cache, monkeypatch):
         probe, "measure_in_children", lambda faces: iter(()) if not faces else pytest.fail("measured again")
     )
     assert measure_all([static], progress=False) == first
-    assert from_json(json.loads(file.read_text(encoding="utf-8"))) == first["Static"]
+    assert from_json(json.loads(file.read_text(encoding="utf-8"))["metrics"]) == first["Static"]
 
 
 def test_in_a_child_as_in_this_process(static, cache):
@@ -105,6 +108,33 @@ def test_a_damaged_measurement_is_made_anew(static, cache, caplog, monkeypatch):
         assert measure_all([static], progress=False)["Static"] == made
         assert "damaged" in caplog.text
     assert measure_all([static], progress=False)["Static"] == made
+
+
+def test_every_changed_byte_of_a_measurement_is_noticed(static, cache, caplog, monkeypatch):
+    good = FaceMetrics(ascent_em16=70_000, inexact=(0.25, 0.0), missing="A é", faults=("lacks A é",))
+    made = FaceMetrics(ascent_em16=8)
+    metrics._write_cached(metrics._cache_file(static), good)
+    (file,) = cache.glob("*.json")
+    content = file.read_bytes()
+    assert measure_all([static], progress=False)["Static"] == good
+    monkeypatch.setattr(probe, "measure_in_children", lambda faces: iter([(face, made) for face in faces]))
+    for at in range(len(content)):
+        damaged = bytearray(content)
+        damaged[at] ^= 1 << at % 8
+        file.write_bytes(damaged)
+        caplog.clear()
+        found = measure_all([static], progress=False)["Static"]
+        # What is read is what was measured, or it is measured anew and said in one line: never anything else.
+        assert found == made and caplog.text.count("damaged") == 1, bytes(damaged[max(at - 9, 0) : at + 9])
+
+
+def test_a_measurement_under_another_name_is_noticed(static, cache, caplog, monkeypatch):
+    other = replace(static, name="Other", sha256="f" * 64)
+    metrics._write_cached(metrics._cache_file(static), FaceMetrics(ascent_em16=7))
+    shutil.copy(metrics._cache_file(static), metrics._cache_file(other))
+    monkeypatch.setattr(probe, "measure_in_children", lambda faces: iter([(face, FaceMetrics()) for face in faces]))
+    assert measure_all([other], progress=False)["Other"] == FaceMetrics()
+    assert "do not match their checksum" in caplog.text
 
 
 def test_other_content_is_another_measurement(static, cache):
@@ -255,6 +285,58 @@ def test_letters_without_ink_are_fatal(noto, cache, tmp_path):
     font.save(tmp_path / "Blank.ttf")
     (face,) = find_faces([tmp_path / "Blank.ttf"])
     assert "no ink" in measure_all([face], progress=False)["Blank"].fatal
+
+
+def with_advance(face: FontFace, path: Path, advances: dict[str, int]) -> FontFace:
+    """A static copy of a face in which some characters move the pen by so many font units."""
+    make_static(face.files[0], path)
+    font = TTFont(path)
+    for character, advance in advances.items():
+        glyph = font.getBestCmap()[ord(character)]
+        font["hmtx"][glyph] = (advance, font["hmtx"][glyph][1])
+    font.save(path)
+    return find_faces([path])[0]
+
+
+def test_a_face_is_judged_by_its_advances(static, noto, cache, tmp_path):
+    damaged = [
+        with_advance(noto, tmp_path / "Space.ttf", {" ": 0}),
+        with_advance(noto, tmp_path / "Letter.ttf", {"ក": 0}),
+        with_advance(noto, tmp_path / "Narrow.ttf", {"ក": 60, "។": -300}),
+    ]
+    measured = measure_all([static, *damaged], progress=False)
+    assert [measured[face.name].cramped for face in [static, *damaged]] == ["", " ", "ក", "ក។"]
+    assert "gives the space too little room" in " ".join(measured["Space"].faults)
+    assert " " in measured["Space"].missing
+    card = report_card([static, *damaged], progress=False)
+    assert "Space: gives the space too little room (advance)" in card and "Letter: gives ក too little room" in card
+    lines = ["ភាសា ខ្មែរ", "ការងារ", "ខ្មែរ", "ស្រុក", "ហ្ក", "ល។"]
+    refused = {
+        face.name: [
+            text
+            for text, number in zip(lines, LineRenderer([face], measured).planner.rejections(lines), strict=True)
+            if REASONS[number] == "missing_glyph"
+        ]
+        for face in [static, *damaged]
+    }
+    # A letter that hangs below another needs no room of its own.
+    assert refused["Static"] == [] and refused["Space"] == ["ភាសា ខ្មែរ"]
+    assert refused["Letter"][:2] == ["ការងារ", "ស្រុក"] and "ល។" in refused["Narrow"]
+    # With a good face beside it the lines go there.
+    plan = LineRenderer([static, damaged[0]], measured).plan(
+        ["ភាសា ខ្មែរ"] * 200, np.arange(200, dtype=np.uint64), chance.key(1, "train", "plan")
+    )
+    assert set(plan.face_B.tolist()) == {0}
+
+
+def test_a_character_outside_the_probe_without_room_is_refused(static, noto, cache, tmp_path):
+    face = with_advance(noto, tmp_path / "Rare.ttf", {"ឩ": 0})
+    planner = LineRenderer([face], {face.name: measure_all([static], progress=False)["Static"]}).planner
+    assert [REASONS[n] for n in planner.rejections(["ឩ", "ឧ"])] == ["missing_glyph", ""]
+
+
+def test_no_installed_face_is_cramped(metrics):
+    assert {name: m.cramped for name, m in metrics.items() if m.cramped} == {}
 
 
 def test_every_unit_is_exact_on_the_probe_itself(few_faces, metrics):

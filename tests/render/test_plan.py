@@ -12,6 +12,7 @@ from khmer_ocr import chance
 from khmer_ocr.errors import ConfigError, NoFontsError
 from khmer_ocr.render.compose import LineRenderer
 from khmer_ocr.render.extents import extents
+from khmer_ocr.render.glyphs import MISSING, OVERDRAWN
 from khmer_ocr.render.plan import REASONS, RESCUE_STEPS, LinePlan, RenderConfig
 
 KEY = chance.key(42, "train", "plan")
@@ -149,6 +150,26 @@ def test_reasons(few, text, reason):
     assert REASONS[few.planner.rejections([text])[0]] == reason
     # What stands beside it changes nothing.
     assert REASONS[few.planner.rejections(["ក", text, "ា"])[1]] == reason
+
+
+@pytest.mark.parametrize("twice", ["ពុំំ", "ចាស់់", "ពណ៌៌", "ក៉៉", "ក័័", "កំ់ំ", "ន្ត្ត"])
+def test_a_sign_without_ink_of_its_own_is_never_drawn(renderer, metrics, twice):
+    # Drawn over itself by some faces, above or below itself by others: a label says what the ink says.
+    every = np.arange(len(renderer.faces), dtype=np.int32)
+    flags = extents(renderer.runs, [twice] * len(every), every).flags_B
+    hidden = (flags & OVERDRAWN) > 0
+    assert 20 < hidden.sum() < len(every)
+    plan = renderer.plan([twice] * 600, addresses(600), KEY)
+    assert not hidden[np.unique(plan.face_B)].any()
+    face = renderer.faces[int(np.flatnonzero(hidden & ((flags & MISSING) == 0))[0])]
+    alone = LineRenderer([face], metrics).planner
+    assert REASONS[alone.rejections([twice])[0]] == "drawn_over_itself"
+
+
+def test_ordinary_lines_are_never_taken_for_drawn_over_themselves(renderer, drawable):
+    for number in range(0, len(renderer.faces), 5):
+        face_B = np.full(400, number, np.int32)
+        assert not (extents(renderer.runs, drawable[:400], face_B).flags_B & OVERDRAWN).any()
 
 
 def test_too_tall_is_said(few_faces, metrics):

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from khmer_ocr.render import measure
 from khmer_ocr.render.fonts import FontFace
+from khmer_ocr.render.glyphs import BROKEN, MISSING
 from khmer_ocr.render.metrics import FaceMetrics
 from khmer_ocr.render.pieces import SCRIPT_RUN, SYLLABLE, WORD
-from khmer_ocr.render.runs import BROKEN, MISSING, RunCache
+from khmer_ocr.render.runs import RunCache
 from khmer_ocr.render.shape import Shaper
 from khmer_ocr.text.syllables import split
 
