@@ -120,7 +120,8 @@ class SyntheticImageGenerator:
             quarantine(face, str(crash))
             raise FontError(
                 f"{crash}. The font ({face.files[0]}) is quarantined: "
-                "the same command with --overwrite draws without it."
+                "the same command with --overwrite draws without it, "
+                f"khmer-ocr fonts check {face.name} --retry takes it out of quarantine."
             ) from crash
         except OSError as error:
             if isinstance(error, KhmerOcrError):

@@ -10,13 +10,11 @@ import mmap
 import os
 import signal
 import subprocess
-import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from time import monotonic
 from types import TracebackType
 from typing import Any
@@ -25,9 +23,10 @@ import numpy as np
 
 from khmer_ocr.errors import OutputError, WorkerError
 from khmer_ocr.generate.artist import Job
+from khmer_ocr.io.child_python import OWN_CRASHES, child_environment, child_python, end_of
 
 log = logging.getLogger(__name__)
-WORKER_COMMAND = (sys.executable, "-P", "-m", "khmer_ocr.generate.worker")
+WORKER_COMMAND = tuple(child_python("khmer_ocr.generate.worker"))
 WORKER_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 28), "MALLOC_TRIM_THRESHOLD_": str(1 << 28)}
 """For glibc: keep what torch's ops free, which is a few MB each; given back, every op would fault it in again."""
 IN_FLIGHT = 2
@@ -58,9 +57,7 @@ class _Worker:
         self._state = mmap.mmap(state_fd, mmap.PAGESIZE)
         self._state[:4] = np.int32(-1).tobytes()
         fds = (theirs.fileno(), state_fd)
-        # The child sees the modules that this process sees, as with multiprocessing.
-        seen = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
-        environment = {**WORKER_ENVIRONMENT, **os.environ, "PYTHONPATH": seen}
+        environment = {**WORKER_ENVIRONMENT, **child_environment()}
         # Ctrl-C is the parent's business. Blocked across the start, it can't reach a child that is still importing.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -210,7 +207,7 @@ class Pool:
         culprit = worker.tasks[0][:3] if worker.tasks else ()
         self._deaths[culprit] += 1
         name = self._job.faces[face].name if face >= 0 else None
-        what = f"Worker {worker.process.pid} died ({_cause(code)})"
+        what = f"Worker {worker.process.pid} died ({end_of(code)})"
         what += f" while handling font {name}" if name else ""
         what += "" if worker.ready else ", before it did anything"
         killed = code == -signal.SIGKILL
@@ -218,7 +215,7 @@ class Pool:
             what += f", the {self._deaths[culprit]}. death on the same task"
             if killed:
                 what += ". It was killed from outside, perhaps for want of memory: try fewer --workers"
-            if killed or face < 0:
+            if face < 0 or -code not in OWN_CRASHES:
                 raise WorkerError(f"{what}. Run the same command again: it goes on where it stopped.")
             raise FontCrashError(what, face)
         log.warning("%s; it is replaced", what)
@@ -229,15 +226,6 @@ class Pool:
             else:
                 yield task, result
         self._workers.insert(place, _Worker(self._job))
-
-
-def _cause(code: int) -> str:
-    if code >= 0:
-        return f"exit status {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"
 
 
 def translate_os_error(error: OSError, root: str) -> OutputError:

@@ -8,7 +8,6 @@ Letters: Q quads, E entries, N pixels, S hash slots, K rasters just drawn or rea
 """
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from khmer_ocr_kernels.jit import compiled
 
 from khmer_ocr.render.fonts import FontFace
 from khmer_ocr.render.raster import NO_ROOM, Rasteriser, drawing_error, functions, render
+from khmer_ocr.render.store import cache_dir as cache_dir
 from khmer_ocr.render.store import read_rasters, write_rasters
 
 log = logging.getLogger(__name__)
@@ -34,13 +34,6 @@ LIMIT_BYTES, LIMIT_ENTRIES = 64 << 20, 1 << 19
 def freetype_version() -> str:
     """Version of the FreeType library that draws."""
     return ".".join(map(str, freetype.version()))
-
-
-def cache_dir() -> Path:
-    """Where measurements and rasters are kept: KHMER_OCR_CACHE, else the user's cache folder."""
-    named = os.environ.get("KHMER_OCR_CACHE")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return Path(named) if named else base / "khmer_ocr"
 
 
 @compiled

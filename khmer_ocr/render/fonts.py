@@ -1,8 +1,8 @@
 """Which faces there are: `fonts/`, font packages, paths the user names, the system's folders.
 
-A face is one drawable style: a static file, or one named instance of a variable file. `X.ttf` and `X.latin.ttf` side by
-side are one face with a fallback chain. Faces of families with role `heldout` never train a model unless asked for by
-name.
+A face is one drawable style: a static file, or one named instance of a variable file (its default where it names none).
+`X.ttf` and `X.latin.ttf` side by side are one face with a fallback chain. Faces of families with role `heldout` never
+train a model unless asked for by name.
 """
 
 import hashlib
@@ -17,10 +17,10 @@ import uharfbuzz as hb
 
 from khmer_ocr.errors import FontError, NoFontsError
 from khmer_ocr.render.catalogue import Catalogue, load_catalogue
+from khmer_ocr.render.font_files import FALLBACK_SUFFIX, PassedOver, kind_of, printable, unpacked, walk
 
 log = logging.getLogger(__name__)
-SUFFIXES = (".ttf", ".otf", ".ttc", ".otc")
-FALLBACK_SUFFIX = ".latin"
+_NO_KHMER = "no Khmer letters"
 SYSTEM_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts", "/Library/Fonts")
 # Consonants, the common vowels, nikahit, reahmuk and coeng: a font without any of these can't set Khmer.
 REQUIRED = frozenset([*range(0x1780, 0x17A2), 0x17A2, *range(0x17B6, 0x17C9), 0x17D2])
@@ -80,9 +80,13 @@ def find_faces(
         FontError: a file or name that was asked for is broken, has no Khmer, or does not exist.
     """
     catalogue = load_catalogue()
-    default = [*_walk(fonts_dir), *_packaged_files()] + ([*_system_files()] if system else [])
+    passed = PassedOver()
+    default = [*walk(fonts_dir, passed), *_packaged_files()] + ([*_system_files(passed)] if system else [])
     if not sources:
-        faces = [face for path in default for face in _read_faces(path, catalogue, strict=False)]
+        faces = [face for path in default for face in _read_faces(path, catalogue, passed)]
+        # Fonts of other scripts are what most of a system's folders hold.
+        passed.by_reason.pop(_NO_KHMER, None)
+        _say(passed, str(fonts_dir))
         found = [face for face in faces if heldout or face.role == "train"]
     else:
         found = []
@@ -99,19 +103,31 @@ def find_faces(
 
 def _resolve(source: str | Path, default: list[Path], catalogue: Catalogue, heldout: bool) -> list[FontFace]:
     path = Path(source).expanduser()
-    if path.is_dir():
-        faces = [face for file in _walk(path) for face in _read_faces(file, catalogue, strict=False)]
+    kind = kind_of(path)
+    if kind == "folder":
+        passed = PassedOver()
+        faces = [face for file in walk(path, passed) for face in _read_faces(file, catalogue, passed)]
         kept = [face for face in faces if heldout or face.role == "train"]
+        if len(kept) < len(faces):
+            families = ", ".join(sorted({face.family for face in faces if face.role != "train"}))
+            for face in faces:
+                if face.role != "train":
+                    passed.add(f"held out for testing, name a family to draw with it: {families}", Path(face.name))
         if not kept:
             seen = f"{len(faces)} held-out" if faces else "no"
+            why = "; ".join(passed.lines())
             raise NoFontsError(
-                f"No Khmer fonts found in {path}/ directory ({seen} faces seen). Name a file or a family."
+                f"No Khmer fonts found in {printable(str(path))}/ directory ({seen} faces seen). "
+                f"Name a file or a family.{f' {why}' if why else ''}"
             )
+        _say(passed, str(path))
         return kept
-    if path.is_file():
-        return list(_read_faces(path, catalogue, strict=True))
+    if kind == "file":
+        return list(_read_faces(path, catalogue))
+    if kind:
+        raise FontError(f"{printable(str(path))} can't be read as a font: {kind}. Give a .ttf or .otf file.")
     wanted = _plain(str(source))
-    every = [face for file in default for face in _read_faces(file, catalogue, strict=False)]
+    every = [face for file in default for face in _read_faces(file, catalogue, PassedOver())]
     named = [face for face in every if wanted in (_plain(face.family), _plain(face.name))]
     if not named:
         known = ", ".join(sorted({face.family for face in every})) or "none"
@@ -132,13 +148,9 @@ def _distinct(faces: Iterable[FontFace]) -> list[FontFace]:
     return sorted(by_name.values(), key=lambda face: face.name)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    if not folder.is_dir():
-        return
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in SUFFIXES and not path.stem.endswith(FALLBACK_SUFFIX) and not hidden:
-            yield path
+def _say(passed: PassedOver, folder: str) -> None:
+    for line in passed.lines():
+        log.warning("%s: %s", printable(folder), line)
 
 
 def _packaged_files() -> Iterator[Path]:
@@ -148,31 +160,42 @@ def _packaged_files() -> Iterator[Path]:
         yield from (Path(file.path) for file in family.files)
 
 
-def _system_files() -> Iterator[Path]:
+def _system_files(passed: PassedOver) -> Iterator[Path]:
     for folder in SYSTEM_FOLDERS:
-        yield from _walk(Path(folder).expanduser())
+        yield from walk(Path(folder).expanduser(), passed)
+
+
+def _digest(path: Path) -> str:
+    status = path.stat()
+    return _digest_of(path, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)
-def _digest(path: Path) -> str:
+def _digest_of(path: Path, *_version: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _read_faces(path: Path, catalogue: Catalogue, *, strict: bool) -> Iterator[FontFace]:
-    """Faces of one file; without `strict` a file that is no Khmer font is passed over (a folder may hold anything)."""
+def _read_faces(path: Path, catalogue: Catalogue, passed: PassedOver | None = None) -> Iterator[FontFace]:
+    """Faces of one file; one found in a folder, which may hold anything, is counted in `passed` if it is of no use."""
+    name = printable(str(path))
     try:
         faces = list(_open_faces(path, catalogue))
-    except (hb.HarfBuzzError, OSError, ValueError, struct.error) as error:
-        if strict:
-            raise FontError(f"{path} can't be read as a font ({error}). Give a .ttf or .otf file.") from error
-        log.warning("%s can't be read as a font (%s); it is left out", path, error)
+    except (FontError, hb.HarfBuzzError, OSError, ValueError, struct.error) as error:
+        if passed is None:
+            if isinstance(error, FontError):
+                raise
+            raise FontError(f"{name} can't be read as a font ({error}). Give a .ttf or .otf file.") from error
+        log.warning("%s can't be read as a font (%s); it is left out", name, error)
         return
-    if strict and not faces:
-        raise FontError(f"{path} has no Khmer (or is no font): it lacks letters of U+1780..U+17D2. Give a Khmer font.")
+    if not faces:
+        if passed is None:
+            raise FontError(f"{name} has no Khmer: it lacks letters of U+1780..U+17D2. Give a Khmer font.")
+        passed.add(_NO_KHMER, path)
     yield from faces
 
 
 def _open_faces(path: Path, catalogue: Catalogue) -> Iterator[FontFace]:
+    source, path = path, unpacked(path)
     blob = hb.Blob.from_file_path(str(path))
     count = hb.Face(blob).count
     if not count or not hb.Face(blob).glyph_count:
@@ -182,9 +205,9 @@ def _open_faces(path: Path, catalogue: Catalogue) -> Iterator[FontFace]:
         face = hb.Face(blob, number)
         if not set(face.unicodes) >= REQUIRED:
             continue
-        family = face.get_name(16) or face.get_name(1) or path.stem
-        fallback = path.with_name(f"{path.stem}{FALLBACK_SUFFIX}{path.suffix}")
-        files = (path, fallback) if fallback.is_file() else (path,)
+        family = face.get_name(16) or face.get_name(1) or printable(path.stem)
+        fallback = source.with_name(f"{source.stem}{FALLBACK_SUFFIX}{source.suffix}")
+        files = (path, unpacked(fallback)) if kind_of(fallback) == "file" else (path,)
         faulty = "".join(sorted(catalogue.faulty_in(path.name)))
         for style, variations in _styles(face):
             identity = "|".join([*(_digest(file) for file in files), str(number), repr(variations), faulty])
@@ -222,7 +245,7 @@ def _refuse_truncated(path: Path, count: int) -> None:
 
 
 def _plain_stem(path: Path) -> str:
-    return path.stem.split("[")[0].replace(" ", "")
+    return printable(path.stem).split("[")[0].replace(" ", "")
 
 
 def _licence(face: hb.Face) -> str:
@@ -233,12 +256,19 @@ def _licence(face: hb.Face) -> str:
 
 
 def _styles(face: hb.Face) -> Iterator[tuple[str, tuple[tuple[str, float], ...]]]:
-    """Style names and axis settings: named instances, times the width classes where there is a width axis."""
+    """Style names and axis settings: named instances, times the width classes where there is a width axis.
+
+    A variable font that names none (fontTools' instancer drops them where it limits an axis) has its default.
+    """
     axes = {axis.tag: axis for axis in face.axis_infos}
     if not axes:
         yield face.get_name(17) or face.get_name(2) or "Regular", ()
         return
     tags = [axis.tag for axis in face.axis_infos]
+    if not face.named_instances:
+        name = face.get_name(17) or face.get_name(2) or "Regular"
+        yield name, tuple(sorted((axis.tag, axis.default_value) for axis in face.axis_infos))
+        return
     seen = set()
     for instance in face.named_instances:
         weight_name = face.get_name(instance.subfamily_name_id) or "Instance"

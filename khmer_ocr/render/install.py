@@ -7,7 +7,6 @@ archive holds has no effect.
 
 import fcntl
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from tqdm import tqdm
 from khmer_ocr.errors import ConfigError, FontError, OutputError
 from khmer_ocr.render.catalogue import Catalogue, FileEntry, PackageEntry, load_catalogue
 from khmer_ocr.render.clients import LICENCE_AND_FETCH, Clients, read_members
+from khmer_ocr.render.font_files import as_opentype
 
 RECORD = ".installed.json"
 _WORKSHOP = ".installing"
@@ -260,19 +260,15 @@ def _check_sha256(entry: FileEntry, data: bytes, origin: str) -> None:
 
 
 def _as_ttf(data: bytes, entry: FileEntry) -> bytes:
-    """Turn a woff2 into a ttf, the same bytes each time: fontTools would otherwise stamp the time of the conversion."""
+    """Turn a woff2 into a ttf; any other file as it is."""
     if not entry.member.endswith(".woff2"):
         return data
-    from fontTools.ttLib import TTFont, TTLibError
+    from fontTools.ttLib import TTLibError
 
-    out = io.BytesIO()
     try:
-        with TTFont(io.BytesIO(data), recalcBBoxes=False, recalcTimestamp=False) as font:
-            font.flavor = None
-            font.save(out)
+        return as_opentype(data)
     except TTLibError as error:
         raise FontError(f"{entry.member} is no woff2 font: {error}") from error
-    return out.getvalue()
 
 
 def _check_khmer(font: bytes, file_name: str) -> None:

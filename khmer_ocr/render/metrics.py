@@ -124,6 +124,28 @@ def quarantine(face: FontFace, why: str) -> None:
     _write_cached(_cache_file(face), FaceMetrics(fatal=why))
 
 
+def release(faces: Sequence[FontFace]) -> list[FontFace]:
+    """Forget why faces can't be used, so that they are measured again.
+
+    Returns:
+        Those that were in quarantine.
+
+    Raises:
+        OutputError: the cache folder can't be written.
+    """
+    released = []
+    for face in faces:
+        file = _cache_file(face)
+        stored = _read_cached(file) if file.is_file() else None
+        if stored is not None and stored.fatal:
+            try:
+                file.unlink(missing_ok=True)
+            except OSError as error:
+                raise OutputError(f"{file} can't be removed ({error.strerror}). Make its folder writable.") from error
+            released.append(face)
+    return released
+
+
 def from_json(stored: dict[str, object]) -> FaceMetrics:
     """Rebuild metrics from their JSON object."""
     lists = {key: tuple(value) for key, value in stored.items() if isinstance(value, list)}

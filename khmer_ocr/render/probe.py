@@ -1,6 +1,9 @@
 """Child processes that measure fonts, both ends: the parent's `measure_in_children` and, as a program, the child.
 
-The child gets faces as JSON on standard input and prints one JSON object a face on standard output.
+The child gets faces as JSON on standard input and prints one JSON object a face on standard output. A face is blamed
+only for what it did: a crash of the child while at it, twice, the second time with kernels compiled anew, for a damaged
+kernel crashes too. Any other end of a child (killed from outside, out of memory, too late, a fault of ours) is tried
+once more, and if it comes again the face is left out of this run and not remembered.
 """
 
 import json
@@ -14,10 +17,12 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from khmer_ocr.errors import FontError
+from khmer_ocr.io.child_python import OWN_CRASHES, child_environment, child_python, end_of
 from khmer_ocr.render.fonts import FontFace
 from khmer_ocr.render.metrics import UNMEASURED, FaceMetrics, from_json
 
@@ -26,13 +31,23 @@ TIMEOUT_S = 120.0
 """What a child may take for one face; a whole one takes under a second."""
 MEMORY_BYTES = 4 << 30
 _FACES_PER_CHILD = 4
+_DYING_S = 10.0
 
 
 class _Child:
-    """A child process and the faces it has still to do."""
+    """A child process and the faces it has still to do.
 
-    def __init__(self, faces: Sequence[FontFace]) -> None:
-        self.faces = deque(faces)
+    Args:
+        faces: what to measure.
+        again: why a child before this one did not get past the first face; its kernels are then compiled anew.
+    """
+
+    def __init__(self, faces: Sequence[FontFace], again: str = "") -> None:
+        self.faces, self.again = deque(faces), again
+        self._kernels = tempfile.TemporaryDirectory(prefix="khmer_ocr-kernels-") if again else None
+        environment = child_environment()
+        if self._kernels:
+            environment["NUMBA_CACHE_DIR"] = self._kernels.name
         task = json.dumps([{**asdict(face), "files": [str(file) for file in face.files]} for face in faces])
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `stop`)
         with tempfile.TemporaryFile() as task_file:
@@ -40,10 +55,11 @@ class _Child:
             task_file.seek(0)
             # A process group of its own: Ctrl-C stops the parent, which stops its children, and no font is blamed.
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "khmer_ocr.render.probe"],
+                child_python("khmer_ocr.render.probe"),
                 stdin=task_file,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
+                env=environment,
                 process_group=0,
             )
         assert self.process.stdout is not None
@@ -59,8 +75,12 @@ class _Child:
         self.deadline_s = time.monotonic() + TIMEOUT_S
         return [from_json(json.loads(line)) for line in lines], bool(chunk)
 
-    def stop(self) -> tuple[int, str]:
-        """End the process; its exit status and the last thing it said."""
+    def stop(self, *, ended: bool = False) -> tuple[int, str]:
+        """End the process, if it has not `ended` by itself; its exit status and the last thing it said."""
+        if ended:
+            # Its pipe is closed, so it is dying of something; what, is worth a moment's wait.
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(_DYING_S)
         self.process.kill()
         if self.process.stdout is not None:
             self.process.stdout.close()
@@ -68,6 +88,8 @@ class _Child:
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip().splitlines()
         self._errors.close()
+        if self._kernels:
+            self._kernels.cleanup()
         return code, f"it took over {TIMEOUT_S:g} s" if self.late else said[-1] if said else "no message"
 
 
@@ -92,16 +114,23 @@ def measure_in_children(faces: Sequence[FontFace]) -> Iterator[tuple[FontFace, F
                     child = children[key.fd]
                     measured, alive = child.read()
                     for metrics in measured:
+                        child.again = ""
                         yield child.faces.popleft(), metrics
                     if alive:
                         continue
                     selector.unregister(key.fd)
                     del children[key.fd]
-                    code, said = child.stop()
+                    code, said = child.stop(ended=True)
+                    again = ""
                     if child.faces:
-                        yield child.faces[0], _killed(child.faces.popleft(), code, said)
+                        again = f"{end_of(code)}: {said}"
+                        if child.again or child.late:
+                            yield child.faces[0], _failed(child.faces.popleft(), code, said)
+                            again = ""
+                        else:
+                            log.warning("measuring font %s ended (%s); it is tried again", child.faces[0].name, again)
                     if child.faces:
-                        heir = _Child(list(child.faces))
+                        heir = _Child(list(child.faces), again)
                         children[heir.pipe] = heir
                         selector.register(heir.pipe, selectors.EVENT_READ)
                 for child in children.values():
@@ -113,11 +142,12 @@ def measure_in_children(faces: Sequence[FontFace]) -> Iterator[tuple[FontFace, F
                 child.stop()
 
 
-def _killed(face: FontFace, code: int, said: str) -> FaceMetrics:
-    # A positive exit is Python's own: want of memory, a broken installation. That says nothing lasting of the font.
-    what = "killed the process that measured it" if code < 0 else UNMEASURED
-    log.warning("font %s %s (exit %d: %s); it is left out", face.name, what, code, said)
-    return FaceMetrics(fatal=f"it {what} (exit {code}: {said})")
+def _failed(face: FontFace, code: int, said: str) -> FaceMetrics:
+    own = -code in OWN_CRASHES
+    what = "crashed the process that measured it, twice" if own else UNMEASURED
+    log.warning("font %s %s (%s: %s); it is left out", face.name, what, end_of(code), said)
+    todo = "khmer-ocr fonts check --retry measures it again" if own else "run the same command again"
+    return FaceMetrics(fatal=f"it {what} ({end_of(code)}: {said}); {todo}")
 
 
 def main() -> None:

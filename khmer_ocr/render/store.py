@@ -4,6 +4,7 @@ Letters: K rasters, N pixels.
 """
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,13 @@ import xxhash
 from khmer_ocr.io.atomic import replacing
 
 log = logging.getLogger(__name__)
+
+
+def cache_dir() -> Path:
+    """Where measurements, rasters and unpacked fonts are kept: KHMER_OCR_CACHE, else the user's cache folder."""
+    named = os.environ.get("KHMER_OCR_CACHE")
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return Path(named) if named else base / "khmer_ocr"
 
 
 def _checksum(*arrays: npt.NDArray[Any]) -> int:

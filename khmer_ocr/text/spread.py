@@ -4,18 +4,17 @@ Plain subprocesses, as in `generate.pool`: a user's script needs no `__main__` g
 w, w + W, ... and waits when its pipe is full, so that memory stays bounded.
 """
 
-import os
 import pickle
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import IO, Protocol
 
 from khmer_ocr.errors import WorkerError
+from khmer_ocr.io.child_python import child_environment, child_python
 
-_COMMAND = (sys.executable, "-P", "-m", "khmer_ocr.text.spread")
+_COMMAND = child_python("khmer_ocr.text.spread")
 _LENGTH_BYTES = 8
 
 
@@ -41,7 +40,6 @@ def spread(drawer: Drawer, blocks: Sequence[range], workers: int) -> Iterator[li
         WorkerError: a process died.
     """
     workers = max(min(workers, len(blocks)), 1)
-    seen = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     with ExitStack() as stack:
         pipes = []
         for number in range(workers):
@@ -50,7 +48,7 @@ def spread(drawer: Drawer, blocks: Sequence[range], workers: int) -> Iterator[li
                 _COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": seen},
+                env=child_environment(),
                 start_new_session=True,
             )
             stack.enter_context(process)

@@ -67,6 +67,7 @@ def fonts(
     fonts_dir: Path = Path("fonts"),
     system_fonts: bool = False,
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    retry: bool = False,
     quiet: bool = False,
 ) -> None:
     """List the Khmer faces at hand, check them (a report card, also as a picture), or install the known families.
@@ -77,8 +78,13 @@ def fonts(
         fonts_dir: Where installed fonts lie.
         system_fonts: Look into the system's folders too.
         output: For check: write the report card as a picture (.png).
+        retry: For check: measure fonts again that were put in quarantine because they crashed a process.
         quiet: No progress bar.
     """
+    if retry and action != "check":
+        raise ConfigError(
+            f"--retry goes with fonts check, not with fonts {action}. Type: khmer-ocr fonts check --retry"
+        )
     if action == "install":
         from khmer_ocr.render.install import install_fonts
 
@@ -91,6 +97,11 @@ def fonts(
     if action == "list":
         print(font_table(faces))
         return
+    if retry:
+        from khmer_ocr.render.metrics import release
+
+        released = ", ".join(face.name for face in release(faces))
+        print(f"out of quarantine, measured again: {released or 'none was in it'}\n")
     print(report_card(faces, progress=not quiet))
     if output is not None:
         report_picture(faces, output)

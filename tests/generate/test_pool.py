@@ -142,6 +142,16 @@ def test_a_font_that_kills_again_is_named(job: StandInJob) -> None:
     assert caught.value.face == 1
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGXCPU, signal.SIGHUP])
+def test_a_font_is_not_blamed_for_a_signal_from_outside(job: StandInJob, number: signal.Signals) -> None:
+    with (
+        pytest.raises(WorkerError, match=rf"died \({number.name}\).*goes on where it stopped") as caught,
+        make(job, 1) as made,
+    ):
+        dict(made.imap([("die", "train", 2, 1, number)]))
+    assert not isinstance(caught.value, FontCrashError)
+
+
 def test_deaths_without_a_font_blame_none(job: StandInJob) -> None:
     with pytest.raises(WorkerError, match="SIGBUS") as caught, make(job) as made:
         list(made.imap([("die", "train", 0, -1, signal.SIGBUS)]))

@@ -1,17 +1,22 @@
 import os
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import uharfbuzz as hb
 from fontTools.subset import Options, Subsetter
 from fontTools.ttLib import TTCollection, TTFont
+from fontTools.varLib.instancer import instantiateVariableFont
 
 from khmer_ocr.errors import FontError, NoFontsError
 from khmer_ocr.render import fonts
 from khmer_ocr.render.fonts import FontFace, find_faces
 from khmer_ocr.render.metrics import measure_all
 from khmer_ocr.render.raster import Rasteriser
+from khmer_ocr.render.report import font_table
 from khmer_ocr.render.shape import Shaper
 
 
@@ -159,17 +164,176 @@ def test_a_font_without_khmer_is_refused_by_name_and_passed_over_in_a_folder(fol
     with pytest.raises(FontError, match="no Khmer"):
         find_faces([path])
     assert [face.name for face in find_faces([folder])] == ["Good"]
-    assert caplog.text == ""
+    assert f"{folder}: 1 passed over (no Khmer letters): Latin.ttf" in caplog.text
+    # Among what is installed, or in a system's folders, fonts of other scripts are nothing to speak of.
+    caplog.clear()
+    assert "Good" in {face.name for face in find_faces(fonts_dir=folder)} and caplog.text == ""
 
 
-def test_other_files_hidden_files_and_folders_are_passed_over(folder, static_file):
+def test_what_is_no_font_file_is_passed_over_and_named(folder, static_file, caplog):
     (folder / "notes.txt").write_text("x")
     (folder / "folder.ttf").mkdir()
     (folder / ".hidden").mkdir()
     shutil.copy(static_file, folder / ".hidden" / "Hidden.ttf")
     (folder / "gone.ttf").symlink_to(folder / "nothing.ttf")
     (folder / "deep" / "er").mkdir(parents=True)
+    os.mkfifo(folder / "pipe.ttf")  # whoever opens it waits for ever
+    (folder / "null.otf").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(folder / "socket.ttc"))
+        assert [face.name for face in find_faces([folder])] == ["Good"]
+    (folder / "old.pfb").write_bytes(b"x")
     assert [face.name for face in find_faces([folder])] == ["Good"]
+    for said in (
+        "(a pipe): pipe.ttf",
+        "(a device): null.otf",
+        "(a socket): socket.ttc",
+        "(a link that leads nowhere): gone.ttf",
+        "1 passed over (hidden): .hidden",
+        "(not a kind that is read: .ttf .otf .ttc .otc .woff .woff2): old.pfb",
+    ):
+        assert f"passed over {said}" in caplog.text or said in caplog.text, said
+    assert "notes.txt" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["pipe.ttf", "device.ttf", "x" * 300 + ".ttf", "gone.ttf", "ok\0.ttf"])
+def test_what_cannot_be_opened_as_a_font_is_refused_in_words(tmp_path, name):
+    if name == "pipe.ttf":
+        os.mkfifo(tmp_path / name)
+    elif name != "ok\0.ttf" and len(name) < 100:
+        (tmp_path / name).symlink_to("/dev/zero" if name == "device.ttf" else "nowhere")
+    with pytest.raises(FontError, match=r"as a font: (a pipe|a device|File name too|a link|embedded null)"):
+        find_faces([tmp_path / name])
+
+
+def test_linked_folders_are_walked_once(tmp_path, folder):
+    (tmp_path / "given" / "deep").mkdir(parents=True)
+    (tmp_path / "given" / "khmer").symlink_to(folder)
+    (tmp_path / "given" / "deep" / "up").symlink_to(tmp_path / "given")
+    (tmp_path / "given" / "deep" / "again").symlink_to(folder)
+    (folder / "back").symlink_to(tmp_path)
+    found = find_faces([tmp_path / "given"])
+    assert [face.name for face in found] == ["Good"]
+    assert "Good" in {face.name for face in find_faces(fonts_dir=tmp_path / "given")}
+
+
+def test_a_folder_that_cannot_be_read_costs_itself_only(folder, monkeypatch, caplog):
+    (folder / "locked").mkdir()
+    plain = Path.iterdir
+
+    def guarded(path):
+        if path.name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return plain(path)
+
+    monkeypatch.setattr(Path, "iterdir", guarded)
+    assert [face.name for face in find_faces([folder])] == ["Good"]
+    assert "1 passed over (folder can't be read: Permission denied): locked" in caplog.text
+
+
+def test_the_longest_names_and_names_that_are_not_utf_8(tmp_path, static_file):
+    folder = tmp_path / os.fsdecode(b"old \xe9 zip")
+    folder.mkdir()
+    font = TTFont(static_file)
+    for number, name in enumerate((os.fsdecode(b"caf\xe9.ttf"), "ក" * 83 + ".ttf")):
+        font["head"].fontRevision = 3.0 + number
+        font.save(folder / name)
+    found = find_faces([folder])
+    assert [face.name for face in found] == ["caf\\xe9", "ក" * 83]
+    for face in found:
+        face.name.encode()  # it goes into metadata
+        assert len(Shaper(face).shape("ភាសា")) == 2 and Rasteriser(face).bitmap(0, 30, 1280)[0].size
+    assert "\\xe9" in font_table(found)
+
+
+@pytest.mark.parametrize("kind", ["none named", "limited"])
+def test_a_variable_font_without_named_instances_is_one_face(tmp_path, noto_file, kind):
+    font = TTFont(noto_file)
+    if kind == "limited":
+        font = instantiateVariableFont(font, {"wght": (350, 380)})
+    font["fvar"].instances = []
+    font.save(tmp_path / "Var.ttf")
+    (face,) = find_faces([tmp_path / "Var.ttf"])
+    assert face.name == "Var-Regular" and find_faces([tmp_path]) == [face]
+    assert dict(face.variations) == {"wght": 380.0 if kind == "limited" else 400.0, "wdth": 100.0}
+    regular = next(f for f in find_faces([noto_file]) if f.style == "Regular")
+    same = [glyph.advance for glyph in Shaper(face).shape("ខ្មែរ")] == [
+        glyph.advance for glyph in Shaper(regular).shape("ខ្មែរ")
+    ]
+    assert same == (kind == "none named")
+
+
+@pytest.fixture
+def web(tmp_path, static_file, monkeypatch) -> Path:
+    """A folder with a font in the two formats of the web."""
+    monkeypatch.setenv("KHMER_OCR_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "web"
+    folder.mkdir()
+    for number, flavor in enumerate(("woff", "woff2")):
+        font = TTFont(static_file)
+        font["head"].fontRevision = 5.0 + number
+        font.flavor = flavor
+        font.save(folder / f"Web{number}.{flavor}")
+    return folder
+
+
+def test_web_fonts_are_unpacked_and_drawn(web, static_file, tmp_path):
+    found = find_faces([web])
+    assert [face.name for face in found] == ["Web0", "Web1"]
+    plain = Shaper(find_faces([static_file])[0])
+    for face in found:
+        assert Shaper(face).shape("ស្ត្រី") == plain.shape("ស្ត្រី") and Rasteriser(face).bitmap(0, 30, 1280)[0].size
+        assert face.files[0].is_relative_to(tmp_path / "cache" / "fonts")
+    times = [face.files[0].stat().st_mtime_ns for face in found]
+    assert find_faces([web]) == found and find_faces([web / "Web1.woff2"]) == found[1:]
+    assert [face.files[0].stat().st_mtime_ns for face in found] == times
+
+
+def test_an_unpacked_font_that_was_changed_is_unpacked_again(web, caplog):
+    found = find_faces([web])
+    for face in found:
+        content = bytearray(face.files[0].read_bytes())
+        content[len(content) // 2] ^= 1
+        face.files[0].write_bytes(content)
+    assert find_faces([web]) == found
+    assert caplog.text.count("does not match its digest") == 2
+
+
+def test_damaged_web_fonts_are_left_out_and_named(web, caplog):
+    for path in list(web.iterdir()):
+        content = path.read_bytes()
+        path.with_stem("Cut").write_bytes(content[: len(content) // 2])
+        path.with_stem("Noise").write_bytes(content[:4] + os.urandom(2000))
+    assert [face.name for face in find_faces([web])] == ["Web0", "Web1"]
+    for name in ("Cut.woff", "Cut.woff2", "Noise.woff", "Noise.woff2"):
+        assert f"{name} can't be unpacked" in caplog.text
+        with pytest.raises(FontError, match=rf"{name} can't be unpacked.*\.ttf or \.otf"):
+            find_faces([web / name])
+
+
+def test_held_out_faces_of_a_folder_are_counted(fonts_dir, faces, folder, caplog):
+    file = next(face.files[0] for face in faces if face.name == "Nokora-Bold")
+    (folder / "Nokora-Bold.ttf").symlink_to(file)
+    assert [face.name for face in find_faces([folder])] == ["Good"]
+    assert "1 passed over (held out for testing, name a family to draw with it: Nokora): Nokora-Bold" in caplog.text
+    caplog.clear()
+    assert len(find_faces([folder], heldout=True)) == 2 and caplog.text == ""
+
+
+def test_the_command_says_what_it_passed_over(folder):
+    os.mkfifo(folder / "pipe.ttf")
+    command = [sys.executable, "-m", "khmer_ocr.cli", "fonts", "list", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0 and "Good.ttf" in done.stdout
+    assert "1 passed over (a pipe): pipe.ttf" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_font_that_was_replaced_is_another(folder, static_file):
+    before = find_faces([folder])[0].sha256
+    font = TTFont(static_file)
+    font["head"].fontRevision = 9.5
+    font.save(folder / "Good.ttf")
+    assert find_faces([folder])[0].sha256 != before
 
 
 def test_the_same_content_counts_once_the_same_name_twice(folder, static_file):
