@@ -207,10 +207,14 @@ def split_folder(root: str | Path, split: str) -> Path:
 
     Raises:
         SplitNotFoundError: the folder does not exist.
-        DatasetError: one of its folders is a symbolic link out of the root.
+        DatasetError: it is locked, or one of its folders is a symbolic link out of the root.
     """
     folder = Path(root) / paths.safe_name(split, root)
-    if not folder.is_dir():
+    try:
+        there = folder.is_dir()
+    except OSError as fault:
+        raise DatasetError(f"{folder} can't be looked at: {fault.strerror}.") from fault
+    if not there:
         raise SplitNotFoundError(f"{folder} does not exist. {to_have(root, split)}")
     for name in ("", layout.SPLIT_METADATA, layout.IMAGES, layout.LABELS, layout.SHARDS):
         paths.check_contained(Path(root), folder / name)

@@ -160,7 +160,7 @@ class _Scan:
         below = [""] if (self.folder / top).is_dir() else []
         while below:
             at = below.pop()
-            for entry in os.scandir(self.folder / top / at):
+            for entry in self._entries(f"{top}/{at}"):
                 if is_left_by_system(entry.name):
                     self.report.pass_over(LEFT_BEHIND, f"{top}/{at}{entry.name}")
                 elif entry.is_dir(follow_symlinks=False):
@@ -170,16 +170,25 @@ class _Scan:
                 else:
                     yield at + entry.name
 
+    def _entries(self, name: str) -> "list[os.DirEntry[str]]":
+        """What a folder of the split holds; one that is locked is a fault of its own."""
+        try:
+            with os.scandir(self.folder / name) as entries:
+                return list(entries)
+        except OSError as fault:
+            self.on_fault(name, DatasetError(f"{self.folder / name} can't be listed: {fault.strerror}."))
+            return []
+
     def _pass_over_shards(self) -> None:
         folder = self.folder / layout.SHARDS
-        for entry in os.scandir(folder) if folder.is_dir() else ():
+        for entry in self._entries(layout.SHARDS) if folder.is_dir() else ():
             if entry.name.endswith((".tar", *_COMPRESSED)) and not is_left_by_system(entry.name):
                 self.report.pass_over(_SHARDS, entry.name)
 
     def shards(self) -> Iterator[Sample]:
         """Samples of the format "webdataset"."""
         folder = self.folder / layout.SHARDS
-        for name in _in_order(entry.name for entry in os.scandir(folder)):
+        for name in _in_order([entry.name for entry in self._entries(layout.SHARDS)]):
             if is_left_by_system(name):
                 self.report.pass_over(LEFT_BEHIND, f"{layout.SHARDS}/{name}")
             elif name.endswith(".tar"):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -240,6 +241,40 @@ def test_images_that_lie_outside_images_are_pointed_at(tmp_path: Path) -> None:
     (tmp_path / "train/0.jpg").write_bytes(encoded(0, ".jpg"))
     with pytest.raises(DatasetError, match=r"but 1 images\. Move them to .*train/images/"):
         load_index(tmp_path, "train")
+
+
+def as_nobody(folder: Path) -> str:
+    """What opening a split says to a user who is not root, which opens everything."""
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            os.chdir(folder)  # the folders above are root's own
+            if os.getuid() == 0:
+                os.setuid(65534)
+            load_index(Path(), "train")
+            os.write(write, b"nothing")
+        except BaseException as fault:
+            os.write(write, f"{type(fault).__name__}: {fault}".encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write)
+    with open(read, "rb") as pipe:
+        return pipe.read().decode()
+
+
+def test_what_is_locked_is_named(tree: Path) -> None:
+    tree.chmod(0o755)
+    (tree / "train/images/locked").mkdir(mode=0)
+    (tree / "train/images/5.png").chmod(0)
+    said = as_nobody(tree)
+    (tree / "train/images/locked").chmod(0o700)
+    assert said.startswith("DatasetError: train: 2 of 7 samples can't be used:")
+    assert "images/locked can't be listed: Permission denied." in said and "5.png cannot be opened" in said
+    tree.chmod(0)
+    said = as_nobody(tree)
+    tree.chmod(0o700)
+    assert said == "DatasetError: train can't be looked at: Permission denied."
 
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="the cases are not here")
