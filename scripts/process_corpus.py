@@ -3,7 +3,10 @@
 
 import sys
 
-from khmer_ocr.cli import main
+try:
+    from khmer_ocr.cli import main
+except ModuleNotFoundError as lacking:
+    sys.exit(f"{lacking.name} is not installed in {sys.executable}. Run: pip install '.' in the project's folder")
 
 if __name__ == "__main__":
     main(["corpus", *sys.argv[1:]])

@@ -9,10 +9,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from khmer_ocr.dataset import layout
-from khmer_ocr.dataset.advice import to_have
-from khmer_ocr.dataset.stats import dataset_statistics, format_statistics
-from khmer_ocr.errors import ConfigError, KhmerOcrError
+try:
+    from khmer_ocr.dataset import layout
+    from khmer_ocr.dataset.advice import to_have
+    from khmer_ocr.dataset.stats import dataset_statistics, format_statistics
+    from khmer_ocr.errors import ConfigError, KhmerOcrError
+    from khmer_ocr.verbs.process import run_command
+except ModuleNotFoundError as lacking:
+    sys.exit(
+        f"{lacking.name} is not installed in {sys.executable}. Run: pip install '.[torch]' in the project's folder"
+    )
 
 if TYPE_CHECKING:
     from khmer_ocr.load.loader import Batch
@@ -148,4 +154,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_command(lambda: sys.exit(main(sys.argv[1:])), Path(__file__).name)

@@ -61,18 +61,20 @@ def export_onnx(loaded: LoadedModel, output: Path) -> tuple[Path, Path, float]:
 
     Args:
         loaded: the reader.
-        output: ends in .onnx; the second graph goes beside it, to `.decoder.onnx`.
+        output: ends in .onnx, or has no suffix and gets that; the second graph goes beside it, to `.decoder.onnx`.
 
     Returns:
         Both files, and the largest difference of a log-probability to torch.
 
     Raises:
-        ConfigError: the name does not end in .onnx, onnx or onnxruntime are not installed, or the preset has GRUs.
+        ConfigError: the name ends in another suffix, onnx or onnxruntime are not installed, or the preset has GRUs.
         ModelError: the graphs do not say what torch says.
         OutputError: a file can't be written.
     """
+    if not output.suffix:
+        output = output.with_suffix(".onnx")
     if output.suffix != ".onnx":
-        raise ConfigError(f"{output}: wanted a name that ends in .onnx")
+        raise ConfigError(f"{output}: expected a name that ends in .onnx, or one without a suffix")
     config = loaded.model.config
     if config.encoder != "conv" or config.decoder != "transformer":
         raise ConfigError(

@@ -195,7 +195,7 @@ def export(
     """Write a reader as ONNX, compared with torch before: lines to frames and CTC, and the decoder beside it.
 
     Args:
-        onnx: File to write (.onnx); the decoder goes to .decoder.onnx beside it.
+        onnx: File to write: NAME or NAME.onnx; the decoder goes to NAME.decoder.onnx beside it.
         model: Folder of weights or checkpoint (.pth); default the weights that come with the package.
         labels: File of image, TAB, text: real lines that ONNX Runtime has to read as torch does.
         max_lines: Only the first so many of them.

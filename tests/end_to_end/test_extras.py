@@ -89,3 +89,12 @@ def test_the_package_runs_as_a_module() -> None:
         [sys.executable, "-m", "khmer_ocr", "--help"], capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 0 and done.stdout.startswith("usage: khmer-ocr ")
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.py")), ids=lambda path: path.name)
+def test_scripts_say_what_to_install_where_nothing_is(script: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", script], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith("khmer_ocr is not installed in ") and "pip install '." in line
