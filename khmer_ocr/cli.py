@@ -7,7 +7,7 @@ from collections.abc import Callable
 import tyro
 
 from khmer_ocr.verbs import drawing, reading
-from khmer_ocr.verbs.process import run_command
+from khmer_ocr.verbs.process import run_command, use_utf8
 
 VERBS: dict[str, Callable[..., None]] = {
     verb.__name__: verb
@@ -37,6 +37,8 @@ _STOPPED = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a verb; errors are one message, with exit status 2 for ours and 70 for faults; Ctrl-C is 130."""
+    if arguments is None:
+        use_utf8()
     given = sys.argv[1:] if arguments is None else arguments
     run_command(lambda: _run(given), stopped=_STOPPED.get(given[0], "") if given else "")
 

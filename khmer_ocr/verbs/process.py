@@ -24,6 +24,8 @@ FAULT_STATUS = 70
 """Exit status after an error that nobody foresaw (EX_SOFTWARE); 2 is that of errors of ours and of wrong usage."""
 NAME_ERRORS = "khmer_ocr.names"
 """Error handler of UTF-8 for file names as Python has them: see `_name_bytes`."""
+_UTF8_TRIED = "KHMER_OCR_UTF8"
+"""Set in a process that `use_utf8` began, so that none begins for ever."""
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -67,6 +69,18 @@ class _StandardOutput(io.FileIO):
                 f"standard output can't be written: {(error.strerror or str(error)).lower()}. What was said so far "
                 "may be incomplete."
             ) from error
+
+
+def use_utf8() -> None:
+    """Begin this process again in Python's UTF-8 mode where the locale has another encoding.
+
+    Names of files are bytes; under another encoding, Khmer ones would be other names in metadata and reports than they
+    are under UTF-8. Processes that this one starts are in that mode too.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or _UTF8_TRIED in os.environ:
+        return
+    environment = {**os.environ, "PYTHONUTF8": "1", _UTF8_TRIED: "1"}
+    os.execve(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]], environment)
 
 
 def run_command(command: Callable[[], object], name: str = "khmer-ocr", stopped: str = "") -> None:

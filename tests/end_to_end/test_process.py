@@ -14,6 +14,7 @@ from fontTools.varLib.instancer import instantiateVariableFont
 
 from khmer_ocr.render.fonts import FontFace
 
+ROOT = Path(__file__).parents[2]
 KHMER = "ភាសាខ្មែរជាភាសាផ្លូវការ"
 ODD = os.fsdecode(b"text\xe9.txt")
 """A name as an old zip leaves it: no UTF-8."""
@@ -179,3 +180,21 @@ def test_an_image_of_an_odd_name_is_read_with_the_others(tmp_path: Path) -> None
     records = [json.loads(line) for line in done.stdout.splitlines()]
     assert [record["image"] for record in records] == ["l0.png", os.fsdecode(b"scan\xe9.png"), "l2.png"], done.stderr
     assert re.search(r"scan\\udce9", done.stdout) and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("flags", ["", "-I", "-X utf8=0"])
+def test_khmer_names_are_the_same_names_whatever_the_locale(flags: str, tmp_path: Path) -> None:
+    (tmp_path / "ខ្មែរ.txt").write_text(f"{KHMER}\n", encoding="utf-8")
+    begin = f"import sys; sys.path[:0] = {[str(ROOT), str(ROOT / 'kernels')]!r}; from khmer_ocr.cli import main; main()"
+    (tmp_path / "begin.py").write_text(begin, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, *flags.split(), "begin.py", "corpus", "--input", "ខ្មែរ.txt", "--output-dir", "ចេញ", "--quiet"],
+        cwd=tmp_path,
+        env={**os.environ, **TERMINALS[-1]},
+        capture_output=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0 and done.stdout.decode().startswith("Corpus in ចេញ\n"), done.stderr
+    stats = (tmp_path / "ចេញ/corpus_stats.json").read_bytes()
+    assert json.loads(stats)["inputs"][0]["name"] == "ខ្មែរ.txt" and "ខ្មែរ.txt".encode() in stats
