@@ -6,7 +6,7 @@ Letters: B lines, H rows, W columns.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -169,14 +169,25 @@ class Recognizer:
 
     def _read(self, lines: Sequence[Line]) -> list[Recognition]:
         """Read lines as one batch; those without ink are not looked at."""
-        inked = [place for place, line in enumerate(lines) if not line.blank]
-        found = [_NOTHING] * len(lines)
-        if inked:
-            images_B1HW, width_B = _padded([lines[place] for place in inked], self.device)
-            read = decode(self._model, images_B1HW, width_B, self.method, self.beam_size)
-            for place, hypothesis in zip(inked, read, strict=True):
-                found[place] = self._recognition(hypothesis, lines[place])
-        return found
+        seen = [line for line in lines if not line.blank]
+        exchanged = [
+            replace(line, pixels_HW=line.otherwise, inverted=not line.inverted)
+            for line in seen
+            if line.otherwise is not None
+        ]
+        if not seen:
+            return [_NOTHING] * len(lines)
+        images_B1HW, width_B = _padded([*seen, *exchanged], self.device)
+        read = decode(self._model, images_B1HW, width_B, self.method, self.beam_size)
+        found = list(map(self._recognition, read, [*seen, *exchanged]))
+        likely, other = iter(found[: len(seen)]), iter(found[len(seen) :])
+        chosen = []
+        for line in lines:
+            best = _NOTHING if line.blank else next(likely)
+            if not line.blank and line.otherwise is not None:
+                best = max(best, next(other), key=lambda way: way.confidence)
+            chosen.append(best)
+        return chosen
 
     def _recognition(self, hypothesis: Hypothesis, line: Line) -> Recognition:
         raw, scores = self.loaded.charset.decode(hypothesis.ids), hypothesis.token_log_probs

@@ -2,6 +2,7 @@
 
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,16 @@ def test_the_same_text_from_every_kind_of_image(reads: Recognizer, lines: list[G
         seen = {kind: reads.recognize(source).text for kind, source in kinds.items()}
         assert seen == dict.fromkeys(kinds, text)
         assert reads.recognize(255 - line).inverted and not reads.recognize(line).inverted
+
+
+def test_a_line_in_doubt_is_read_both_ways(reads: Recognizer, lines: list[Grey]) -> None:
+    """Whichever of ink and background was taken for the other, the text that is read with more confidence stays."""
+    ready = [room.prepare(line, 32) for line in lines]
+    blank = room.prepare(np.full((32, 90), 255, np.uint8), 32)
+    wrong = [replace(each, pixels_HW=255 - each.pixels_HW, inverted=True, otherwise=each.pixels_HW) for each in ready]
+    found = reads._read([wrong[1], blank, ready[2], wrong[3], wrong[4]])
+    assert texts(found) == [TEXTS[1], "", TEXTS[2], TEXTS[3], TEXTS[4]]
+    assert not any(each.inverted for each in found)
 
 
 @pytest.mark.parametrize("decode", METHODS)
