@@ -69,12 +69,17 @@ class LabelFile:
     faults: dict[int, LineError] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def refusal(self) -> DatasetError:
-        """Count the lines that can't be used, kind by kind, and name the first of each."""
+    def refusal(self, turned_round: bool = False) -> DatasetError:
+        """Count the lines that can't be used, kind by kind, and name the first of each.
+
+        Args:
+            turned_round: whether images are named behind the TAB.
+        """
+        hint = "Its texts seem to stand before the TAB, where the image's name is expected. " if turned_round else ""
         total = len(self.rows) + len(self.faults)
         return DatasetError(
             f"{self.path}: {len(self.faults):,} of {total:,} lines can't be used: {'; '.join(self.fault_kinds())}. "
-            "Correct the file, or leave these lines out with --on-error skip."
+            f"{hint}Correct the file, or leave these lines out with --on-error skip."
         )
 
     def fault_kinds(self) -> list[str]:

@@ -15,6 +15,7 @@ from khmer_ocr.recognize.label_files import (
     ImageNames,
     LabelFile,
     LineError,
+    Row,
     near_note,
     parse_label_file,
     read_lines,
@@ -99,9 +100,10 @@ def labelled_set(labels_file: Path, max_lines: int | None = None, on_error: OnEr
     if max_lines is not None and len(parsed.rows) > max_lines:
         parsed.rows = parsed.rows[:max_lines]
         parsed.faults = {n: fault for n, fault in parsed.faults.items() if n < parsed.rows[-1].number}
+    rows = parsed.rows
     labels, written, near = _found_labels(parsed)
     if parsed.faults and (on_error == "raise" or not labels):
-        raise parsed.refusal()
+        raise parsed.refusal(turned_round=not labels and _is_file(labels_file.parent, rows))
     if not labels:
         raise DatasetError(f"{labels_file} holds no line; {EXPECTED}.")
     folder = labels_file.parent
@@ -132,6 +134,14 @@ def _found_labels(parsed: LabelFile) -> tuple[dict[str, str], dict[str, str], di
             labels[name], written[row.name], line_of[name] = row.text, name, row.number
             parsed.rows.append(row)
     return labels, written, names.near
+
+
+def _is_file(folder: Path, rows: list[Row]) -> bool:
+    """Whether what stands behind the first TAB is an image's name."""
+    try:
+        return bool(rows) and bool(rows[0].text) and (folder / rows[0].text).is_file()
+    except (OSError, ValueError):  # longer than names are, or with a NUL
+        return False
 
 
 def _may_have_ink(path: Path) -> bool:

@@ -139,6 +139,12 @@ def test_near_names_are_taken_where_there_is_one_and_named(tmp_path: Path) -> No
         labelled_set(write(tmp_path, "Scan 1.PNG\tក\nSCAN 1.png\tក\n"))
 
 
+def test_columns_that_are_turned_round_are_noticed(tmp_path: Path) -> None:
+    draw(tmp_path, "a.png", "b.png")
+    with pytest.raises(DatasetError, match="Its texts seem to stand before the TAB"):
+        labelled_set(write(tmp_path, "កខ\ta.png\nគឃ\tb.png\n"))
+
+
 def test_groups_are_found_by_names_as_written(tmp_path: Path) -> None:
     draw(tmp_path, "A.png", "b.png")
     (tmp_path / "meta.tsv").write_text("file\tfont\r\na.png\tMoul\r\nb.png\tBokor\r\n", encoding="utf-16")
