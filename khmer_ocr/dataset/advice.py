@@ -63,7 +63,7 @@ def begun_here(root: str | Path) -> bool:
 def _has_journal(root: Path) -> bool:
     """Whether a run was begun: every process that looks leaves locks, only a run leaves more."""
     try:
-        return any(not entry.name.endswith(".lock") for entry in (root / layout.JOURNAL).iterdir())
+        return any(not entry.name.endswith((".lock", ".holder")) for entry in (root / layout.JOURNAL).iterdir())
     except OSError:
         return False
 

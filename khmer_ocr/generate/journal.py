@@ -21,7 +21,7 @@ import xxhash
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.advice import to_begin_anew
 from khmer_ocr.errors import OutputError, RunConflictError
-from khmer_ocr.generate import locks
+from khmer_ocr.io import locks
 from khmer_ocr.io.atomic import make_folder, refuse_links, remove_file, replace
 from khmer_ocr.io.json_bytes import json_bytes
 

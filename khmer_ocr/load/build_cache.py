@@ -3,12 +3,9 @@
 Letters: N lines of the split, C lines of a chunk, M bytes of pixels.
 """
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from tqdm import tqdm
 from khmer_ocr.dataset.index import SplitIndex
 from khmer_ocr.dataset.layout import CHUNK
 from khmer_ocr.errors import DatasetError, OutputError
+from khmer_ocr.io import locks
 from khmer_ocr.io.atomic import refuse_links, remove_file, replacing
 from khmer_ocr.io.json_bytes import json_bytes
 from khmer_ocr.load.cache import (
@@ -65,7 +63,7 @@ def build_cache(
     # Before hours of decoding, and before a link that was handed over could lead what is written elsewhere.
     refuse_links(index.root, path, lock, *path.parent.glob(f"{NAME}*{SUFFIX}"))
     try:
-        with _locked(lock):
+        with locks.held(lock):  # one process builds while others of the same run wait for what it makes
             if overwrite or not _is_whole(index):
                 _write(path, index, key, skip, progress, workers or len(os.sched_getaffinity(0)))
                 for other in path.parent.glob(f"{NAME}*{SUFFIX}"):
@@ -86,17 +84,6 @@ def _is_whole(index: SplitIndex) -> bool:
     except DatasetError:
         return False
     return not cache.faults_of(np.arange(len(index))).keys() - cache.faults.keys()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Let one process build while others of the same run wait for what it makes."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _write(path: Path, index: SplitIndex, key: str, skip: bool, progress: bool, workers: int) -> None:

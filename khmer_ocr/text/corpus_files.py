@@ -1,7 +1,6 @@
 """The folder of a processed corpus: refused when it holds another one, written whole or not at all."""
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from khmer_ocr.errors import OutputError, RunConflictError
+from khmer_ocr.io import locks
 from khmer_ocr.io.atomic import create_fresh, refuse_links
 from khmer_ocr.io.json_bytes import json_bytes
 from khmer_ocr.text.inputs import Inputs
@@ -68,31 +68,17 @@ def sole_run(folder: Path) -> Iterator[None]:
     file = folder / LOCK
     # Before hours of reading, and before a link that was handed over could lead what is written elsewhere.
     refuse_links(folder, file, *(folder / name for name in _OUTPUTS))
-    handle = _locked(file)
+    try:
+        lock = locks.take(file, wait=False)
+    except BlockingIOError as error:
+        raise RunConflictError(
+            f"Another run writes to {folder} at this moment. Wait for its end, or name another --output-dir."
+        ) from error
     try:
         yield
     finally:
         file.unlink(missing_ok=True)
-        os.close(handle)
-
-
-def _locked(file: Path) -> int:
-    while True:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Its last holder may have removed the file between the two calls; then the lock is on nothing.
-            if file.exists() and os.path.samestat(os.fstat(handle), file.stat()):
-                return handle
-        except BlockingIOError as error:
-            os.close(handle)
-            raise RunConflictError(
-                f"Another run writes to {file.parent} at this moment. Wait for its end, or name another --output-dir."
-            ) from error
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)
+        locks.let_go(lock)
 
 
 def check_place(folder: Path, inputs: Inputs) -> None:

@@ -15,9 +15,9 @@ from generating import names
 
 from khmer_ocr.dataset import layout
 from khmer_ocr.errors import OutputError, RunConflictError
-from khmer_ocr.generate import locks
 from khmer_ocr.generate.finish import complete_splits, finish_split, read_overall, write_overall
 from khmer_ocr.generate.journal import Journal, differences
+from khmer_ocr.io import locks
 
 SUMMARY = {"samples": 2, "bytes": 10, "fonts": {"A": 2}}
 LINES = ['{"text": "ក"}'.encode(), '{"text": "ខ"}'.encode()]
