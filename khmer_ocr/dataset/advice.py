@@ -71,6 +71,8 @@ def _has_journal(root: Path) -> bool:
 def has_our_keys(path: Path) -> bool:
     """Whether a split's metadata, whole or cut, begins as a run of ours writes them."""
     try:
+        if not path.is_file():  # a pipe of that name would never end
+            return False
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
     except (OSError, ValueError):

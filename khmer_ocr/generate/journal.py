@@ -174,8 +174,10 @@ class Journal:
 
     def half_cleared(self) -> dict[str, int]:
         """Splits of ours, with the samples each may have had, that a killed process may have removed in part."""
+        file = self.folder / _CLEARING_FILE
+        refuse_links(self.root, file)
         try:
-            content = json.loads((self.folder / _CLEARING_FILE).read_bytes())
+            content = json.loads(file.read_bytes()) if file.is_file() else {}
             return {name: content[name] for name in layout.SPLITS if type(content.get(name)) is int}
         except (OSError, ValueError, RecursionError, AttributeError):
             return {}

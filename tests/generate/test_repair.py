@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -435,3 +436,39 @@ def test_a_repair_is_said_and_is_not_advised_again(tree: Path, capsys: pytest.Ca
     assert left.value.code == 1
     assert "1 could not be made again as recorded" in said and "train/train_000003: drawn from" in said
     assert said.count("--repair") == 1 and said.rstrip().endswith("restore what is left from where it came from")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        IMAGE,
+        LABEL,
+        "train/metadata.json",
+        "generation_metadata.json",
+        ".journal/run.json",
+        ".journal/clearing.json",
+        ".journal/exclusive.lock",
+        ".journal/train/plan.bin",
+    ],
+)
+def test_a_pipe_where_a_file_belongs_keeps_nobody_waiting(name: str, tree: Path, small_corpus: Path) -> None:
+    def too_long(*_: object) -> None:
+        raise TimeoutError
+
+    place = tree / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.unlink(missing_ok=True)
+    os.mkfifo(place)
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(60)
+    try:
+        report = verify(tree, progress=False)
+        assert report.ok == name.startswith(".journal")
+        for act in (lambda: mended(tree), lambda: generator(small_corpus, tree).generate(["train"], progress=False)):
+            try:
+                act()
+            except KhmerOcrError as refused:
+                assert "Traceback" not in str(refused)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
