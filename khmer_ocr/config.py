@@ -39,7 +39,7 @@ class ConfigManager:
         render: how lines are drawn.
         generate: how they are stored.
         load: how batches are read.
-        train: how a reader learns.
+        train: how a recogniser learns.
         corpus: how text is prepared, None unless the file has the section.
         fonts_dir: folder of installed fonts.
         vocab: code points and their token ids.
@@ -68,7 +68,7 @@ class ConfigManager:
 
     @property
     def model_config(self) -> dict[str, Any]:
-        """Shape of the reader that `train` names, as one plain dictionary."""
+        """Shape of the model that `train` names, as one plain dictionary."""
         return asdict(preset(self.train.preset))
 
     @property

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train a reader on stored lines. Same as: khmer-ocr train."""
+"""Train a recogniser on stored lines. Same as: khmer-ocr train."""
 
 import sys
 

@@ -10,13 +10,13 @@ from khmer_ocr.model.presets import preset as find_preset
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a reader learns.
+    """How a recogniser learns.
 
     Attributes:
         synthetic_dir: roots of one or several data sets; val is taken from the first.
         checkpoint_dir: where checkpoints and the finished weights go.
         log_dir: where TensorBoard files and `metrics.jsonl` go.
-        preset: shape of the reader.
+        preset: shape of the model.
         charset: "corpus" adds characters of training texts that the default lacks; "default" reads them as unknown.
             With `init` the charset is that of the weights: "corpus" refuses texts with other characters.
         init: weights to begin with (a folder or a checkpoint), for another stretch of training; None begins anew.
@@ -43,7 +43,7 @@ class TrainConfig:
         dropout: share of values dropped; None takes the preset's.
         freeze_norms: normalise by what has been seen so far, not by each batch: for another stretch from weights that
             are good, where it spares a tenth of a step.
-        recipe: wear put on training lines on the device ("none", "basic", "scan", "train" or a YAML file).
+        recipe: augmentation of training lines on the device ("none", "basic", "scan", "train" or a YAML file).
         strength: mild, medium, heavy, or mixed.
         on_error: what becomes of lines whose image or label can't be used: "raise" names them and stops, "skip" leaves
             them out and names them, up to 1 % of a split.
@@ -53,7 +53,7 @@ class TrainConfig:
         device: "auto" takes a GPU if there is one.
         precision: "bfloat16" computes in it where that is safe; "auto" does so on GPUs.
         compile: compile the model by torch.compile.
-        seed: of weights, order, wear and dropout.
+        seed: of weights, order, augmentation and dropout.
         validate_lines: lines of val read after each epoch.
         save_minutes: time between two writings of `last.pth` within an epoch.
         log_steps: updates between two lines of the log.

@@ -146,11 +146,11 @@ def generate(
         image_height: 24 to 96 px; default 32.
         crop: "line" (default) keeps each face's own sizes; "tight" scales every line to fill the height;
             "mixed" draws half of the lines larger, up to that.
-        augment: Wear training lines with the recipe (--no-augment: leave them clean).
-        recipe: "basic" (default), "scan", "train" (wider, for readers to learn from), "none", or a YAML file of
+        augment: Degrade training lines by the recipe (--no-augment: leave them clean).
+        recipe: "basic" (default), "scan", "train" (wider, to train models on), "none", or a YAML file of
             your own.
-        strength: How badly: mild, medium (default), heavy, or mixed (each line draws its own).
-        device: Where lines are worn: auto (default) takes a GPU if there is one.
+        strength: How strongly: mild, medium (default), heavy, or mixed (each line draws its own).
+        device: Where lines are degraded: auto (default) takes a GPU if there is one.
         overwrite: Replace a run of another configuration.
         system_fonts: Use the system's Khmer fonts too.
         config: YAML file with sections render, generate.
@@ -260,7 +260,7 @@ def preview(
         seed: Another seed, other samples.
         recipe: "basic" (default), "scan", "train", or a YAML file: its ops one by one, then all together.
         strength: Show only this strength of the recipe; default all.
-        text: The line that the recipe wears; default one of the bundled sample.
+        text: The line that the recipe degrades; default one of the bundled sample.
         font: Font file, family or face for the line; default a plain text face.
     """
     of_recipe = _given(recipe=recipe, text=text, strength=strength, font=font)

@@ -88,7 +88,7 @@ def bench(
 
 
 def train(config: Annotated[TrainConfig, tyro.conf.arg(name="")]) -> None:
-    """Train a reader on stored lines; a run that was stopped goes on with --resume last.
+    """Train a recogniser on stored lines; a run that was stopped goes on with --resume last.
 
     Args:
         config: How it learns.
@@ -192,7 +192,7 @@ def export(
     labels: Path | None = None,
     max_lines: int = 100,
 ) -> None:
-    """Write a reader as ONNX, compared with torch before: lines to frames and CTC, and the decoder beside it.
+    """Write a recogniser as ONNX, compared with torch before: lines to frames and CTC, and the decoder beside it.
 
     Args:
         onnx: File to write: NAME or NAME.onnx; the decoder goes to NAME.decoder.onnx beside it.
