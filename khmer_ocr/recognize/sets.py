@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from khmer_ocr.dataset.index import load_index
+from khmer_ocr.dataset.reader import tell_unhashed
 from khmer_ocr.dataset.scan import UNKNOWN_FONT
 from khmer_ocr.errors import DatasetError, ImageError
 from khmer_ocr.recognize.images import ImageSource, has_ink, read_grey
@@ -73,6 +74,7 @@ def split_set(directory: Path, split: str, max_lines: int | None = None, on_erro
         why = [f"  {line}" for line in (*islice(left_out.values(), _SHOWN), *index.notes)]
         said = f"Split {split!r} in {directory} holds no lines that can be read"
         raise DatasetError("\n".join([f"{said}: {_EXPECTED}.", *why]))
+    tell_unhashed(index)
     place_of = {index.filename(i): i for i in range(len(index))}
     labels = {name: index.text(i) for name, i in place_of.items()}
     fonts = {name: index.font(i) for name, i in place_of.items()}

@@ -176,6 +176,7 @@ def test_a_tree_without_hashes_is_told_of_once(tmp_path, caplog):
     for i in range(5):
         edit_metadata(root, "train", i, pixel_hash=None)
     with caplog.at_level(logging.WARNING):
+        split_set(root, "train")
         for _ in range(2):
             loaders = create_synthetic_dataloaders(num_workers=0, synthetic_dir=root)
             assert sum(len(batch["texts"]) for batch in loaders[0]) == 5
