@@ -16,7 +16,7 @@ from khmer_ocr.dataset.index import SplitIndex, load_index
 from khmer_ocr.errors import DatasetError, ModelError, OutputError, SplitNotFoundError
 from khmer_ocr.load.faults import OnError
 from khmer_ocr.text.charset import Charset
-from khmer_ocr.train.labels import find_bad_labels, judge, lacking, named
+from khmer_ocr.train.labels import SHOWN, find_bad_labels, judge, lacking, named
 
 _SPARE_BYTES = 64 << 20
 
@@ -64,11 +64,12 @@ def open_splits(
 
     def opened(root: Path, split: str) -> SplitIndex:
         lost: list[DatasetError] = []
-        on_fault = (lambda name, fault: lost.append(fault)) if on_error == "skip" else None
         try:
-            index = load_index(root, split, max_samples=max_samples, on_fault=on_fault)
+            index = load_index(root, split, max_samples=max_samples, on_fault=lambda name, fault: lost.append(fault))
         except SplitNotFoundError as fault:
             raise SplitNotFoundError(_no_split(root, split)) from fault
+        if lost and on_error == "raise":
+            raise _unusable(root / split, lost, len(index) + len(lost))
         if not len(index):
             lines = f"none of its {len(lost)} lines can be used ({lost[0]})" if lost else "it holds no lines"
             raise DatasetError(f"Split {split!r} in {root}: {lines}. {_no_split(root, split)}")
@@ -79,14 +80,24 @@ def open_splits(
     return splits
 
 
+def _unusable(folder: Path, lost: list[DatasetError], total: int) -> DatasetError:
+    advice = "--on-error skip leaves out such lines, up to 1 % of a split."
+    if len(lost) == 1:
+        return DatasetError(f"{str(lost[0]).removesuffix('.')}. {advice}")
+    shown = [f"  {fault}" for fault in lost[:SHOWN]]
+    more = [f"  ... and {len(lost) - SHOWN:,} more"] if len(lost) > SHOWN else []
+    head = f"{folder}: {len(lost):,} of {total:,} lines can't be used:"
+    return DatasetError("\n".join([head, *shown, *more, advice]))
+
+
 def _no_split(root: Path, split: str) -> str:
-    purpose = {"train": "what is learned", "val": "what tells how well"}.get(split, "")
     if (root / split).is_dir():
         said = f"Training needs lines in {root / split}"
     else:
-        said = f"{root / split} does not exist, and training needs it" + (f" ({purpose})" if purpose else "")
-    example = "; one line in twenty, moved from train, will do" if split == "val" and not drawn_here(root) else ""
-    return f"{said}. {to_have(root, split)}{example}"
+        said = f"{root / split} does not exist, and training needs it"
+    if split == "val" and not drawn_here(root):
+        said += " to tell how well it reads (one line in twenty, moved from train, will do)"
+    return f"{said}. {to_have(root, split)}"
 
 
 def charset_of(indices: list[SplitIndex]) -> Charset:

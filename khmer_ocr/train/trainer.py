@@ -21,7 +21,7 @@ from khmer_ocr import chance
 from khmer_ocr.augment.recipe import load_recipe
 from khmer_ocr.augment.transform import BatchWear
 from khmer_ocr.device import keep_kernels, pick_device
-from khmer_ocr.errors import ModelError
+from khmer_ocr.errors import KhmerOcrError, ModelError
 from khmer_ocr.io.atomic import refuse_links
 from khmer_ocr.load.loader import Batch, LineLoader, LoadConfig, open_loader
 from khmer_ocr.model.presets import ModelConfig, preset
@@ -179,23 +179,28 @@ class Trainer:
             print(seen, flush=True)
 
     def _resume(self, path: Path, content: dict[str, Any]) -> None:
-        check_same_run(content["config"], self.config, path)
-        notes = check_same_data(content, self.splits, path)
         try:
+            check_same_run(content["config"], self.config, path)
+            notes = check_same_data(content, self.splits, path)
             self.model.load_state_dict(content["model"])
             self.optimiser.load_state_dict(content["optimiser"])
             for name, value in content["ema"].items():
                 self.ema.state[name].copy_(value)
-            position = content["position"]
-            self.step, self.epoch, self.batch = position["step"], position["epoch"], position["batch"]
-            self.best, self.elapsed_s = position["best"], position["elapsed_s"]
-            self.lines_seen = position["lines_seen"]
+            at = content["position"]
+            self.step, self.epoch, self.batch = int(at["step"]), int(at["epoch"]), int(at["batch"])
+            self.best, self.elapsed_s, self.lines_seen = (
+                float(at["best"]),
+                float(at["elapsed_s"]),
+                int(at["lines_seen"]),
+            )
+            if content.get("data", {}).get("val", self._data["val"]) != self._data["val"]:
+                self.best = math.inf
+        except KhmerOcrError:
+            raise
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as fault:
             raise ModelError(
                 f"{path} is no whole state of such a run ({fault}). Resume from another checkpoint of it."
             ) from fault
-        if content.get("data", {}).get("val", self._data["val"]) != self._data["val"]:
-            self.best = math.inf
         if self.ranks.first:
             print(f"Resumed from {path}: epoch {self.epoch + 1}, step {self.step:,}.", *notes, sep="\n  ", flush=True)
 

@@ -90,6 +90,10 @@ def bench(
 def train(config: Annotated[TrainConfig, tyro.conf.arg(name="")]) -> None:
     """Train a recogniser on stored lines; a run that was stopped goes on with --resume last.
 
+    SIGTERM, Ctrl-C and SIGUSR1 (Slurm's warning: sbatch --signal=USR1@120) save first. Exit status: 0 done; 143, 130,
+    138 stopped by that signal and to be resumed; 2 refused or failed. Several GPUs: torchrun --nproc-per-node 4
+    --signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 -m khmer_ocr train ...; its own status is then 1.
+
     Args:
         config: How it learns.
     """

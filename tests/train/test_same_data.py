@@ -11,7 +11,7 @@ import torch
 import trees
 
 from khmer_ocr.dataset.index import load_index
-from khmer_ocr.errors import RunConflictError
+from khmer_ocr.errors import ModelError, RunConflictError
 from khmer_ocr.train.data_record import difference, record
 from khmer_ocr.train.run import train
 
@@ -94,6 +94,30 @@ def test_checkpoint_from_before_data_were_recorded_goes_on_with_a_note(
     torch.save(content, last)
     go_on(out / "tree", out)
     assert "does not say which data it learned from" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"config": 7},
+        {"characters": 7},
+        {"data": 7},
+        {"data": {"train": [{}], "val": []}},
+        {"position": {}},
+        {"position": {"step": "x"}},
+        {"optimiser": {}},
+        {"ema": {"nothing": torch.zeros(1)}},
+        {"model": {}},
+    ],
+    ids=str,
+)
+def test_damaged_state_is_said_and_nothing_is_written(out: Path, damage: dict[str, Any]) -> None:
+    last = out / "checkpoints" / "last.pth"
+    torch.save({**torch.load(last, weights_only=True), **damage}, last)
+    before = last.read_bytes()
+    with pytest.raises(ModelError, match=r"last\.pth"):
+        go_on(out / "tree", out)
+    assert last.read_bytes() == before
 
 
 def test_names_and_fonts_are_no_part_of_the_content(tmp_path: Path) -> None:
