@@ -90,6 +90,9 @@ class Journal:
         return {chunk for chunk in chunks if not self._is_whole(split, chunk)}
 
     def _is_whole(self, split: str, chunk: int) -> bool:
+        refuse_links(self.root, self.fragment(split, chunk))
+        if not self.is_committed(split, chunk):  # gone, or a pipe of that name, which would never end
+            return False
         with self.fragment(split, chunk).open("rb") as stream:
             head, body = stream.readline(), stream.read()
         try:
@@ -105,10 +108,10 @@ class Journal:
     def read_plan(self, split: str, lines: int) -> npt.NDArray[np.uint8] | None:
         """Reasons of rejection by line, if an earlier start of this run has left them whole."""
         file = self.folder / split / "plan.bin"
-        try:
-            data = file.read_bytes()
-        except FileNotFoundError:
+        refuse_links(self.root, file)
+        if not file.is_file():
             return None
+        data = file.read_bytes()
         if len(data) == lines + _SUM_BYTES and _sum(data[_SUM_BYTES:]) == data[:_SUM_BYTES]:
             return np.frombuffer(data, np.uint8, lines, _SUM_BYTES)
         old = len(data) == lines

@@ -1,6 +1,7 @@
 """Fragments, the run's configuration, and who may write when."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -349,3 +350,22 @@ def test_metadata_of_many_samples_stream(journal: Journal) -> None:
     with (journal.root / "train" / "metadata.json").open("rb") as stream:
         assert sum(line.startswith(b'{"filename"') for line in stream) == chunks * layout.CHUNK
     assert not (journal.folder / "train").exists()
+
+
+@pytest.mark.parametrize("name", ["plan.bin", "000000.jsonl"])
+def test_links_and_pipes_of_a_journal_are_not_read(journal: Journal, tmp_path: Path, name: str) -> None:
+    journal.write_plan("train", np.zeros(1, np.uint8))
+    journal.commit("train", 0, {"samples": 1, "bytes": 1, "fonts": {}}, [b"{}"])
+    place = journal.folder / "train" / name
+
+    def read() -> object:
+        return journal.read_plan("train", 1) if name == "plan.bin" else journal.damaged("train", [0])
+
+    assert read() is not None
+    place.rename(tmp_path / "elsewhere")
+    place.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match="symbolic link"):
+        read()
+    place.unlink()
+    os.mkfifo(place)
+    assert read() in (None, {0})
