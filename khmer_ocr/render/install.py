@@ -5,10 +5,8 @@ read in memory and only the members that the catalogue names are written, under 
 archive holds has no effect.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -21,12 +19,14 @@ from typing import Literal
 from tqdm import tqdm
 
 from khmer_ocr.errors import ConfigError, FontError, OutputError
+from khmer_ocr.io import locks
 from khmer_ocr.render.catalogue import Catalogue, FileEntry, PackageEntry, load_catalogue
 from khmer_ocr.render.clients import LICENCE_AND_FETCH, Clients, read_members
 from khmer_ocr.render.font_files import as_opentype
 
 RECORD = ".installed.json"
 _WORKSHOP = ".installing"
+_LOCK = ".install.lock"
 _AT_ONCE = 4
 _KHMER_KA = 0x1780
 _FEW = 6
@@ -155,14 +155,11 @@ def _workshop(destination: Path) -> Iterator[Path]:
     workshop = destination / _WORKSHOP
     try:
         destination.mkdir(parents=True, exist_ok=True)
-        handle = os.open(destination, os.O_RDONLY)
+        lock = locks.take(destination / _LOCK, wait=False)
+    except BlockingIOError as error:
+        raise FontError(f"another install is at work in {destination}; wait for it to end") from error
     except OSError as error:
         raise OutputError(f"cannot write fonts to {destination}: {error.strerror}") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise FontError(f"another install is at work in {destination}; wait for it to end") from error
     try:
         # Under the lock, whatever lies there was left by an install that was killed.
         shutil.rmtree(workshop, ignore_errors=True)
@@ -173,7 +170,8 @@ def _workshop(destination: Path) -> Iterator[Path]:
         yield workshop
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
-        os.close(handle)
+        (destination / _LOCK).unlink(missing_ok=True)
+        locks.let_go(lock)
 
 
 def _install_package(

@@ -1,4 +1,3 @@
-import fcntl
 import gzip
 import hashlib
 import io
@@ -21,6 +20,7 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from fontTools.ttLib import TTFont
 
 from khmer_ocr.errors import ConfigError, FontError, OutputError
+from khmer_ocr.io import locks
 from khmer_ocr.render.catalogue import Catalogue, FaceEntry, FileEntry, PackageEntry, load_catalogue
 from khmer_ocr.render.install import RECORD, InstallReport, install_fonts
 
@@ -336,13 +336,11 @@ def test_only(bench: Bench) -> None:
 
 
 def test_second_install_at_once_is_refused(bench: Bench) -> None:
-    bench.fonts.mkdir()
-    handle = os.open(bench.fonts, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        assert "another install is at work" in bench.failure()
-    finally:
-        os.close(handle)
+    with (
+        locks.held(bench.fonts / ".install.lock"),
+        pytest.raises(FontError, match="another install is at work"),
+    ):
+        bench.install()
 
 
 def test_leftovers_of_a_killed_install_are_removed(bench: Bench) -> None:
