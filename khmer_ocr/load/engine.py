@@ -15,7 +15,7 @@ import torch
 from khmer_ocr_kernels.pad_normalize import normalisation_table
 
 from khmer_ocr.dataset.advice import to_mend
-from khmer_ocr.errors import ConfigError, DatasetError
+from khmer_ocr.errors import ConfigError, DatasetError, WorkerError
 from khmer_ocr.load.cache import PackedCache
 from khmer_ocr.load.faults import FaultLog
 from khmer_ocr.load.lines import Lines
@@ -181,7 +181,11 @@ class LineLoader(ABC):
         watch = StallWatch()
 
         def waiting(thread: int) -> None:
-            watch.look(self._tasks(thread))
+            try:
+                watch.look(self._tasks(thread))
+            except WorkerError:
+                self.close()  # so that the thread that waits for them ends too
+                raise
 
         items = ahead(self._dressed(self._read(plan, start_batch)), self._depth, full, waiting)
         try:

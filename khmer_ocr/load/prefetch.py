@@ -11,7 +11,7 @@ from khmer_ocr.errors import WorkerError
 Item = TypeVar("Item")
 _END = object()
 _LOOK_S = 1.0
-_JOIN_S = 5.0
+_JOIN_S, _JOIN_FAILED_S = 20.0, 5.0
 
 
 def ahead(
@@ -91,5 +91,5 @@ def ahead(
             yield item  # type: ignore[misc]
     finally:
         stop.set()
-        # Of a thread that stands still nothing can be waited for; it ends with the process at the latest.
-        thread.join(_JOIN_S if failed else None)
+        # One that stands still can't be waited for: it takes no more items, and ends with the process at the latest.
+        thread.join(_JOIN_FAILED_S if failed else _JOIN_S)

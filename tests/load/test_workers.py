@@ -158,13 +158,29 @@ def test_a_stopped_worker_is_named(root, monkeypatch):
     with pytest.raises(WorkerError, match=r"none is being made: reading process \d+ was stopped by a signal"):
         list(batches)
     assert time.perf_counter() - begin < 30
+    assert not loader._at_work
+    assert_equal(open_split(root, batch_size=4).epoch(1), loader.epoch(1))
+    loader.close()
+
+
+def test_who_leaves_a_loop_is_not_kept_by_a_stopped_worker(root, monkeypatch):
+    monkeypatch.setattr("khmer_ocr.load.prefetch._JOIN_S", 0.5)
+    loader = open_split(root, num_workers=1, batch_size=4, prefetch=1)
+    batches = loader.epoch(0)
+    next(batches)
+    os.kill(loader._at_work[0]._processes[0].pid, signal.SIGSTOP)
+    time.sleep(1)
+    begin = time.perf_counter()
+    batches.close()
+    assert time.perf_counter() - begin < 20
+    assert_equal(open_split(root, batch_size=4).epoch(1), loader.epoch(1))
     loader.close()
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_reading_thread_that_stands_still_is_named(root, monkeypatch, engine):
     monkeypatch.setattr(workers, "STALL_S", 2)
-    monkeypatch.setattr("khmer_ocr.load.prefetch._JOIN_S", 0.1)
+    monkeypatch.setattr("khmer_ocr.load.prefetch._JOIN_FAILED_S", 0.1)
     loader, hold = open_split(root, engine=engine), threading.Event()
     list(loader.epoch(0))
     for name in ("pixels", "encoded"):
