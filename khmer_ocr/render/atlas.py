@@ -25,7 +25,7 @@ from khmer_ocr.render.store import read_rasters, write_rasters
 log = logging.getLogger(__name__)
 _SIZE_BITS, _PHASE_BITS = 20, 4
 _GLYPH_SHIFT = _SIZE_BITS + _PHASE_BITS
-_CACHE_VERSION = 2
+_CACHE_VERSION = 3
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 # Measured in 92 faces: 100 bytes a raster at 32 px, 850 at 96 px; 200,000 lines ask for 300,000 rasters.
 LIMIT_BYTES, LIMIT_ENTRIES = 64 << 20, 1 << 19

@@ -24,9 +24,11 @@ def cache_dir() -> Path:
     return Path(named) if named else base / "khmer_ocr"
 
 
-def _checksum(*arrays: npt.NDArray[Any]) -> int:
-    digest = xxhash.xxh3_64()
+def _checksum(file: Path, *arrays: npt.NDArray[Any]) -> int:
+    """Of the rasters and of whose they are: a file under another face's name does not check out."""
+    digest = xxhash.xxh3_64(os.fsencode(file.name))
     for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.intdigest()
 
@@ -39,13 +41,16 @@ def read_rasters(
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             keys_K, entries_K5, pixels_N = stored["keys"], stored["entries"], stored["pixels"]
-            if int(stored["check"]) == _checksum(keys_K, entries_K5, pixels_N):
+            if int(stored["check"]) == _checksum(file, keys_K, entries_K5, pixels_N):
                 return keys_K, entries_K5, pixels_N
     except Exception as error:
         # Damaged bytes make zipfile, zlib and numpy raise nearly anything; whatever it is, the cache can go.
-        why = str(error)
+        why = str(error) or repr(error)
     log.warning("raster cache %s is damaged (%s); its glyphs are drawn anew", file, why)
-    file.unlink(missing_ok=True)
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        log.debug("%s can't be removed (%s): it is read, and found damaged, again next time", file, error)
     return None
 
 
@@ -53,7 +58,7 @@ def write_rasters(
     file: Path, keys_K: npt.NDArray[np.int64], entries_K5: npt.NDArray[np.int32], pixels_N: npt.NDArray[np.uint8]
 ) -> None:
     """Write a cache file atomically; a folder that can't be written costs a warning, never the run."""
-    check = np.uint64(_checksum(keys_K, entries_K5, pixels_N))
+    check = np.uint64(_checksum(file, keys_K, entries_K5, pixels_N))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as partial, partial.open("wb") as stream:

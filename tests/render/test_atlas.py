@@ -203,6 +203,38 @@ def test_a_damaged_file_is_thrown_away_and_drawn_anew(pair, tmp_path, caplog, da
     assert noticed >= 3
 
 
+def test_rasters_of_another_face_under_this_one_s_name_are_thrown_away(pair, tmp_path, caplog):
+    for face in range(2):
+        one = small(pair[face : face + 1], tmp_path)
+        one.entries_of(wanted_keys(pair[face : face + 1]), [0])
+        one.save()
+    first, second = sorted(tmp_path.iterdir())
+    content = first.read_bytes(), second.read_bytes()
+    first.write_bytes(content[1])
+    second.write_bytes(content[0])
+    for face in range(2):
+        again = small(pair[face : face + 1], tmp_path)
+        again.entries_of(wanted_keys(pair[face : face + 1]), [0])
+        assert again.drawn
+    assert caplog.text.count("does not match its checksum") == 2
+
+
+def test_a_damaged_file_that_cannot_be_removed_is_not_used(pair, tmp_path, caplog, monkeypatch):
+    one = small(pair[:1], tmp_path)
+    one.entries_of(wanted_keys(pair[:1]), [0])
+    one.save()
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-300])
+
+    def locked(path, missing_ok=False):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(file), "unlink", locked)
+    again = small(pair[:1], tmp_path)
+    again.entries_of(wanted_keys(pair[:1]), [0])
+    assert again.drawn and "damaged" in caplog.text
+
+
 def test_a_file_of_objects_is_not_unpickled(pair, tmp_path, caplog):
     one = small(pair[:1], tmp_path)
     one.entries_of(wanted_keys(pair[:1]), [0])
