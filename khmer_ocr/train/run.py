@@ -23,7 +23,7 @@ from khmer_ocr.train.earlier_run import MODEL
 from khmer_ocr.train.journal import METRICS, RunLog
 from khmer_ocr.train.ranks import leave
 from khmer_ocr.train.settings import TrainConfig, plain
-from khmer_ocr.train.trainer import Trainer
+from khmer_ocr.train.trainer import LOCK, Trainer
 from khmer_ocr.train.validate import validate
 
 _PLACES = ("synthetic_dir", "checkpoint_dir", "log_dir", "init", "resume", "overwrite")
@@ -89,12 +89,12 @@ def train(config: TrainConfig) -> Path:
     """
     stop = _Stop()
     # Told now and not when the first checkpoint is due: nothing is written through what was handed over as a link.
-    refuse_links(config.checkpoint_dir, *(config.checkpoint_dir / name for name in (LAST, BEST, MODEL)))
+    refuse_links(config.checkpoint_dir, *(config.checkpoint_dir / name for name in (LAST, BEST, MODEL, LOCK)))
     refuse_links(config.log_dir, config.log_dir / METRICS)
     trainer = Trainer(config)
     log = RunLog(config.log_dir if trainer.ranks.first else None, trainer.run_id, trainer.replaced)
     try:
-        with stop.listening():
+        with trainer.alone(), stop.listening():
             if config.check:
                 overfit_one_batch(trainer, lambda: stop.number != 0)
             log.event("settings", trainer.step, **plain(config), version=__version__, parameters=_size(trainer))

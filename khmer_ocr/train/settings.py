@@ -15,7 +15,7 @@ class TrainConfig:
     Attributes:
         synthetic_dir: roots of one or several data sets; val is taken from the first.
         checkpoint_dir: where checkpoints and the finished weights go.
-        log_dir: where TensorBoard files and `metrics.jsonl` go.
+        log_dir: where TensorBoard files and `metrics.jsonl` go; beside the log of another run into `run_002` there.
         preset: shape of the model.
         charset: "corpus" adds characters of training texts that the default lacks; "default" reads them as unknown.
             With `init` the charset is that of the weights: "corpus" refuses texts with other characters.

@@ -5,7 +5,8 @@ Letters: B lines, T tokens.
 
 import math
 import uuid
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from khmer_ocr import chance
 from khmer_ocr.augment.recipe import load_recipe
 from khmer_ocr.augment.transform import BatchWear
 from khmer_ocr.device import keep_kernels, pick_device
-from khmer_ocr.errors import KhmerOcrError, ModelError
+from khmer_ocr.errors import KhmerOcrError, ModelError, RunConflictError
 from khmer_ocr.io.atomic import refuse_links
+from khmer_ocr.io.locks import let_go, take
 from khmer_ocr.load.loader import Batch, LineLoader, LoadConfig, open_loader
 from khmer_ocr.model.presets import ModelConfig, preset
 from khmer_ocr.model.seq2seq import Reader, slots_for
@@ -39,6 +41,8 @@ from khmer_ocr.train.schedule import MovingAverage, learning_rate
 from khmer_ocr.train.settings import TrainConfig, check_same_run, plain
 from khmer_ocr.train.validate import to_floats
 
+LOCK = ".lock"
+"""In the checkpoint folder while a run is under way."""
 State = tuple[ModelConfig, dict[str, torch.Tensor], Charset, dict[str, Any]]
 """Shape, weights, characters and card of a reader, as `read_state` gives them."""
 _TOKENS_STEP = 8
@@ -177,6 +181,32 @@ class Trainer:
                 self.splits, self.charset, shape.slots, shape.height_px, folder, size, on_error=config.on_error
             )
             print(seen, flush=True)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the checkpoint folder while the run is under way, so that no other one writes there.
+
+        Raises:
+            RunConflictError: another process trains there, or did so and has ended since this one looked.
+        """
+        folder = self.config.checkpoint_dir
+        if not self.ranks.first:
+            yield
+            return
+        file = folder / LOCK
+        try:
+            lock = take(file, wait=False)
+        except BlockingIOError as fault:
+            raise RunConflictError(
+                f"Another process trains in {folder} right now. Wait for it, or give another --checkpoint-dir."
+            ) from fault
+        try:
+            if not self.config.overwrite:
+                refuse_earlier_run(folder, self._checkpoint_to_resume(), self.run_id)
+            yield
+        finally:
+            file.unlink(missing_ok=True)
+            let_go(lock)
 
     def _resume(self, path: Path, content: dict[str, Any]) -> None:
         try:

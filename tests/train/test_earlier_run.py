@@ -9,6 +9,7 @@ import torch
 
 from khmer_ocr.cli import main
 from khmer_ocr.errors import ConfigError, OutputError, RunConflictError, TrainingError
+from khmer_ocr.io.locks import let_go, take
 from khmer_ocr.model.weights import load_model
 from khmer_ocr.train import run as loop
 from khmer_ocr.train.run import train
@@ -141,6 +142,17 @@ def test_run_that_learns_nothing_leaves_nothing(tree: Path, tmp_path: Path, monk
     assert content(tmp_path) == {}
     monkeypatch.undo()
     assert load_model(train(runs.settings(tree, tmp_path, max_steps=1))).card["steps"] == 1
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_folder_where_another_process_trains_is_left_alone(tree: Path, tmp_path: Path, overwrite: bool) -> None:
+    config = runs.settings(tree, tmp_path, max_steps=1, overwrite=overwrite)
+    holder = take(config.checkpoint_dir / ".lock", wait=False)
+    with pytest.raises(RunConflictError, match=r"Another process trains in .* right now"):
+        train(config)
+    let_go(holder)
+    train(config)
+    assert not (config.checkpoint_dir / ".lock").exists()
 
 
 def test_overwrite_and_resume_contradict_each_other(tree: Path, tmp_path: Path) -> None:
