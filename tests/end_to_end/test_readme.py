@@ -27,7 +27,7 @@ PLACES = {
     " FOLDER": " my_texts",
 }
 """What stands for the reader's own names and numbers."""
-NOT_RUN = ("pip install", "khmer-ocr fonts install", "scripts/demo", "scripts/test", "python benchmarks/")
+NOT_RUN = ("pip install", "khmer-ocr fonts install", "scripts/demo", "python benchmarks/")
 """They install, run the tests, or measure for minutes."""
 SMALLER = {
     "--synthesize 20000": "--synthesize 60",
@@ -153,7 +153,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def shown_in_readme() -> Iterator[str]:
     for command in dict.fromkeys(commands(ROOT / "README.md")):
-        if not command.startswith(NOT_RUN):
+        if not command.startswith(NOT_RUN) and command != "scripts/test":
             yield command
 
 
