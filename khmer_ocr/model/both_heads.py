@@ -142,7 +142,7 @@ def by_both(
         texts = prefix_beam(log_prob_SV, max(beam_size, 2))
         ids, score = texts[0]
         if ids == path.ids and (len(texts) == 1 or score - texts[1][1] > SURE):
-            found[line] = Hypothesis(ids, score, path.token_log_probs)
+            found[line] = Hypothesis(ids, score, path.token_log_probs, score)
         else:
             # The beam's scores leave alignments out, which those of repairs do not.
             texts = [(ids, ctc_score(log_prob_SV, ids)) for ids, _ in texts]
@@ -158,8 +158,8 @@ def by_both(
             doubts[row].hear(ids, ctc, answer)
     for doubt in doubts:
         if doubt.best is not None:
-            tokens = doubt.best.decoder.token_log_probs[:-1]
-            found[doubt.line] = Hypothesis(doubt.best.ids, doubt.best.both, tokens)
+            best = doubt.best
+            found[doubt.line] = Hypothesis(best.ids, best.both, best.decoder.token_log_probs[:-1], best.ctc)
     return found
 
 

@@ -21,11 +21,13 @@ class Hypothesis:
         ids: its token ids, without `<sos>` and `<eos>`.
         log_prob: of the whole text, by the scores that chose it.
         token_log_probs: of each token, given those before it and the image.
+        ctc_log_prob: of the whole text by CTC, None where CTC was not asked.
     """
 
     ids: list[int]
     log_prob: float
     token_log_probs: list[float]
+    ctc_log_prob: float | None = None
 
 
 def best_path(log_prob_BSV: Tensor, slot_count_B: Tensor) -> list[Hypothesis]:
@@ -42,7 +44,8 @@ def best_path(log_prob_BSV: Tensor, slot_count_B: Tensor) -> list[Hypothesis]:
             elif token == before != BLANK:
                 scores[-1] = max(scores[-1], score)
             before = token
-        found.append(Hypothesis(ids, sum(best_S[:slots]), scores))
+        log_prob = sum(best_S[:slots])
+        found.append(Hypothesis(ids, log_prob, scores, log_prob))
     return found
 
 

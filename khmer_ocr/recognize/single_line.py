@@ -86,7 +86,13 @@ def may_be_on_its_side(frame_HW: Grey) -> bool:
     return width < _ON_ITS_SIDE * height
 
 
-def zones_of_text(frame_HW: Grey) -> list[tuple[int, int]]:
+def is_tall(frame_HW: Grey) -> bool:
+    """Whether a frame is so narrow that its reading is to be doubted however sure it is."""
+    height, width = frame_HW.shape
+    return height > _ON_ITS_SIDE * width
+
+
+def zones_of_text(frame_HW: Grey, fine: bool = False) -> list[tuple[int, int]]:
     """Rows between which letters stand, of each line in a frame.
 
     Letters are where grey changes along a row. Of the blocks that a row is cut into the sharpest count, as the last
@@ -94,6 +100,7 @@ def zones_of_text(frame_HW: Grey) -> list[tuple[int, int]]:
 
     Args:
         frame_HW: uint8, any size and polarity.
+        fine: look for lines that are small against the frame, as on a whole page; a single line then falls apart.
 
     Returns:
         First row and the row after the last of each zone, from the top; a single line mostly has one.
@@ -107,7 +114,7 @@ def zones_of_text(frame_HW: Grey) -> list[tuple[int, int]]:
     sums = np.add.reduceat(change_HW, edges[:-1], axis=1, dtype=np.int64) / np.diff(edges)
     sums = np.maximum(sums - np.percentile(sums, 10, axis=0), 0)
     sharp_H = np.sort(sums, axis=1)[:, -_SHARPEST_BLOCKS:].mean(1)
-    radius = max(1, height // 60)
+    radius = 1 if fine else max(1, height // 60)
     smooth_H = np.convolve(np.pad(sharp_H, radius, mode="edge"), np.full(2 * radius + 1, 1 / (2 * radius + 1)), "valid")
     on_H = smooth_H > _ZONE_SHARE * np.percentile(smooth_H, 99)
     turns = np.flatnonzero(np.diff(np.concatenate([[False], on_H, [False]])))
@@ -117,8 +124,10 @@ def zones_of_text(frame_HW: Grey) -> list[tuple[int, int]]:
 
 
 def cut_between(frame_HW: Grey, zones: Sequence[tuple[int, int]]) -> list[Grey]:
-    """The frame cut half-way between zones; of many only the highest ones' parts."""
-    cuts = [0, *((one[1] + other[0]) // 2 for one, other in zip(zones, zones[1:], strict=False)), len(frame_HW)]
+    """The frame cut at the emptiest rows between zones; of many only the highest ones' parts."""
+    change_H = _change(frame_HW)
+    between = zip(zones, zones[1:], strict=False)
+    cuts = [0, *(one[1] + _emptiest(change_H[one[1] : other[0]]) for one, other in between), len(frame_HW)]
     parts = [frame_HW[begin:end] for begin, end in zip(cuts, cuts[1:], strict=False)]
     order = sorted(range(len(zones)), key=lambda n: zones[n][0] - zones[n][1])[:_MOST_PARTS]
     return [parts[n] for n in sorted(order)]
@@ -129,10 +138,21 @@ def halves(frame_HW: Grey) -> list[Grey]:
     height = len(frame_HW)
     if height < 6 or frame_HW.shape[1] < 2:
         return []
-    change_H = np.abs(np.diff(frame_HW.astype(np.int16), axis=1)).mean(1)
     first, last = height // 3, height - height // 3
-    cut = first + int(change_H[first:last].argmin())
+    cut = first + _emptiest(_change(frame_HW)[first:last])
     return [frame_HW[:cut], frame_HW[cut:]]
+
+
+def _change(frame_HW: Grey) -> npt.NDArray[np.float64]:
+    """How much grey changes along each row."""
+    change_H: npt.NDArray[np.float64] = np.abs(np.diff(frame_HW.astype(np.int16), axis=1)).mean(1)
+    return change_H
+
+
+def _emptiest(change_H: npt.NDArray[np.float64]) -> int:
+    """The middle one of the rows in which least changes."""
+    emptiest = np.flatnonzero(change_H == change_H.min())
+    return int(emptiest[len(emptiest) // 2])
 
 
 def what_it_looks_like(
@@ -151,26 +171,31 @@ def what_it_looks_like(
         What it is instead of a single upright line, None where that is what it is.
     """
     sides = SIDEWAYS if may_be_on_its_side(frame_HW) else {}
-    parts = cut_between(frame_HW, zones) if len(zones) > 1 else halves(frame_HW) if doubtful else []
+    if doubtful and len(zones) < 2:
+        zones = zones_of_text(frame_HW, fine=True)
+    parts = cut_between(frame_HW, zones) if len(zones) > 1 else halves(frame_HW)
     middle_HW = probe(line_HW)
-    ways = [middle_HW, *parts, *(turn(middle_HW) for turn in TURNS.values()), *(_side(frame_HW, turn) for turn in sides.values())]
-    found = read(ways)
+    turned = [turn(middle_HW) for turn in TURNS.values()] + [_side(frame_HW, turn) for turn in sides.values()]
+    found = read([middle_HW, *parts, *turned])
     own, of_parts, of_turns = found[0], found[1 : 1 + len(parts)], found[1 + len(parts) :]
+    # A line on its side is next to nothing at the model's height, and nothing is read there with ease.
+    own_log_prob = own.log_prob if own.symbols >= LEAST_SYMBOLS else -math.inf
     lines = [part for part in of_parts if part.is_line]
-    if len(lines) > 1 and (len(zones) > 1 and not doubtful or _mean(lines) > own.log_prob + MARGIN):
+    if len(lines) > 1 and (not doubtful or _mean(lines) > own_log_prob + MARGIN):
         return f"{max(len(zones), len(lines))} lines of text"
     names = [*TURNS, *sides]
     best = max(range(len(names)), key=lambda n: of_turns[n].log_prob if of_turns[n].is_line else -math.inf)
-    if doubtful and of_turns[best].is_line and of_turns[best].log_prob > own.log_prob + MARGIN:
+    if doubtful and of_turns[best].is_line and of_turns[best].log_prob > own_log_prob + MARGIN:
         return f"a line {names[best]}"
-    return _by_its_shape(frame_HW, zones, own)
+    return _by_its_shape(frame_HW, own)
 
 
-def _by_its_shape(frame_HW: Grey, zones: Sequence[tuple[int, int]], own: Reading) -> str | None:
+def _by_its_shape(frame_HW: Grey, own: Reading) -> str | None:
     """What an image is that can't be read in any way."""
     height, width = frame_HW.shape
     if own.is_line:
         return None
+    zones = zones_of_text(frame_HW)
     if len(zones) >= _PAGE_ZONES:
         return f"a page or {len(zones)} lines of text"
     if height > _TOWER * width:
