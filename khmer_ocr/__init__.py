@@ -27,6 +27,7 @@ _HOME = {
     "DatasetError": "khmer_ocr.errors",
     "WorkerError": "khmer_ocr.errors",
     "ImageError": "khmer_ocr.errors",
+    "NotOneLineError": "khmer_ocr.errors",
     "ModelError": "khmer_ocr.errors",
     "TrainingError": "khmer_ocr.errors",
 }
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from khmer_ocr.errors import MissingExtraError as MissingExtraError
     from khmer_ocr.errors import ModelError as ModelError
     from khmer_ocr.errors import NoFontsError as NoFontsError
+    from khmer_ocr.errors import NotOneLineError as NotOneLineError
     from khmer_ocr.errors import OutputError as OutputError
     from khmer_ocr.errors import RunConflictError as RunConflictError
     from khmer_ocr.errors import SplitNotFoundError as SplitNotFoundError

@@ -99,6 +99,21 @@ class ImageError(KhmerOcrError, ValueError):
     """An image to be read is missing, damaged, hostile, or no line of text."""
 
 
+class NotOneLineError(ImageError):
+    """An image holds something else than a single upright line: a page, several lines, a line turned or mirrored.
+
+    Attributes:
+        looks_like: what it looks like, e.g. "2 lines of text".
+    """
+
+    def __init__(self, message: str, looks_like: str) -> None:
+        super().__init__(message)
+        self.looks_like = looks_like
+
+    def __reduce__(self) -> tuple[type["NotOneLineError"], tuple[str, str]]:
+        return type(self), (str(self), self.looks_like)
+
+
 def install_hint(*extras: str) -> str:
     """Say how to install extras into the Python that runs, from a checkout and from an installed package.
 

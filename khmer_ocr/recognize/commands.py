@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from khmer_ocr.errors import ConfigError, DatasetError, ImageError, ModelError
+from khmer_ocr.errors import ConfigError, DatasetError, ImageError, ModelError, NotOneLineError
 from khmer_ocr.io.atomic import write_output
 from khmer_ocr.model.weights import load_model
 from khmer_ocr.recognize.evaluate import evaluate_lines
@@ -34,6 +34,7 @@ class ReadingOptions:
         device: "auto", "cpu" or "cuda".
         batch_size: lines read at a time.
         precision: "auto", "float32" or "bfloat16".
+        force: give the text of what is no single upright line too.
     """
 
     model: Path | None = None
@@ -41,6 +42,7 @@ class ReadingOptions:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch_size: int = 16
     precision: Precision = "auto"
+    force: bool = False
 
     def recognizer(self) -> Recognizer:
         """Load the model."""
@@ -50,6 +52,7 @@ class ReadingOptions:
             device=self.device,
             batch_size=self.batch_size,
             precision=self.precision,
+            force=self.force,
         )
 
 
@@ -84,6 +87,8 @@ def recognize_images(images: Sequence[Path], options: ReadingOptions, as_json: b
 
 
 def _as_json(found: Recognition | ImageError) -> dict[str, Any]:
+    if isinstance(found, NotOneLineError):
+        return {"error": str(found), "looks_like": found.looks_like}
     if isinstance(found, ImageError):
         return {"error": str(found)}
     return {
@@ -92,6 +97,7 @@ def _as_json(found: Recognition | ImageError) -> dict[str, Any]:
         "syllables": [{"text": each.text, "confidence": round(each.confidence, 4)} for each in found.syllables],
         "inverted": found.inverted,
         "box": found.box,
+        **({"looks_like": found.looks_like} if found.looks_like is not None else {}),
     }
 
 
@@ -137,10 +143,11 @@ def evaluate_set(
     if worst_count < 1 or (max_lines is not None and max_lines < 1):
         raise ConfigError(f"worst_count is {worst_count} and max_lines is {max_lines}; expected 1 or more of each")
     lines = _line_set(directory, labels, split, max_lines, on_error)
-    recognizer = options.recognizer()
+    # All are read: whoever made the labels took each image for a line, and the report tells which look otherwise.
+    recognizer = replace(options, force=True).recognizer()
     begin = perf_counter()
-    left_out = dict(lines.left_out)
-    read = read_set(lines, recognizer, progress, None if on_error == "raise" else left_out)
+    left_out, odd = dict(lines.left_out), dict[str, str]()
+    read = read_set(lines, recognizer, progress, None if on_error == "raise" else left_out, odd)
     ms_per_line = 1000 * (perf_counter() - begin) / max(len(read), 1)
     if not read:
         name, why = next(iter(left_out.items()))
@@ -149,7 +156,7 @@ def evaluate_set(
     report = replace(
         evaluate_lines(taken, read, lines.groups),
         left_out=left_out,
-        notes=[*lines.notes, *_unwritable(taken, recognizer.loaded.charset)],
+        notes=[*lines.notes, *_unwritable(taken, recognizer.loaded.charset), *_odd(odd)],
     )
     if predictions is not None:
         lines_read = "".join(f"{name}\t{text}\n" for name, text in read.items())
@@ -177,6 +184,13 @@ def _line_set(
             raise ConfigError(f"{directory} is a file; evaluate takes a data set's folder, or --labels {directory}")
         return split_set(directory, split, max_lines, on_error)
     raise ConfigError("evaluate takes either a data set's folder, or --labels FILE (image, TAB, text)")
+
+
+def _odd(looks_like: Mapping[str, str]) -> Iterator[str]:
+    """Say which images look like something else than a line."""
+    if looks_like:
+        named = [f"{name} ({what})" for name, what in looks_like.items()]
+        yield f"{len(named):,} images do not look like single upright lines: {some(named, 10)}."
 
 
 def _unwritable(labels: Mapping[str, str], charset: Charset) -> Iterator[str]:
@@ -225,7 +239,11 @@ def export_model(onnx: Path, model: Path | None, labels: Path | None = None, max
 
 
 def read_set(
-    lines: LineSet, recognizer: Recognizer, progress: bool = False, left_out: dict[str, str] | None = None
+    lines: LineSet,
+    recognizer: Recognizer,
+    progress: bool = False,
+    left_out: dict[str, str] | None = None,
+    odd: dict[str, str] | None = None,
 ) -> dict[str, str]:
     """Read every line of a set.
 
@@ -234,6 +252,7 @@ def read_set(
         recognizer: what reads.
         progress: show a progress bar.
         left_out: takes up the lines that can't be read, name -> why; None raises at the first.
+        odd: takes up the images that were read but look like no single upright line, name -> what they look like.
 
     Returns:
         Image name -> text, in order.
@@ -263,6 +282,8 @@ def read_set(
             name = names.popleft()
             if not isinstance(recognition, ImageError):
                 read[name] = recognition.text
+                if odd is not None and recognition.looks_like is not None:
+                    odd[name] = recognition.looks_like
             elif left_out is None:
                 raise recognition
             else:

@@ -45,6 +45,8 @@ class Line:
         found: where the line was found on the image; None for a blank and for a ready-made line.
         otherwise: the line with ink and background exchanged, where it is in doubt which is which; the text that is
             read with more confidence decides.
+        frame_HW: the image as it was given, to be looked at again should it be no line; None for a ready-made one.
+        name: what to call the image in messages.
     """
 
     pixels_HW: Grey
@@ -52,6 +54,8 @@ class Line:
     blank: bool
     found: FoundLine | None = None
     otherwise: Grey | None = None
+    frame_HW: Grey | None = None
+    name: str = "the image"
 
 
 def prepare(pixels_HW: Grey, height_px: int, name: str = "the image", *, ready_made: bool = False) -> Line:
@@ -66,7 +70,7 @@ def prepare(pixels_HW: Grey, height_px: int, name: str = "the image", *, ready_m
     Raises:
         ImageError: the line would be wider than `MAX_WIDTH_PX`.
     """
-    blank = not has_ink(pixels_HW)
+    frame_HW, blank = None if ready_made else pixels_HW, not has_ink(pixels_HW)
     found = None if blank or ready_made else find_line(pixels_HW)
     if found is not None:
         left, top, right, bottom = found.box
@@ -76,12 +80,12 @@ def prepare(pixels_HW: Grey, height_px: int, name: str = "the image", *, ready_m
     score = 0.0 if blank else light_ink_score(scaled_HW)
     inverted = score > _LIGHT
     if found is None or blank or abs(score) >= _DOUBT:
-        return Line(255 - scaled_HW if inverted else scaled_HW, inverted, blank, found)
+        return Line(255 - scaled_HW if inverted else scaled_HW, inverted, blank, found, None, frame_HW, name)
     low, high = (round(float(level)) for level in np.percentile(pixels_HW, (2, 98)))
     dark_HW = _with_margin(pixels_HW, high, height_px, name)
     light_HW = _with_margin(255 - pixels_HW, 255 - low, height_px, name)
     likely_HW, other_HW = (light_HW, dark_HW) if inverted else (dark_HW, light_HW)
-    return Line(likely_HW, inverted, blank, found, other_HW)
+    return Line(likely_HW, inverted, blank, found, other_HW, frame_HW, name)
 
 
 def _with_margin(pixels_HW: Grey, background: int, height_px: int, name: str) -> Grey:

@@ -14,10 +14,11 @@ from typing import Literal
 import numpy as np
 
 from khmer_ocr.device import multiplies_bfloat16, pick_device
-from khmer_ocr.errors import ConfigError, ImageError, missing_extra
-from khmer_ocr.recognize.confidence import Syllable, syllables_of
-from khmer_ocr.recognize.images import ImageSource, Page, read_grey
+from khmer_ocr.errors import ConfigError, ImageError, NotOneLineError, missing_extra
+from khmer_ocr.recognize.confidence import Syllable, line_confidence, syllables_of
+from khmer_ocr.recognize.images import Grey, ImageSource, Page, read_grey
 from khmer_ocr.recognize.prepare import Line, prepare
+from khmer_ocr.recognize.single_line import DOUBTFUL, Reading, beyond, is_tall, what_it_looks_like, zones_of_text
 from khmer_ocr.text.normalize import normalize
 
 try:
@@ -47,12 +48,13 @@ class Recognition:
 
     Attributes:
         text: in the normal form of labels; empty where nothing is written.
-        confidence: 0 to 1, the probability of the text by the scores that chose it, as the geometric mean over its code
-            points and its end; 0 for an empty text.
+        confidence: 0 to 1, the share of the text's code points to be expected right; 0 for an empty text.
         syllables: the text's orthographic syllables, each with a confidence of its own.
         inverted: whether the line was light on dark.
         box: where the line was found on the image, as it is shown: left, top, right, bottom in px; None where nothing
             is written and for ready-made lines.
+        looks_like: what the image looks like if it is no single upright line, e.g. "2 lines of text"; None where it is
+            one, and for ready-made lines.
     """
 
     text: str
@@ -60,6 +62,7 @@ class Recognition:
     syllables: list[Syllable]
     inverted: bool = False
     box: tuple[int, int, int, int] | None = None
+    looks_like: str | None = None
 
 
 class Recognizer:
@@ -74,6 +77,7 @@ class Recognizer:
         batch_size: lines read at a time.
         precision: what weights are multiplied in. "auto" takes bfloat16 on CPUs with AMX (Intel's servers since 2023),
             where it halves the time, and float32 elsewhere. A doubtful text may depend on it.
+        force: give the text of an image that is no single upright line too; by default that is a `NotOneLineError`.
 
     Raises:
         ModelError: the model is missing, damaged or hostile.
@@ -89,6 +93,7 @@ class Recognizer:
         beam_size: int = 8,
         batch_size: int = 16,
         precision: Precision = "auto",
+        force: bool = False,
     ) -> None:
         if decode not in METHODS:
             raise ConfigError(f"decode is {decode!r}; wanted one of {', '.join(METHODS)}")
@@ -103,7 +108,7 @@ class Recognizer:
             precision = "bfloat16" if self.device.type == "cpu" and multiplies_bfloat16() else "float32"
         self.precision: Precision = precision
         self._model = self.loaded.model if precision == "float32" else deepcopy(self.loaded.model).halve()
-        self.beam_size, self.batch_size = beam_size, batch_size
+        self.beam_size, self.batch_size, self.force = beam_size, batch_size, force
         self.height_px = self.loaded.model.config.height_px
 
     def recognize(self, image: ImageSource, name: str | None = None) -> Recognition:
@@ -114,9 +119,13 @@ class Recognizer:
             name: what to call it in messages.
 
         Raises:
-            ImageError: it can't be read, or is far wider than a line of text.
+            ImageError: it can't be read, is far wider than a line of text, or is no single upright line
+                (`NotOneLineError`).
         """
-        return self._read([prepare(read_grey(image, name), self.height_px, name or _name(image))])[0]
+        found = self._read([prepare(read_grey(image, name), self.height_px, name or _name(image))])[0]
+        if isinstance(found, ImageError):
+            raise found
+        return found
 
     def recognize_lines(self, images: Iterable[ImageSource]) -> list[Recognition]:
         """Read many lines.
@@ -167,7 +176,7 @@ class Recognizer:
                 found[place] = recognition
         return found
 
-    def _read(self, lines: Sequence[Line]) -> list[Recognition]:
+    def _read(self, lines: Sequence[Line]) -> list[Recognition | ImageError]:
         """Read lines as one batch; those without ink are not looked at."""
         seen = [line for line in lines if not line.blank]
         exchanged = [
@@ -179,27 +188,79 @@ class Recognizer:
             return [_NOTHING] * len(lines)
         images_B1HW, width_B = _padded([*seen, *exchanged], self.device)
         read = decode(self._model, images_B1HW, width_B, self.method, self.beam_size)
-        found = list(map(self._recognition, read, [*seen, *exchanged]))
-        likely, other = iter(found[: len(seen)]), iter(found[len(seen) :])
-        chosen = []
+        ways = list(zip(read, [*seen, *exchanged], strict=True))
+        likely, other = iter(ways[: len(seen)]), iter(ways[len(seen) :])
+        found: list[Recognition | ImageError] = []
         for line in lines:
-            best = _NOTHING if line.blank else next(likely)
-            if not line.blank and line.otherwise is not None:
-                best = max(best, next(other), key=lambda way: way.confidence)
-            chosen.append(best)
-        return chosen
+            if line.blank:
+                found.append(_NOTHING)
+                continue
+            best = next(likely)
+            if line.otherwise is not None:
+                best = max(best, next(other), key=lambda way: _confidence(way[0]))
+            found.append(self._recognition(*best))
+        return found
 
-    def _recognition(self, hypothesis: Hypothesis, line: Line) -> Recognition:
-        raw, scores = self.loaded.charset.decode(hypothesis.ids), hypothesis.token_log_probs
+    def _recognition(self, hypothesis: Hypothesis, line: Line) -> Recognition | NotOneLineError:
+        looks_like = self._looks_like(line, hypothesis)
+        if looks_like is not None and not self.force:
+            return NotOneLineError(
+                f"{line.name} looks like {looks_like}; expected a single upright line of text. Turn the image, or cut "
+                "the lines out of it; with --force (force=True in Python) it is read as it is.",
+                looks_like,
+            )
+        raw = self.loaded.charset.decode(hypothesis.ids)
         text = normalize(raw)
-        # Of the scores that chose the text: CTC's where that was sure, else those of both heads; the decoder alone is
-        # glib where CTC sees nothing. The end of the text counts as a symbol.
-        confidence = math.exp(min(hypothesis.log_prob / (len(scores) + 1), 0.0)) if text else 0.0
+        confidence = _confidence(hypothesis) if text else 0.0
         box = None if line.found is None else line.found.box
-        return Recognition(text, confidence, syllables_of(text, raw, scores), line.inverted, box)
+        syllables = syllables_of(text, raw, hypothesis.token_log_probs)
+        return Recognition(text, confidence, syllables, line.inverted, box, looks_like)
+
+    def _looks_like(self, line: Line, hypothesis: Hypothesis) -> str | None:
+        """What an image looks like that is no single upright line; only doubtful ones are looked at more closely."""
+        frame_HW = line.frame_HW
+        if frame_HW is None:
+            return None
+        zones = zones_of_text(frame_HW)
+        strips = [] if line.found is None else beyond(frame_HW, line.found.box[1], line.found.box[3])
+        score = _log_prob(hypothesis) / (len(hypothesis.ids) + 1)
+        doubtful = not hypothesis.ids or score < DOUBTFUL or is_tall(frame_HW)
+        if not doubtful and len(zones) < 2 and not strips:
+            return None
+        return what_it_looks_like(frame_HW, line.pixels_HW, zones, strips, doubtful, self._probe)
+
+    def _probe(self, lines_at_height: Sequence[Grey], frames: Sequence[Grey]) -> list[Reading]:
+        """What CTC alone makes of lines at the model's height, and of frames of any size."""
+        lines = [Line(np.ascontiguousarray(line_HW), inverted=False, blank=False) for line_HW in lines_at_height]
+        lines += [_line_of(frame_HW, self.height_px) for frame_HW in frames]
+        readings = [Reading(0, -math.inf)] * len(lines)
+        widths = {place: line.pixels_HW.shape[1] for place, line in enumerate(lines) if not line.blank}
+        for batch in _batches(widths, self.batch_size):
+            read = decode(self._model, *_padded([lines[place] for place in batch], self.device), "ctc")
+            for place, hypothesis in zip(batch, read, strict=True):
+                count = len(hypothesis.ids)
+                readings[place] = Reading(count, hypothesis.log_prob / (count + 1))
+        return readings
 
 
 _NOTHING = Recognition("", 0.0, [])
+
+
+def _log_prob(hypothesis: Hypothesis) -> float:
+    """By CTC where it was asked: the decoder alone is glib where CTC sees nothing, and lost in hundreds of letters."""
+    return hypothesis.log_prob if hypothesis.ctc_log_prob is None else hypothesis.ctc_log_prob
+
+
+def _confidence(hypothesis: Hypothesis) -> float:
+    return line_confidence(_log_prob(hypothesis), len(hypothesis.ids))
+
+
+def _line_of(frame_HW: Grey, height_px: int) -> Line:
+    """A part of an image as a line; one that is far too flat for that is as good as blank."""
+    try:
+        return prepare(np.ascontiguousarray(frame_HW), height_px)
+    except ImageError:
+        return Line(np.full((height_px, 1), 255, np.uint8), inverted=False, blank=True)
 
 
 def _name(image: ImageSource) -> str:

@@ -10,12 +10,12 @@ Letters: H rows, W columns, N ways of looking at a line.
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from khmer_ocr.recognize.images import Grey
+from khmer_ocr.recognize.images import Grey, has_ink
 
 DOUBTFUL = -0.09
 """Mean log-probability a symbol below which a reading is doubted. Of 301 lines of other engines 4 % (clean) to 14 %
@@ -34,6 +34,9 @@ _ON_ITS_SIDE = 1.5
 _TOWER = 3.0
 """Higher than wide by this, nothing is a line: the tallest stacks of one letter reach 1.6."""
 _MOST_PARTS = 6
+_BEYOND = 0.6
+"""Height of what lies above or below the line that was found, in heights of it, from which on it may be another line:
+slivers of neighbour lines are lower."""
 _ZONE_SHARE = 0.35
 """Share of the sharpest rows' contrast that the rows of a line's letters reach, and of the highest zone's height that
 every zone has; below are subscripts, signs above, slivers of neighbours."""
@@ -70,8 +73,9 @@ class Reading:
         return self.symbols >= LEAST_SYMBOLS and self.log_prob > READABLE
 
 
-Read = Callable[[Sequence[Grey]], list[Reading]]
-"""Reads frames of any size as lines: each is prepared as every line is."""
+Read = Callable[[Sequence[Grey], Sequence[Grey]], list[Reading]]
+"""Reads lines at the model's height as they are, and after them frames of any size, on each of which the line is found
+first."""
 
 
 def probe(pixels_HW: Grey) -> Grey:
@@ -82,13 +86,13 @@ def probe(pixels_HW: Grey) -> Grey:
 
 def may_be_on_its_side(frame_HW: Grey) -> bool:
     """Whether a frame is too narrow to be surely an upright line."""
-    height, width = frame_HW.shape
+    height, width = map(int, frame_HW.shape)
     return width < _ON_ITS_SIDE * height
 
 
 def is_tall(frame_HW: Grey) -> bool:
     """Whether a frame is so narrow that its reading is to be doubted however sure it is."""
-    height, width = frame_HW.shape
+    height, width = map(int, frame_HW.shape)
     return height > _ON_ITS_SIDE * width
 
 
@@ -126,9 +130,9 @@ def zones_of_text(frame_HW: Grey, fine: bool = False) -> list[tuple[int, int]]:
 def cut_between(frame_HW: Grey, zones: Sequence[tuple[int, int]]) -> list[Grey]:
     """The frame cut at the emptiest rows between zones; of many only the highest ones' parts."""
     change_H = _change(frame_HW)
-    between = zip(zones, zones[1:], strict=False)
+    between = pairwise(zones)
     cuts = [0, *(one[1] + _emptiest(change_H[one[1] : other[0]]) for one, other in between), len(frame_HW)]
-    parts = [frame_HW[begin:end] for begin, end in zip(cuts, cuts[1:], strict=False)]
+    parts = [frame_HW[begin:end] for begin, end in pairwise(cuts)]
     order = sorted(range(len(zones)), key=lambda n: zones[n][0] - zones[n][1])[:_MOST_PARTS]
     return [parts[n] for n in sorted(order)]
 
@@ -155,8 +159,20 @@ def _emptiest(change_H: npt.NDArray[np.float64]) -> int:
     return int(emptiest[len(emptiest) // 2])
 
 
+def beyond(frame_HW: Grey, top: int, bottom: int) -> list[Grey]:
+    """What lies above and below the line that was found, where that is high enough for another and not blank."""
+    least_px = max(1, round(_BEYOND * (bottom - top)))
+    strips = [frame_HW[:top], frame_HW[bottom:]]
+    return [strip_HW for strip_HW in strips if len(strip_HW) >= least_px and has_ink(strip_HW)]
+
+
 def what_it_looks_like(
-    frame_HW: Grey, line_HW: Grey, zones: Sequence[tuple[int, int]], doubtful: bool, read: Read
+    frame_HW: Grey,
+    line_HW: Grey,
+    zones: Sequence[tuple[int, int]],
+    strips: Sequence[Grey],
+    doubtful: bool,
+    read: Read,
 ) -> str | None:
     """Look at a line in other ways.
 
@@ -164,8 +180,9 @@ def what_it_looks_like(
         frame_HW: the image as it was given.
         line_HW: the line found in it, as it was read.
         zones: of the frame; see `zones_of_text`.
+        strips: beyond the line that was found; see `beyond`.
         doubtful: whether its reading was.
-        read: reads frames by CTC.
+        read: reads by CTC; see `Read`.
 
     Returns:
         What it is instead of a single upright line, None where that is what it is.
@@ -173,20 +190,23 @@ def what_it_looks_like(
     sides = SIDEWAYS if may_be_on_its_side(frame_HW) else {}
     if doubtful and len(zones) < 2:
         zones = zones_of_text(frame_HW, fine=True)
-    parts = cut_between(frame_HW, zones) if len(zones) > 1 else halves(frame_HW)
+    parts = cut_between(frame_HW, zones) if len(zones) > 1 else [line_HW, *strips] if strips else halves(frame_HW)
     middle_HW = probe(line_HW)
-    turned = [turn(middle_HW) for turn in TURNS.values()] + [_side(frame_HW, turn) for turn in sides.values()]
-    found = read([middle_HW, *parts, *turned])
-    own, of_parts, of_turns = found[0], found[1 : 1 + len(parts)], found[1 + len(parts) :]
+    turned = [turn(middle_HW) for turn in TURNS.values()]
+    own, *found = read([middle_HW, *turned], [*(_side(frame_HW, turn) for turn in sides.values()), *parts])
+    of_turns, of_parts = found[: len(turned) + len(sides)], found[len(turned) + len(sides) :]
     # A line on its side is next to nothing at the model's height, and nothing is read there with ease.
     own_log_prob = own.log_prob if own.symbols >= LEAST_SYMBOLS else -math.inf
     lines = [part for part in of_parts if part.is_line]
-    if len(lines) > 1 and (not doubtful or _mean(lines) > own_log_prob + MARGIN):
-        return f"{max(len(zones), len(lines))} lines of text"
+    of_lines = _mean(lines) if len(lines) > 1 else -math.inf
     names = [*TURNS, *sides]
     best = max(range(len(names)), key=lambda n: of_turns[n].log_prob if of_turns[n].is_line else -math.inf)
-    if doubtful and of_turns[best].is_line and of_turns[best].log_prob > own_log_prob + MARGIN:
+    of_turn = of_turns[best].log_prob if doubtful and of_turns[best].is_line else -math.inf
+    if of_turn > max(own_log_prob + MARGIN, of_lines):
         return f"a line {names[best]}"
+    if len(lines) > 1 and (not doubtful or of_lines > own_log_prob + MARGIN):
+        count = max(len(zones), len(lines))
+        return f"{'about ' if count > _MOST_PARTS else ''}{count} lines of text"
     return _by_its_shape(frame_HW, own)
 
 

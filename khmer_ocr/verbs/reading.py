@@ -111,24 +111,29 @@ def recognize(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     batch_size: int = 16,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    force: bool = False,
 ) -> None:
     """Read images of text lines. One that can't be read does not lose the others; exit status 1 then.
+
+    What is no single upright line (a page, two lines, a line turned or mirrored) is said to be so and not read.
 
     Args:
         images: Image files of one line each: any size, any margins, dark on light or light on dark. A TIFF of several
             pages is a line a page, named FILE#1, FILE#2 and so on.
-        json: Print one JSON object a line: image, text, confidence, syllables, inverted, and box, where on the image
-            the line was found (left, top, right, bottom in px).
+        json: Print one JSON object a line: image, text, confidence (the share of letters to be expected right),
+            syllables, inverted, and box, where on the image the line was found (left, top, right, bottom in px); or
+            error, and looks_like where the image is no single upright line.
         model: Folder of weights or checkpoint (.pth); default the weights that come with the package.
         decode: beam weighs CTC and attention together; greedy is attention alone; ctc is CTC alone, and fastest.
         device: auto (default) takes a GPU if there is one.
         batch_size: Lines read at a time.
         precision: auto (default) takes bfloat16 on CPUs with AMX, twice as fast there, and float32 elsewhere.
+        force: Read what is no single upright line too.
     """
     require("recognize", "torch", "safetensors")
     from khmer_ocr.recognize.commands import ReadingOptions, recognize_images
 
-    if recognize_images(images, ReadingOptions(model, decode, device, batch_size, precision), json):
+    if recognize_images(images, ReadingOptions(model, decode, device, batch_size, precision, force), json):
         raise SystemExit(1)
 
 
