@@ -221,7 +221,7 @@ def _by_its_shape(frame_HW: Grey, own: Reading) -> str | None:
     if height > _TOWER * width:
         return "a line on its side, or a column: it is taller than wide"
     columns = zones_of_text(np.ascontiguousarray(frame_HW.T))
-    if len(columns) >= _PAGE_ZONES and may_be_on_its_side(frame_HW):
+    if len(columns) >= _PAGE_ZONES and height > width:
         return f"a page on its side, or {len(columns)} lines of text"
     return None
 
