@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from khmer_ocr.dataset.image_io import MAX_PIXELS
 from khmer_ocr.device import multiplies_bfloat16, pick_device
 from khmer_ocr.errors import ConfigError, ImageError, NotOneLineError, missing_extra
 from khmer_ocr.recognize.confidence import Syllable, line_confidence, syllables_of
@@ -157,9 +158,21 @@ class Recognizer:
             For each image, in their order, what was read or why it can't be.
         """
         source, ahead = iter(images), 1  # the first texts soon
-        while window := list(islice(source, self.batch_size * ahead)):
-            yield from self._read_window([self._prepared(image, ready_made) for image in window])
+        while window := self._window(islice(source, self.batch_size * ahead), ready_made):
+            yield from self._read_window(window)
             ahead = min(4 * ahead, _BATCHES_AHEAD)
+
+    def _window(self, images: Iterable[ImageSource], ready_made: bool) -> list[Line | ImageError]:
+        """Prepare images, no more of them than may be held."""
+        window, held_px = list[Line | ImageError](), 0
+        for image in images:
+            line = self._prepared(image, ready_made)
+            window.append(line)
+            if isinstance(line, Line) and line.frame_HW is not None:
+                held_px += line.frame_HW.size
+            if held_px > MAX_PIXELS:
+                break
+        return window
 
     def _prepared(self, image: ImageSource, ready_made: bool) -> Line | ImageError:
         try:
