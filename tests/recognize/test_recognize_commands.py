@@ -5,12 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
-from reading import TEXTS, Grey
+from rapidfuzz.distance import Levenshtein
+from reading import TEXTS, Grey, draw
 
 from khmer_ocr.errors import ConfigError
 from khmer_ocr.recognize.commands import ReadingOptions, recognize_images
+from khmer_ocr.render.fonts import FontFace
+
+SHIPPED_TEXTS = ("ព្រះរាជាណាចក្រកម្ពុជា", "ជ្រើសរើសមួយពីបញ្ជី", "ភូមិអន្លង់កញ្ចុះ")
 
 
 def run(*arguments: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -62,6 +67,46 @@ def test_one_image_prints_its_text_and_many_their_names(
     assert recognize_images([folder / "1.png", folder / "cut.png"], options) == 1
     said = capsys.readouterr()
     assert said.out == f"{folder}/1.png\t{TEXTS[1]}\n" and "cut.png is damaged" in said.err
+
+
+@pytest.fixture
+def drawn(regular: list[FontFace]) -> list[Grey]:
+    """Three lines that the shipped weights read."""
+    return draw(SHIPPED_TEXTS, regular, 26)
+
+
+def test_pages_are_lines_and_one_bad_path_costs_that_path_only(drawn: list[Grey], tmp_path: Path) -> None:
+    first, second, third = map(Image.fromarray, drawn)
+    first.save(tmp_path / "two.tif", save_all=True, append_images=[second])
+    third.save(tmp_path / "ok.png")
+    (tmp_path / "doc.png").write_bytes(b"%PDF-1.4\n")
+    long = "ក" * 120 + ".png"
+    how = ["--decode", "ctc", "--device", "cpu"]
+    done = run("recognize", "--json", "two.tif", long, "doc.png", "ok.png", *how, cwd=tmp_path, code=1)
+    rows = [json.loads(row) for row in done.stdout.splitlines()]
+    assert [row["image"] for row in rows] == ["two.tif#1", "two.tif#2", long, "doc.png", "ok.png"]
+    assert [row.get("text") for row in rows] == [*SHIPPED_TEXTS[:2], None, None, SHIPPED_TEXTS[2]]
+    assert "File name too long" in rows[2]["error"] and "PDF document" in rows[3]["error"]
+    done = run("recognize", "two.tif", *how, cwd=tmp_path)
+    assert done.stdout == f"two.tif#1\t{SHIPPED_TEXTS[0]}\ntwo.tif#2\t{SHIPPED_TEXTS[1]}\n"
+
+
+def test_margins_change_no_reading_and_the_box_says_where_the_line_was_found(drawn: list[Grey], tmp_path: Path) -> None:
+    for number, line in enumerate(drawn):
+        tall = line.shape[0]
+        for share in (0, 20, 50, 100, 300):
+            wide = np.pad(line, share * tall // 100, constant_values=255)
+            Image.fromarray(wide).save(tmp_path / f"{number}_{share:03d}.png")
+    files = sorted(path.name for path in tmp_path.glob("*.png"))
+    done = run("recognize", "--json", *files, "--decode", "ctc", "--device", "cpu", cwd=tmp_path)
+    for name, row in zip(files, map(json.loads, done.stdout.splitlines()), strict=True):
+        number, share = int(name[0]), int(name[2:5])
+        tall, wide = drawn[number].shape
+        margin = share * tall // 100
+        left, top, right, bottom = row["box"]
+        assert Levenshtein.distance(row["text"], SHIPPED_TEXTS[number]) <= 1, name
+        assert abs(left - margin) <= tall / 3 and abs(top - margin) <= tall / 4
+        assert abs(right - margin - wide) <= tall / 3 and abs(bottom - margin - tall) <= tall / 4
 
 
 def test_no_image_and_no_model_are_told(folder: Path) -> None:
