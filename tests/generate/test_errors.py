@@ -309,7 +309,7 @@ def test_a_library_call_in_a_thread(corpus: Path, tmp_path: Path) -> None:
         ("rendr: {}\n", "unknown key 'rendr'. Did you mean 'render'"),
         ("generate:\n  workers: many\n", "generate.workers: .*seen 'many'"),
         ("render: [1, 2]\n", "section 'render' is"),
-        ("- a\n- b\n", "holds a list; wanted sections"),
+        ("- a\n- b\n", "holds a list; expected sections"),
         ("a: [1\n", "can't be read as YAML"),
     ],
 )
