@@ -201,12 +201,11 @@ def _lives(holder: Path, content: bytes) -> bool:
         return _idle_s(holder) < TOUCH_S  # not written yet, or damaged
     if not same_machine:
         return _idle_s(holder) < STALE_S
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # it lives, and is another user's
+    with suppress(PermissionError):  # it lives, and is another user's
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
     return bool(started == _started(pid))
 
 
