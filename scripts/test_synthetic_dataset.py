@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 try:
     from khmer_ocr.dataset import layout
-    from khmer_ocr.dataset.advice import to_have
+    from khmer_ocr.dataset.advice import begun_here, to_have
     from khmer_ocr.dataset.stats import dataset_statistics, format_statistics
     from khmer_ocr.errors import ConfigError, KhmerOcrError
     from khmer_ocr.verbs.process import run_command
@@ -38,17 +38,23 @@ def check_structure(root: Path) -> tuple[list[str], list[str]]:
     present = (root / layout.GENERATION_METADATA).is_file()
     print(f"  {layout.GENERATION_METADATA}: {'there' if present else 'missing'}")
     if not present:
-        reasons.append(f"{root / layout.GENERATION_METADATA} is missing: the generation has not finished.")
+        reasons.append(f"{root / layout.GENERATION_METADATA} is missing: {_why_missing(root)}.")
     splits = [split for split in layout.SPLITS if (root / split).is_dir()]
     for split in layout.SPLITS:
         names = (layout.SPLIT_METADATA, layout.IMAGES, layout.LABELS, layout.SHARDS)
         found = [name for name in names if (root / split / name).exists()]
         print(f"  {split}/: {', '.join(found) if split in splits else 'not generated'}")
         if split in splits and layout.SPLIT_METADATA not in found:
-            reasons.append(f"{root / split / layout.SPLIT_METADATA} is missing: the generation has not finished.")
+            reasons.append(f"{root / split / layout.SPLIT_METADATA} is missing: {_why_missing(root)}.")
     if not splits:
         reasons.append(f"{root} holds no split. {to_have(root)}")
     return splits, reasons
+
+
+def _why_missing(root: Path) -> str:
+    if begun_here(root):
+        return "the generation has not finished"
+    return "khmer-ocr did not draw this data set; khmer-ocr verify and stats look at it as it is"
 
 
 def check_batch(split: str, batch: "Batch") -> list[str]:

@@ -125,7 +125,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             "Use a checkpoint that khmer-ocr train wrote."
         ) from fault
     except Exception as fault:  # bytes at random make the unpickler raise nearly anything
-        raise ModelError(f"{path} cannot be read as a checkpoint, it is damaged or no checkpoint: {fault}") from fault
+        raise ModelError(
+            f"{path} cannot be read as a checkpoint: it is damaged or no checkpoint ({fault!r}). Use a file that "
+            "khmer-ocr train wrote, or the folder model/ beside it."
+        ) from fault
     if not isinstance(content, dict) or not {"model_config", "model", "characters"} <= content.keys():
         raise ModelError(f"{path} is no checkpoint of khmer-ocr train: model_config, model or characters lack.")
     return content
