@@ -95,7 +95,7 @@ def test_documents_show_commands_of_every_verb() -> None:
 @pytest.mark.parametrize("file", DOCS, ids=named)
 def test_flags_in_prose_exist(file: Path) -> None:
     flags = set(re.findall(r"`(?:[\w ]* )?(--[a-z][a-z-]+)", file.read_text(encoding="utf-8")))
-    known = {"--all", "--shm-size"}  # of scripts/test and of docker
+    known = {"--all", "--shm-size", "--signal"}  # of scripts/test, of docker, of Slurm
     source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "khmer_ocr/verbs").glob("*.py"))
     source += (ROOT / "khmer_ocr/train/settings.py").read_text(encoding="utf-8")
     for flag in flags - known:
