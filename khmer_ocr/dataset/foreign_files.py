@@ -56,6 +56,8 @@ def what_it_is(data: bytes) -> str | None:
         return _PDF
     if head[4:8] == b"ftyp":
         brands = {head[at : at + 4] for at in range(8, min(len(head), 64), 4)}
+        if brands & {b"avif", b"avis"}:
+            return None  # a picture that Pillow reads: this one is damaged
         return _HEIC if brands & _HEIF_BRANDS else "is a film or sound (MP4 and the like). Save a frame as PNG."
     if head.startswith(_IMAGE_STARTS):
         return None

@@ -21,6 +21,7 @@ import xxhash
 
 from khmer_ocr.dataset import images, layout, paths, shards
 from khmer_ocr.dataset.advice import to_mend
+from khmer_ocr.dataset.image_io import has_ink
 from khmer_ocr.errors import DatasetError
 from khmer_ocr.text.normalize import normalize
 
@@ -188,6 +189,8 @@ class SplitReader:
         fault = self._hash_fault(i, name, pixels_HW)
         if fault is not None:
             raise DatasetError(fault)
+        if self._index.outside and self._index.text(i) and not has_ink(pixels_HW):
+            raise DatasetError(f"{name} is blank, and its label says {self._index.text(i)!r:.80}. Mend one of both.")
         return pixels_HW
 
     def line(self, i: int) -> npt.NDArray[np.uint8]:

@@ -113,6 +113,13 @@ class Artist:
         self._wearer = Wearer(job.recipe, job.seed, job.device) if job.recipe else None
         self._stem_em_F = np.array([job.metrics[face.name].stem_em16 for face in job.faces]) / EM16
 
+    def warm_up(self) -> None:
+        """Draw a line, any that a face of this run can draw: kernels are compiled, or loaded as they are."""
+        texts = [chr(code) for code in (*range(0x1780, 0x17A3), *range(0x17E0, 0x17EA))]
+        drawable = np.flatnonzero(self.renderer.planner.rejections(texts) == 0)
+        if len(drawable):
+            self.lines("train", 0, [texts[int(drawable[0])]])
+
     def plan(self, split: str, first: int, texts: list[str], normalised: bool) -> bytes:
         """Say for each line why it is rejected, a byte a line; `split` and `first` only name the task."""
         lines = texts if normalised else [normalize(text) for text in texts]

@@ -191,7 +191,11 @@ class SyntheticImageGenerator:
         counts = np.bincount(reasons_L, minlength=len(REASONS)).tolist()
         accepted, rejected = counts[0], {REASONS[n]: count for n, count in enumerate(counts) if n and count}
         if not accepted:
-            raise CorpusError(f"No line of {text.path} can be drawn; rejected: {rejected}")
+            why = ", ".join(f"{count:,} {reason}" for reason, count in rejected.items())
+            raise CorpusError(
+                f"No line of {text.path} can be drawn; rejected: {why}. Where the fonts are the cause, give more by "
+                "--fonts, or none to take all; khmer-ocr fonts check says what each lacks."
+            )
         chunks = range(-(-accepted // layout.CHUNK))
         shard, shards = config.shard
         mine = set(chunks[shard::shards])

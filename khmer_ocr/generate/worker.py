@@ -38,7 +38,7 @@ def main() -> None:
     inbox: SimpleQueue[tuple[Any, ...] | None] = SimpleQueue()
     try:
         artist = Artist(pipe.recv(), np.frombuffer(state, np.int32, count=1))
-        artist.lines("train", 0, ["\u1780"])  # compiles the kernels, or loads them compiled
+        artist.warm_up()
         pipe.send(("ready", os.getpid()))
         Thread(target=_fill, args=(pipe, inbox), daemon=True).start()
         while (task := inbox.get()) is not None:

@@ -165,14 +165,17 @@ class PackedCache:
     def open_or_build(cls, index: SplitIndex, *, skip: bool = False, progress: bool = True) -> "PackedCache":
         """Open the cache of a split; build it first where there is none, or an unusable one."""
         try:
-            return cls.open(index)
+            cache = cls.open(index)
         except DatasetError as fault:
             from khmer_ocr.load.build_cache import build_cache
 
             if cache_file(index, tree_key(index)).exists():
                 log.warning("%s. It is built anew.", str(fault).partition(". Run: ")[0])
             build_cache(index, skip=skip, progress=progress)
-            return cls.open(index)
+            cache = cls.open(index)
+        for message in cache.faults.values() if skip else ():
+            log.warning("Left out: %s", message)
+        return cache
 
     def __len__(self) -> int:
         return len(self.begins_N)

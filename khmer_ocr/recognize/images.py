@@ -86,6 +86,8 @@ def read_grey(source: ImageSource, name: str | None = None) -> Grey:
 def pages_of(path: Path) -> list[Path | Page]:
     """Part a TIFF file of several pages into these; any other file, one that can't be read too, is one image."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return [path]
         with path.open("rb") as file:
             if file.read(2) not in (b"II", b"MM"):
                 return [path]

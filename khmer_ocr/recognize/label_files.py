@@ -94,6 +94,10 @@ class LabelFile:
         ]
 
 
+_JSON = re.compile(r'\s*(?:\[\s*)?\{\s*"')
+"""How objects begin in which other tools (PaddleOCR's detection) keep boxes and texts."""
+
+
 def parse_label_file(path: Path) -> LabelFile:
     """Read a file of labels whole; no image is looked for.
 
@@ -131,6 +135,8 @@ def parse_label_file(path: Path) -> LabelFile:
             quoted.append(number)
         try:
             name, text = _name_and_text(plain, name_at, text_at, columns)
+            if _JSON.match(text):
+                raise LineError("labels that are JSON", f"expected the line's text, seen {_shown(text)}")
             if columns <= 2 and len(row) > 2:
                 tabs.append(number)
             found.rows.append(Row(number, name, intake.normal(text, f"line {number}")))

@@ -99,7 +99,8 @@ def find_line(pixels_HW: Grey) -> FoundLine:
         min(top + last * factor, bottom),
     )
     found = [(top + t * factor, min(top + b * factor, bottom)) for t, b in bands]
-    if _is_solid(pixels_HW[ink[1] : ink[3], ink[0] : ink[2]], int(np.median(pixels_HW))):
+    ground = int(np.median(pixels_HW[frame[1] : frame[3], frame[0] : frame[2]]))
+    if _is_solid(pixels_HW[ink[1] : ink[3], ink[0] : ink[2]], ground):
         return FoundLine((0, 0, width, height), ink, found)
     return FoundLine(_with_margins(ink, frame), ink, found)
 

@@ -52,6 +52,24 @@ def test_an_image_of_another_format_that_is_damaged_is_a_fault_like_any_other(en
     assert sum(len(batch["texts"]) for batch in left) == COUNT - 1 and "001.jpg is damaged or cut short" in caplog.text
 
 
+def test_a_blank_image_with_a_label_is_not_learned_from(tree: Path, caplog) -> None:
+    Image.fromarray(np.full_like(pixels("train", 2), 255)).save(tree / "train/images/002.PNG")
+    for settings in ({"engine": "torch"}, {"engine": "torch", "cache": True}):
+        with pytest.raises(DatasetError, match=r"002\.PNG is blank, and its label says"):
+            list(open_split(tree, **settings).epoch(0))
+        left = list(open_split(tree, on_error="skip", **settings).epoch(0))
+        assert sum(len(batch["texts"]) for batch in left) == COUNT - 1 and "002.PNG is blank" in caplog.text
+
+
+def test_lines_that_a_cache_leaves_out_are_named_whenever_it_is_opened(tree: Path, caplog) -> None:
+    image = tree / "train/images/006.png"
+    image.write_bytes(image.read_bytes()[:-20])
+    for _ in range(2):  # as it is built, and as it is found
+        caplog.clear()
+        open_split(tree, cache=True, on_error="skip")
+        assert [message for message in caplog.messages if message.startswith("Left out: ") and str(image) in message]
+
+
 def test_the_cache_says_what_it_left_out(tree: Path) -> None:
     (tree / "train/labels/002.txt").write_text("")
     with pytest.raises(DatasetError, match=r"002\.txt: its label is empty"):

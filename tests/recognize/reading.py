@@ -33,7 +33,7 @@ SMALL = ModelConfig(
 Grey = npt.NDArray[np.uint8]
 
 
-def draw(texts: tuple[str, ...], faces: list[FontFace], size_px: int, margin_px: int = 2) -> list[Grey]:
+def draw(texts: tuple[str, ...], faces: list[FontFace], size_px: int, margin_px: int = 3) -> list[Grey]:
     """Lines in black on white, each with a margin around its ink."""
     renderer = LineRenderer(faces[:1], measure_all(faces[:1], progress=False))
     size_B = np.full(len(texts), size_px * 64, np.int64)

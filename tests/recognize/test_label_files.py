@@ -74,6 +74,7 @@ def test_a_first_line_may_name_the_columns(head: str, row: str, tmp_path: Path) 
         ("a.png;កខ\n", r"line 1: no TAB in .* values between ';'"),
         ('{"a.png": "' + "ក" * 3000 + '"}', r"line 1: no TAB in .* it looks like JSON"),
         ('[["a.png", "ក"]]', "it looks like JSON"),
+        ('a.png\t[{"transcription": "ក", "points": [[0, 0]]}]\n', r"labels that are JSON.*expected the line's text"),
         (b"\x89PNG\r\n\x1a\n" + bytes(40), "holds NUL bytes: it is no text"),
     ],
 )

@@ -48,6 +48,20 @@ def test_margins_of_any_width_are_found(tight: list[Grey], share: float, invert:
         assert (right - left) <= line.shape[1] + (2 * SIDE_KEPT + 0.1) * tall
 
 
+@pytest.mark.parametrize("ground", [0, 60, 128, 200])
+def test_a_border_of_another_colour_is_not_the_lines_ground(tight: list[Grey], ground: int) -> None:
+    """The bed of a scanner, the bar of a viewer: the line stands on white, whatever lies around that."""
+    for line in tight:
+        tall = line.shape[0]
+        line_box = np.pad(line, tall // 8, constant_values=255)
+        for border_px in (tall // 10, tall // 2, 2 * tall):
+            image, _ = padded(line_box, border_px, border_px, border_px, ground)
+            left, top, right, bottom = find_line(image).box
+            cut = image[top:bottom, left:right]
+            assert cut.shape[0] <= 1.35 * tall and (cut[:, [0, -1]] == 255).mean() > 0.9
+            assert left <= border_px + tall // 8 and right >= image.shape[1] - border_px - tall // 8
+
+
 def test_what_is_read_is_the_same_with_margins_and_without(tight: list[Grey]) -> None:
     for line in tight:
         tall = line.shape[0]

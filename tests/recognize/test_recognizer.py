@@ -39,7 +39,9 @@ def jpeg(line: Grey, **options: object) -> bytes:
 
 @pytest.mark.parametrize("size_px", [14, 20, 32, 48])
 def test_lines_of_any_height(reads: Recognizer, regular: list[FontFace], size_px: int) -> None:
-    assert texts(reads.recognize_lines(draw(TEXTS, regular, size_px))) == list(TEXTS)
+    # Of small type wider margins would be cut, and this small reader knows few frames.
+    margin_px = 2 if size_px < 16 else 3
+    assert texts(reads.recognize_lines(draw(TEXTS, regular, size_px, margin_px))) == list(TEXTS)
 
 
 def test_the_same_text_from_every_kind_of_image(reads: Recognizer, lines: list[Grey], tmp_path: Path) -> None:

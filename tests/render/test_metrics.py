@@ -360,6 +360,22 @@ def with_advance(face: FontFace, path: Path, advances: dict[str, int]) -> FontFa
     return find_faces([path])[0]
 
 
+def test_a_run_begins_with_whatever_its_faces_can_draw(static, noto, cache, tmp_path):
+    """A worker draws a line before its first task; no face here can draw the letter that comes first."""
+    from khmer_ocr.generate.artist import Artist, Job
+    from khmer_ocr.render.plan import RenderConfig
+
+    for number, advances in enumerate(
+        ({"ក": 0}, dict.fromkeys(map(chr, (*range(0x1780, 0x17A3), *range(0x17E0, 0x17EA))), 0))
+    ):
+        face = with_advance(noto, tmp_path / f"Face{number}.ttf", advances)
+        metrics = measure_all([face], progress=False)
+        artist = Artist(Job((face,), metrics, RenderConfig(), str(tmp_path), "files", 42, None))
+        assert REASONS[artist.renderer.planner.rejections(["ក"])[0]] == "missing_glyph"
+        artist.warm_up()
+        artist.close()
+
+
 def test_a_face_is_judged_by_its_advances(static, noto, cache, tmp_path):
     damaged = [
         with_advance(noto, tmp_path / "Space.ttf", {" ": 0}),
