@@ -19,7 +19,7 @@ from khmer_ocr.errors import ConfigError, ImageError, NotOneLineError, missing_e
 from khmer_ocr.recognize.confidence import Syllable, line_confidence, syllables_of
 from khmer_ocr.recognize.images import Grey, ImageSource, Page, read_grey
 from khmer_ocr.recognize.prepare import Line, prepare
-from khmer_ocr.recognize.single_line import DOUBTFUL, Reading, beyond, is_tall, what_it_looks_like, zones_of_text
+from khmer_ocr.recognize.single_line import DOUBTFUL, Reading, beyond, is_tall, probe, what_it_looks_like, zones_of_text
 from khmer_ocr.text.normalize import normalize
 
 try:
@@ -236,11 +236,11 @@ class Recognizer:
             return None
         zones = zones_of_text(frame_HW)
         strips = [] if line.found is None else beyond(frame_HW, line.found.box[1], line.found.box[3])
-        score = _log_prob(hypothesis) / (len(hypothesis.ids) + 1)
-        doubtful = not hypothesis.ids or score < DOUBTFUL or is_tall(frame_HW)
-        if not doubtful and len(zones) < 2 and not strips:
+        surely = hypothesis.ids and not is_tall(frame_HW)
+        log_prob = _log_prob(hypothesis) / (len(hypothesis.ids) + 1) if surely else -math.inf
+        if log_prob >= DOUBTFUL and len(zones) < 2 and not strips:
             return None
-        return what_it_looks_like(frame_HW, line.pixels_HW, zones, strips, doubtful, self._probe)
+        return what_it_looks_like(frame_HW, line.pixels_HW, zones, strips, log_prob, self._probe)
 
     def _probe(self, lines_at_height: Sequence[Grey], frames: Sequence[Grey]) -> list[Reading]:
         """What CTC alone makes of lines at the model's height, and of frames of any size."""
@@ -269,9 +269,10 @@ def _confidence(hypothesis: Hypothesis) -> float:
 
 
 def _line_of(frame_HW: Grey, height_px: int) -> Line:
-    """A part of an image as a line; one that is far too flat for that is as good as blank."""
+    """The middle of the line on a part of an image; one that is far too flat for that is as good as blank."""
     try:
-        return prepare(np.ascontiguousarray(frame_HW), height_px)
+        line = prepare(np.ascontiguousarray(frame_HW), height_px)
+        return replace(line, pixels_HW=np.ascontiguousarray(probe(line.pixels_HW)))
     except ImageError:
         return Line(np.full((height_px, 1), 255, np.uint8), inverted=False, blank=True)
 

@@ -20,6 +20,9 @@ from khmer_ocr.recognize.images import Grey, has_ink
 DOUBTFUL = -0.09
 """Mean log-probability a symbol below which a reading is doubted. Of 301 lines of other engines 4 % (clean) to 14 %
 (degraded) lie below it, of 903 turned or mirrored ones 99.7 %."""
+_SQUASHED = -0.2
+"""And below which it is tried whether the frame holds two lines without a gap between them: squashed to the height of
+one they were read with less than that in all trials."""
 READABLE = -0.3
 """And above which what is seen in another way counts as text: no upright line, real signs included, is read as well
 as that upside down or mirrored while it is read worse as it is."""
@@ -171,7 +174,7 @@ def what_it_looks_like(
     line_HW: Grey,
     zones: Sequence[tuple[int, int]],
     strips: Sequence[Grey],
-    doubtful: bool,
+    log_prob: float,
     read: Read,
 ) -> str | None:
     """Look at a line in other ways.
@@ -181,16 +184,19 @@ def what_it_looks_like(
         line_HW: the line found in it, as it was read.
         zones: of the frame; see `zones_of_text`.
         strips: beyond the line that was found; see `beyond`.
-        doubtful: whether its reading was.
+        log_prob: of its reading, as the mean over its symbols; minus infinity to doubt it in any case.
         read: reads by CTC; see `Read`.
 
     Returns:
         What it is instead of a single upright line, None where that is what it is.
     """
-    sides = SIDEWAYS if may_be_on_its_side(frame_HW) else {}
+    doubtful, sides = log_prob < DOUBTFUL, SIDEWAYS if may_be_on_its_side(frame_HW) else {}
     if doubtful and len(zones) < 2:
         zones = zones_of_text(frame_HW, fine=True)
-    parts = cut_between(frame_HW, zones) if len(zones) > 1 else [line_HW, *strips] if strips else halves(frame_HW)
+    if len(zones) > 1 or strips:
+        parts = cut_between(frame_HW, zones) if len(zones) > 1 else [line_HW, *strips]
+    else:
+        parts = halves(frame_HW) if log_prob < _SQUASHED else []
     middle_HW = probe(line_HW)
     turned = [turn(middle_HW) for turn in TURNS.values()]
     own, *found = read([middle_HW, *turned], [*(_side(frame_HW, turn) for turn in sides.values()), *parts])
