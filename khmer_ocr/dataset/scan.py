@@ -9,18 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from khmer_ocr.dataset import images, layout, paths, shards
+from khmer_ocr.dataset.image_io import has_ink
 from khmer_ocr.dataset.layout import Sample
 from khmer_ocr.errors import DatasetError
 from khmer_ocr.text.intake import LabelIntake, some
 
 UNKNOWN_FONT = "unknown"
 _LEFT_BY_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx"})
-_LEVELS_OF_INK = 10
-"""Grey levels between the darkest and the lightest pixel below which nothing is written (noise of JPEG reaches 4)."""
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2", ".zip")
 
 OnFault = Callable[[str, DatasetError], None]
@@ -295,12 +291,8 @@ def _normalize(sample: Sample, report: TreeReport, label: str, image_bytes: Call
         sample["text"] = report.labels.normal(sample["text"], name)
     except ValueError as fault:
         raise DatasetError(f"{where}: {fault}.") from fault
-    if not sample["text"] and "shard" not in sample and _has_ink(images.decode_image(image_bytes(), name)):
+    if not sample["text"] and "shard" not in sample and has_ink(images.decode_image(image_bytes(), name)):
         raise DatasetError(f"{where}: its label is empty, and the image has ink. Write what it says, or remove both.")
-
-
-def _has_ink(pixels_HW: npt.NDArray[np.uint8]) -> bool:
-    return int(pixels_HW.max()) - int(pixels_HW.min()) >= _LEVELS_OF_INK
 
 
 def _is_hidden_member(name: str) -> bool:

@@ -41,9 +41,6 @@ _UNCLEAN = re.compile(
     "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]|  |\u17dd\u17d2|\u200c"
 )
 
-# The marks that take no room in the line. U+17C7, 17C8 and the vowels before or behind the letter do: two of them stand
-# side by side in every face and stay two.
-_OVERLAID = "[\u17b7-\u17bd\u17c6\u17c9-\u17d1\u17d3\u17dd]"
 _TWICE = f"({_OVERLAID}){_OVERLAID}*?\\1"
 _AGAIN = re.compile(_TWICE)
 
