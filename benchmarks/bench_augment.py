@@ -20,12 +20,12 @@ import torch
 from bench_generate import PILLOW_LINES, PlainPillow, artist_for, chunks, drawable, one_core
 from common import interleaved, lines_of, ratio, store
 
-from khmer_ocr import chance
+from khmer_ocr import rng
 from khmer_ocr.augment.recipe import load_recipe
 from khmer_ocr.dataset.layout import CHUNK
-from khmer_ocr.generate.artist import Artist
-from khmer_ocr.generate.generator import usable_faces
-from khmer_ocr.generate.pool import WORKER_ENVIRONMENT
+from khmer_ocr.generate.chunk_renderer import ChunkRenderer
+from khmer_ocr.generate.local_executor import WORKER_ENVIRONMENT
+from khmer_ocr.render.measured_faces import usable_faces
 
 RECIPES = (("none", "medium"), ("basic", "medium"), ("scan", "mild"), ("scan", "medium"), ("scan", "heavy"))
 BASELINE = "plain Pillow, clean"
@@ -38,11 +38,11 @@ def bench(texts: list[str], scratch: Path, rounds: int) -> dict[str, Any]:
     texts = drawable(first, texts)
     size = len(texts) // ((rounds + 1) * len(RECIPES)) // CHUNK * CHUNK
     unseen = iter([texts[n : n + size] for n in range(0, len(texts) - size + 1, size)])
-    key_2 = chance.key(42, "train", "plan")
+    key_2 = rng.key(42, "train", "plan")
     plan = first.renderer.plan(texts[:PILLOW_LINES], np.arange(PILLOW_LINES, dtype=np.uint64), key_2)
     baseline = PlainPillow(faces, plan, texts[:PILLOW_LINES])
 
-    def case(artist: Artist) -> Callable[[], int]:
+    def case(artist: ChunkRenderer) -> Callable[[], int]:
         def run() -> int:
             parts = chunks(next(unseen))
             return sum(len(artist.drawn("train", n, part)[1]) for n, part in enumerate(parts))
@@ -53,7 +53,7 @@ def bench(texts: list[str], scratch: Path, rounds: int) -> dict[str, Any]:
     for name, strength in RECIPES:
         recipe = load_recipe(name, strength)
         label = f"{name}, {strength}" if recipe and recipe.engine == "kornia" else name
-        cases[label] = case(Artist(replace(first.job, recipe=recipe)))
+        cases[label] = case(ChunkRenderer(replace(first.job, recipe=recipe)))
     with one_core():
         torch.set_num_threads(1)
         interleaved(cases, 1)

@@ -22,12 +22,14 @@ import numpy as np
 from common import interleaved, lines_of, ratio, store
 from PIL import Image, ImageDraw, ImageFont, features
 
-from khmer_ocr import chance
+from khmer_ocr import rng
 from khmer_ocr.dataset.layout import CHUNK
-from khmer_ocr.generate.artist import Artist, Job
-from khmer_ocr.generate.generator import PLAN_LINES, usable_faces
-from khmer_ocr.render.fonts import FontFace
-from khmer_ocr.render.plan import LinePlan, RenderConfig
+from khmer_ocr.fonts.discovery import FontFace
+from khmer_ocr.generate.chunk_renderer import ChunkRenderer, RenderJob
+from khmer_ocr.generate.generator import PLAN_LINES
+from khmer_ocr.render.measured_faces import usable_faces
+from khmer_ocr.render.planner import LinePlan
+from khmer_ocr.render.settings import RenderConfig
 
 HEIGHT_PX = 32
 PILLOW_LINES = 600
@@ -84,11 +86,11 @@ class PlainPillow:
 
 def artist_for(
     faces: list[FontFace], metrics: dict[str, Any], root: Path, render: RenderConfig | None = None
-) -> Artist:
-    return Artist(Job(tuple(faces), metrics, render or RenderConfig(), str(root), "files", 42, None))
+) -> ChunkRenderer:
+    return ChunkRenderer(RenderJob(tuple(faces), metrics, render or RenderConfig(), str(root), "files", 42, None))
 
 
-def drawable(artist: Artist, texts: list[str]) -> list[str]:
+def drawable(artist: ChunkRenderer, texts: list[str]) -> list[str]:
     reasons = artist.renderer.planner.rejections(texts)
     return [text for text, reason in zip(texts, reasons, strict=True) if not reason]
 
@@ -107,7 +109,7 @@ def bench_one_core(
     size = len(texts) // (2 * rounds + 2) // CHUNK * CHUNK
     blocks = iter([texts[n : n + size] for n in range(0, len(texts) - size + 1, size)])
     plan = artist.renderer.plan(
-        texts[:PILLOW_LINES], np.arange(PILLOW_LINES, dtype=np.uint64), chance.key(42, "train", "plan")
+        texts[:PILLOW_LINES], np.arange(PILLOW_LINES, dtype=np.uint64), rng.key(42, "train", "plan")
     )
     baseline = PlainPillow(faces, plan, texts[:PILLOW_LINES])
     plain = scratch / "plain"
@@ -161,7 +163,7 @@ def bench_cold(
     first, second = every[:5000], every[5000:10000]
     seconds: dict[str, list[float]] = {"first 5,000": [], "next 5,000": [], "next 5,000 again, warm": []}
 
-    def draw(artist: Artist, part: list[str], begin: int) -> float:
+    def draw(artist: ChunkRenderer, part: list[str], begin: int) -> float:
         start = perf_counter()
         for n, block in enumerate(chunks(part)):
             artist.lines("train", begin + n * CHUNK, block)
@@ -191,7 +193,7 @@ def bench_workers(texts: list[str], scratch: Path, rounds: int) -> dict[str, Any
 
     def run(workers: int, name: str) -> float:
         output = scratch / "runs"
-        command = [sys.executable, "-m", "khmer_ocr.cli", "generate", "--corpus-dir", str(corpus / name)]
+        command = [sys.executable, "-m", "khmer_ocr", "generate", "--corpus-dir", str(corpus / name)]
         command += ["--output-dir", str(output), "--splits", "train", "--workers", str(workers), "--quiet"]
         begin = perf_counter()
         subprocess.run(command, check=True, capture_output=True)
@@ -268,23 +270,23 @@ def main() -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     faces, metrics = usable_faces(None, fonts_dir=Path("fonts"), system=False)
-    wanted = args.only or ["core", "cold", "workers", "memory"]
+    expected = args.only or ["core", "cold", "workers", "memory"]
     result: dict[str, Any] = {
         "command": " ".join(["python", *sys.argv]),
         "text": args.text.name if args.text else "synthetic",
     }
     try:
-        if "core" in wanted:
+        if "core" in expected:
             result["one core, warm"] = bench_one_core(
                 faces, metrics, lines_of(args.text, args.lines), scratch, args.rounds
             )
-        if "cold" in wanted:
+        if "cold" in expected:
             result["cold start, 24 faces x 5 sizes"] = bench_cold(
                 faces, metrics, lines_of(args.text, 10400), scratch, args.rounds
             )
-        if "workers" in wanted:
+        if "workers" in expected:
             result["workers"] = bench_workers(lines_of(args.text, 48 * CHUNK), scratch, args.rounds)
-        if "memory" in wanted:
+        if "memory" in expected:
             result["memory"] = bench_memory(lines_of(args.text, 50000), scratch, (10_000, 300_000))
     finally:
         shutil.rmtree(scratch)

@@ -35,7 +35,7 @@ DEGRADE = "degrade: "
 Arguments = tuple[Any, ...]
 
 
-def wear(random: np.random.Generator, lines: int) -> dict[str, Arguments]:
+def augment(random: np.random.Generator, lines: int) -> dict[str, Arguments]:
     """Arguments of `degrade` with each step alone and with all; half of the lines spread, half thin."""
     widths = np.full(lines, WIDTH, np.int32)
     offsets = line_offsets(widths, HEIGHT)
@@ -91,8 +91,8 @@ def kornia_cases(arguments: dict[str, Arguments], device: str) -> dict[str, Call
     augmentation = RandomGaussianNoise(0.0, 1.0, p=1.0).to(device)
 
     def morphology(image: Any) -> Any:
-        worn = torch.cat([dilation(image[:half], square), erosion(image[half:], square)])
-        return torch.lerp(image, worn, weight)
+        augmented = torch.cat([dilation(image[:half], square), erosion(image[half:], square)])
+        return torch.lerp(image, augmented, weight)
 
     def blur(image: Any) -> Any:
         return gaussian_blur2d(image, 2 * 5 + 1, sigma, border_type="constant")
@@ -146,13 +146,13 @@ def on_gpu(call: Callable[..., Any], arguments: Arguments) -> Callable[[], Any]:
 
 def calls(random: np.random.Generator, lines: int) -> dict[str, tuple[Callable[..., Any], Arguments]]:
     """Op -> public function and its arguments for a batch of so many lines."""
-    worn = wear(random, lines)
-    batch = (*worn["noise"][:4], WIDTH, normalisation_table("float32", 0.5, 0.5))
+    augmented = augment(random, lines)
+    batch = (*augmented["noise"][:4], WIDTH, normalisation_table("float32", 0.5, 0.5))
     plain: dict[str, tuple[Callable[..., Any], Arguments]] = {
         "compose": (compose, layout(random, lines)),
         "pad_normalize": (pad_normalize, batch),
     }
-    return plain | {f"{DEGRADE}{name}": (degrade, arguments) for name, arguments in worn.items()}
+    return plain | {f"{DEGRADE}{name}": (degrade, arguments) for name, arguments in augmented.items()}
 
 
 def cases(random: np.random.Generator) -> dict[str, dict[str, tuple[Callable[[], Any] | None, int]]]:
@@ -170,8 +170,8 @@ def cases(random: np.random.Generator) -> dict[str, dict[str, tuple[Callable[[],
             short = first_lines(arguments, REFERENCE_LINES)
             every[name]["reference"] = (lambda short=short: degrade_reference.degrade(*short), REFERENCE_LINES)
     for device, ops, lines in (("cpu", here, LINES), ("cuda", there, GPU_LINES)):
-        worn = {name.removeprefix(DEGRADE): ops[name][1] for name in ops if name.startswith(DEGRADE)}
-        kornia = kornia_cases(worn, device) if worn else {}
+        augmented = {name.removeprefix(DEGRADE): ops[name][1] for name in ops if name.startswith(DEGRADE)}
+        kornia = kornia_cases(augmented, device) if augmented else {}
         for name in here:
             if name.startswith(DEGRADE):
                 call = kornia.get(name.removeprefix(DEGRADE))

@@ -14,7 +14,7 @@ from common import store
 
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.metadata import iter_samples
-from khmer_ocr.generate.finish import finish_split
+from khmer_ocr.generate.finalise import finish_split
 from khmer_ocr.generate.journal import Journal
 
 SETTINGS = {"corpus_dir": "c", "output_dir": "o", "image_height": 32, "augment_train": True, "fonts": []}

@@ -24,11 +24,11 @@ import numpy as np
 from common import store
 from PIL import Image, ImageOps
 
-from khmer_ocr.recognize.commands import read_set
+from khmer_ocr.cli.recognize_commands import read_set
 from khmer_ocr.recognize.evaluate import EvaluationReport, evaluate_lines
-from khmer_ocr.recognize.images import read_grey
+from khmer_ocr.recognize.image_input import read_grey
+from khmer_ocr.recognize.labelled_sets import LineSet, labelled_set
 from khmer_ocr.recognize.recognizer import PRECISIONS, Recognizer
-from khmer_ocr.recognize.sets import LineSet, labelled_set
 
 TESSERACT_HEIGHT_PX, TESSERACT_BORDER_PX = 48, 10
 BORDERS = ("white", "paper")

@@ -22,9 +22,9 @@ import torch
 from common import store
 from torch.utils.flop_counter import FlopCounterMode
 
-from khmer_ocr.device import keep_kernels
+from khmer_ocr.io.devices import keep_kernels
 from khmer_ocr.model.presets import PRESETS, preset
-from khmer_ocr.model.seq2seq import Reader, slots_for
+from khmer_ocr.model.seq2seq import Seq2Seq, slots_for
 from khmer_ocr.text.charset import Charset
 from khmer_ocr.train.losses import joint_losses, shifted
 
@@ -45,7 +45,7 @@ def stepper(name: str, device: str, half: bool, frozen: bool, compiled: bool) ->
     """What learns from one made-up batch of a shape."""
     charset = Charset.default()
     torch.manual_seed(0)
-    model = Reader(replace(preset(name), dropout=0.0), len(charset)).to(device).train()
+    model = Seq2Seq(replace(preset(name), dropout=0.0), len(charset)).to(device).train()
     if frozen:
         model.encoder.freeze_norms()
     model.to(memory_format=torch.channels_last)

@@ -15,8 +15,8 @@ RESULTS = Path(__file__).parent / "results"
 
 def lines_of(source: Path | None, count: int) -> list[str]:
     """Normalised lines: of a folder of texts, or synthesised where there is none."""
-    from khmer_ocr.text.lines import cut
-    from khmer_ocr.text.synthesize import synthesize_lines
+    from khmer_ocr.corpus.line_breaking import cut
+    from khmer_ocr.corpus.synthesis.syllable_lines import synthesize_lines
 
     if source is None:
         return list(synthesize_lines(count, seed=1))

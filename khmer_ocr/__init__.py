@@ -6,7 +6,7 @@ Importing this package does no work: every public name is resolved when it is fi
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from khmer_ocr.version import __version__ as __version__
 
 _HOME = {
     "ConfigManager": "khmer_ocr.config",

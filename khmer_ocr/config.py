@@ -7,14 +7,14 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from khmer_ocr.corpus.settings import CorpusConfig
 from khmer_ocr.errors import ConfigError
-from khmer_ocr.generate.generator import GenerateConfig
+from khmer_ocr.generate.settings import GenerateConfig
 from khmer_ocr.io.yaml_file import read_yaml
 from khmer_ocr.load.settings import LoadConfig
 from khmer_ocr.model.presets import preset
-from khmer_ocr.render.plan import RenderConfig
+from khmer_ocr.render.settings import RenderConfig
 from khmer_ocr.text.charset import Charset
-from khmer_ocr.text.corpus import CorpusConfig
 from khmer_ocr.train.settings import TrainConfig
 
 Stage = TypeVar("Stage")

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 try:
+    from khmer_ocr.cli.process import run_command
     from khmer_ocr.dataset import layout
-    from khmer_ocr.dataset.advice import begun_here, to_have
+    from khmer_ocr.dataset.repair_advice import begun_here, to_have
     from khmer_ocr.dataset.stats import dataset_statistics, format_statistics
     from khmer_ocr.errors import ConfigError, KhmerOcrError
-    from khmer_ocr.verbs.process import run_command
 except ModuleNotFoundError as lacking:
     sys.exit(
         f"{lacking.name} is not installed in {sys.executable}. Run: pip install '.[torch]' in the project's folder"
@@ -66,7 +66,7 @@ def check_batch(split: str, batch: "Batch") -> list[str]:
     print(f"         image_lengths {widths.tolist()}")
     reasons = []
     if not (0.0 <= low < high <= 1.0):
-        reasons.append(f"{split}: pixels of a batch run from {low} to {high}; wanted ink and paper within 0 to 1.")
+        reasons.append(f"{split}: pixels of a batch run from {low} to {high}; expected ink and paper within 0 to 1.")
     for at, text in enumerate(batch["texts"]):
         if not bool((images[at, :, :, int(widths[at]) :] == 1.0).all()):
             reasons.append(f"{split}: line {at} of the batch is padded with something else than paper (1.0).")

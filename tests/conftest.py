@@ -12,8 +12,9 @@ import pytest
 from gpu import require_cuda
 from hypothesis import settings
 
-from khmer_ocr.render.fonts import FontFace, find_faces
-from khmer_ocr.render.metrics import FaceMetrics, measure_all
+from khmer_ocr.fonts.discovery import FontFace, find_faces
+from khmer_ocr.render.face_metrics import FaceMetrics
+from khmer_ocr.render.measured_faces import measure_all
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CORPUS = REPOSITORY.parent / "shared" / "corpus"
@@ -97,7 +98,7 @@ def few_faces(faces: list[FontFace]) -> list[FontFace]:
 @pytest.fixture(scope="session")
 def corpus_lines() -> list[str]:
     """Lines of the shared corpus as the corpus command cuts them, each once; broken ones included."""
-    from khmer_ocr.text.lines import cut
+    from khmer_ocr.corpus.line_breaking import cut
 
     if not CORPUS.is_dir():
         pytest.skip("../shared/corpus is not here")
@@ -111,7 +112,7 @@ def corpus_lines() -> list[str]:
 @pytest.fixture(scope="session")
 def real_lines() -> list[str]:
     """Natural lines: of the shared corpus where it is, else the bundled sample."""
-    from khmer_ocr.text.corpus import sample_lines
+    from khmer_ocr.samples import sample_lines
 
     if not CORPUS.is_dir():
         return sample_lines()
@@ -120,7 +121,7 @@ def real_lines() -> list[str]:
 
 
 def _normal(raw: list[str]) -> Iterator[str]:
-    from khmer_ocr.text.lines import cut
+    from khmer_ocr.corpus.line_breaking import cut
 
     for paragraph in raw:
         yield from cut(paragraph, 90)

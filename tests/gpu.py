@@ -1,4 +1,4 @@
-"""Triton kernels in tests: when a real device is wanted, and how kernels run apart from the test's own process.
+"""Triton kernels in tests: when a real device is expected, and how kernels run apart from the test's own process.
 
 Whether a kernel is interpreted or compiled is settled when its module is imported: each way has its process.
 """

@@ -7,9 +7,9 @@ import pytest
 
 from khmer_ocr import ConfigError, ConfigManager
 from khmer_ocr.augment.recipe import load_recipe
-from khmer_ocr.generate.generator import GenerateConfig
+from khmer_ocr.generate.settings import GenerateConfig
 from khmer_ocr.load.settings import LoadConfig
-from khmer_ocr.render.plan import RenderConfig
+from khmer_ocr.render.settings import RenderConfig
 from khmer_ocr.train.settings import TrainConfig
 
 
@@ -73,10 +73,10 @@ def test_what_is_given_is_taken(tmp_path: Path) -> None:
         ("render:\n  image_height: tall\n", r"render\.image_height: .*integer.*, seen 'tall'"),
         ("render:\n  image_height: 32.5\n", r"render\.image_height: .*, seen 32\.5"),
         ("render:\n  image_height: null\n", r"render\.image_height: .*, seen None"),
-        ("render:\n  image_height: 500\n", "image_height is 500; wanted 24 to 96 px"),
+        ("render:\n  image_height: 500\n", "image_height is 500; expected 24 to 96 px"),
         ("render:\n  crop: loose\n", r"render\.crop: .*'line', 'tight' or 'mixed'.*seen 'loose'"),
-        ("render:\n  min_margin: 9\n  max_margin: 3\n", r"margins 9\.\.3 px; wanted"),
-        ("generate:\n  shard: [4, 4]\n", r"shard is \(4, 4\); wanted i/n"),
+        ("render:\n  min_margin: 9\n  max_margin: 3\n", r"margins 9\.\.3 px; expected"),
+        ("generate:\n  shard: [4, 4]\n", r"shard is \(4, 4\); expected i/n"),
         ("generate:\n  shard: [1]\n", r"generate\.shard"),
         ("generate:\n  progress: perhaps\n", r"generate\.progress: .*seen 'perhaps'"),
         ("corpus: {}\n", "No text was named"),
@@ -96,7 +96,7 @@ def test_slips_are_named(tmp_path: Path, text: str, said: str) -> None:
 def test_messages_of_ranges_are_one_short_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         from_yaml(tmp_path, "render:\n  image_height: 500\n")
-    assert str(caught.value) == "render: image_height is 500; wanted 24 to 96 px"
+    assert str(caught.value) == "render: image_height is 500; expected 24 to 96 px"
 
 
 def test_files_that_are_no_config(tmp_path: Path) -> None:

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from khmer_ocr import device
-from khmer_ocr.device import keep_kernels, pick_device
 from khmer_ocr.errors import ConfigError
+from khmer_ocr.io import devices
+from khmer_ocr.io.devices import keep_kernels, pick_device
 
 
 @pytest.mark.parametrize("torch_sees", [True, False])
 @pytest.mark.parametrize("driver", [0, 1, 2, None])
 def test_auto_takes_a_gpu_that_driver_and_torch_see(driver, torch_sees, tmp_path, monkeypatch):
     torch = pytest.importorskip("torch")
-    places = [tmp_path / str(n) for n in range(len(device._DRIVERS))]
+    places = [tmp_path / str(n) for n in range(len(devices._DRIVERS))]
     if driver is not None:
         places[driver].touch()
-    monkeypatch.setattr(device, "_DRIVERS", places)
+    monkeypatch.setattr(devices, "_DRIVERS", places)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: torch_sees)
     assert pick_device("auto") == ("cuda" if torch_sees and driver is not None else "cpu")
     assert pick_device("cpu") == "cpu"
@@ -28,13 +28,13 @@ def test_auto_takes_a_gpu_that_driver_and_torch_see(driver, torch_sees, tmp_path
     else:
         with pytest.raises(ConfigError, match=r"CUDA was asked for and there is none.*Use --device cpu, or auto"):
             pick_device("cuda")
-    with pytest.raises(ConfigError, match="device is 'tpu'; wanted one of auto, cpu, cuda"):
+    with pytest.raises(ConfigError, match="device is 'tpu'; expected one of auto, cpu, cuda"):
         pick_device("tpu")
 
 
 def test_without_a_driver_torch_is_not_imported():
     code = (
-        "import sys; from khmer_ocr import device; device._DRIVERS = (); device.pick_device('auto'); "
+        "import sys; from khmer_ocr import device; devices._DRIVERS = (); devices.pick_device('auto'); "
         "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -58,5 +58,5 @@ def test_units_for_bfloat16_are_read_off_the_cpus_flags(
 ) -> None:
     if flags is not None:
         (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: fpu {flags}\n")
-    monkeypatch.setattr(device, "_CPUS", tmp_path / "cpuinfo")
-    assert device.multiplies_bfloat16() is has
+    monkeypatch.setattr(devices, "_CPUS", tmp_path / "cpuinfo")
+    assert devices.multiplies_bfloat16() is has

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from khmer_ocr_kernels.jit import compiled
-from khmer_ocr_kernels.reference import PAPER, line_offsets
+from khmer_ocr_kernels.reference import BACKGROUND, line_offsets
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +50,7 @@ def _compose_lines(
                     blended = above + (((product >> np.uint32(8)) + product) >> np.uint32(8))
                     ink[column] = np.uint8(blended)
         for n in range(len(line)):
-            line[n] = PAPER - line[n]
+            line[n] = BACKGROUND - line[n]
 
 
 @compiled

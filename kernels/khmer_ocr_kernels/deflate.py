@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from khmer_ocr_kernels.huffman import MAX_BITS, code_lengths, codes
 from khmer_ocr_kernels.jit import compiled
-from khmer_ocr_kernels.memory import load_u64, store_u64, trailing_zeros
+from khmer_ocr_kernels.numba_intrinsics import load_u64, store_u64, trailing_zeros
 
 PADDING = 8  # bytes that must be readable behind the data
 _MIN_MATCH, _MAX_MATCH, _MAX_DISTANCE = 3, 258, 32768

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from khmer_ocr_kernels import degrade_numba
-from khmer_ocr_kernels.tables import SIGMA_STEPS
+from khmer_ocr_kernels.lookup_tables import SIGMA_STEPS
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +71,7 @@ def degrade(
         key_B2: uint32 Philox key of each line.
 
     Returns:
-        uint8 pixels of the worn lines, laid out like pixels_N, new memory of the same kind.
+        uint8 pixels of the augmented lines, laid out like pixels_N, new memory of the same kind.
 
     Raises:
         ValueError: an array has another dtype, shape or range, lines do not fill pixels_N, or pixels are a tensor but
@@ -84,7 +84,7 @@ def degrade(
     dtype, height = str(pixels_N.dtype).removeprefix("torch."), int(height)
     if dtype != "uint8" or pixels_N.ndim != 1 or not in_one_piece:
         seen = f"{dtype}{tuple(pixels_N.shape)}{'' if in_one_piece else ' with gaps'}"
-        raise ValueError(f"pixels_N is {seen}, wanted uint8 in one row and one piece")
+        raise ValueError(f"pixels_N is {seen}, expected uint8 in one row and one piece")
     _check(len(pixels_N), offsets, width, height, *wear)
     if is_array:
         return degrade_numba.degrade(pixels_N, offsets, width, height, *wear)
@@ -107,7 +107,7 @@ def _check(
 ) -> None:
     """Refuse arrays that no backend must see; `pixels` is how many there are."""
     lines = len(width_B)
-    wanted: dict[str, tuple[npt.NDArray[Any], Any, tuple[int, ...]]] = {
+    expected: dict[str, tuple[npt.NDArray[Any], Any, tuple[int, ...]]] = {
         "offsets_B1": (offsets_B1, np.int64, (lines + 1,)),
         "width_B": (width_B, np.int32, (lines,)),
         "morph_B": (morph_B, np.int32, (lines,)),
@@ -115,9 +115,9 @@ def _check(
         "noise16_B": (noise16_B, np.int32, (lines,)),
         "key_B2": (key_B2, np.uint32, (lines, 2)),
     }
-    for name, (array, dtype, shape) in wanted.items():
+    for name, (array, dtype, shape) in expected.items():
         if array.dtype != dtype or array.shape != shape:
-            raise ValueError(f"{name} is {array.dtype}{array.shape}, wanted {np.dtype(dtype)}{shape}")
+            raise ValueError(f"{name} is {array.dtype}{array.shape}, expected {np.dtype(dtype)}{shape}")
     ranges = {
         "morph_B": (morph_B, -MAX_MORPH, MAX_MORPH, "1/256"),
         "sigma32_B": (sigma32_B, 0, SIGMA_STEPS, "1/32 px"),
@@ -126,9 +126,9 @@ def _check(
     for name, (array, low, high, unit) in ranges.items():
         if lines and (array.min() < low or array.max() > high):
             outside = array[(array < low) | (array > high)][0]
-            raise ValueError(f"{name} holds {outside}, wanted {low}..{high} (in {unit})")
+            raise ValueError(f"{name} holds {outside}, expected {low}..{high} (in {unit})")
     if height < 1 or (lines and width_B.min() < 0):
-        raise ValueError(f"height {height} px, narrowest line {width_B.min(initial=0)} px: wanted at least 1 and 0")
+        raise ValueError(f"height {height} px, narrowest line {width_B.min(initial=0)} px: expected at least 1 and 0")
     misplaced = np.diff(offsets_B1) != width_B.astype(np.int64) * height
     if offsets_B1[0] != 0 or offsets_B1[-1] != pixels or misplaced.any():
         raise ValueError(

@@ -1,8 +1,8 @@
 """Compiled twin of `degrade_reference.degrade` for the CPU.
 
-A line is worn in one go, while its pixels are in the nearest cache, and what it does not ask for costs nothing. Rows
-are copied into padded scratch first, so that the inner loops have no edges and the compiler can take 8 to 64 pixels at
-a time; 32-bit types are spelled out because numba would count in 64 bits.
+A line is degraded in one go, while its pixels are in the nearest cache, and what it does not ask for costs nothing.
+Rows are copied into padded scratch first, so that the inner loops have no edges and the compiler can take 8 to 64
+pixels at a time; 32-bit types are spelled out because numba would count in 64 bits.
 
 Letters: B lines, N pixels, K taps. Measured by benchmarks/bench_kernels.py.
 """
@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from khmer_ocr_kernels.degrade_reference import NOISE_SALT, PIXELS_PER_DRAW
 from khmer_ocr_kernels.jit import compiled
-from khmer_ocr_kernels.reference import PAPER
-from khmer_ocr_kernels.tables import MAX_RADIUS, NORMAL_BITS, TAP_BITS, gaussian_taps, normal_quantiles
+from khmer_ocr_kernels.lookup_tables import MAX_RADIUS, NORMAL_BITS, TAP_BITS, gaussian_taps, normal_quantiles
+from khmer_ocr_kernels.reference import BACKGROUND
 
 _PAD = MAX_RADIUS + 1  # columns and rows of no ink around a line; one more than the radius, as taps go in pairs
 _DRAWS = 64  # Philox calls at a time
@@ -59,15 +59,15 @@ def _scratch(width: int, height: int) -> _Scratch:
 @compiled
 def _morph(source: _U8, target: _U8, width: int, height: int, weight256: int, scratch: _Scratch) -> None:
     # A maximum is a minimum of the reversed greys; what is paper outside is then 0.
-    flip = np.uint8(0) if weight256 > 0 else np.uint8(PAPER)
+    flip = np.uint8(0) if weight256 > 0 else np.uint8(BACKGROUND)
     weight, rest = np.uint16(abs(weight256)), np.uint16(256 - abs(weight256))
     paper = scratch.paper[:width]
-    paper[:] = PAPER
-    scratch.column[0] = scratch.column[width + 1] = np.uint8(PAPER) ^ flip
+    paper[:] = BACKGROUND
+    scratch.column[0] = scratch.column[width + 1] = np.uint8(BACKGROUND) ^ flip
     left, middle, right = scratch.column[:width], scratch.column[1 : width + 1], scratch.column[2 : width + 2]
     for y in range(height):
         begin, end = y * width, (y + 1) * width
-        row, worn = source[begin:end], target[begin:end]
+        row, augmented = source[begin:end], target[begin:end]
         above = source[begin - width : begin] if y > 0 else paper
         below = source[end : end + width] if y + 1 < height else paper
         for x in range(width):
@@ -79,7 +79,7 @@ def _morph(source: _U8, target: _U8, width: int, height: int, weight256: int, sc
             least = a if a < b else b
             least = (least if least < c else c) ^ flip
             mixed = np.uint16(np.uint16(row[x]) * rest + np.uint16(least) * weight + np.uint16(128))
-            worn[x] = np.uint8(mixed >> np.uint16(8))
+            augmented[x] = np.uint8(mixed >> np.uint16(8))
 
 
 @compiled
@@ -105,7 +105,7 @@ def _sum_rows(source: _U8, width: int, height: int, taps_K: _I32, radius: int, s
     for y in range(height):
         row, out = source[y * width : (y + 1) * width], kept[(y + _PAD) * width : (y + _PAD + 1) * width]
         for x in range(width):
-            middle[x] = np.int16(PAPER) - np.int16(row[x])
+            middle[x] = np.int16(BACKGROUND) - np.int16(row[x])
             sums[x] = np.int32(np.int32(middle[x]) * tap + np.int32(1 << (_DROP_H - 1)))
         for k in range(1, radius + 1, 2):
             near, far = (ink[_PAD - k :], ink[_PAD + k :]), (ink[_PAD - k - 1 :], ink[_PAD + k + 1 :])
@@ -120,7 +120,7 @@ def _sum_columns(target: _U8, width: int, height: int, taps_K: _I32, radius: int
     kept[: _PAD * width] = 0
     kept[(height + _PAD) * width : (height + 2 * _PAD) * width] = 0
     for y in range(height):
-        at, worn = (y + _PAD) * width, target[y * width : (y + 1) * width]
+        at, augmented = (y + _PAD) * width, target[y * width : (y + 1) * width]
         row = kept[at : at + width]
         for x in range(width):
             sums[x] = np.int32(np.int32(row[x]) * tap + np.int32(1 << (_DROP_V - 1)))
@@ -129,7 +129,7 @@ def _sum_columns(target: _U8, width: int, height: int, taps_K: _I32, radius: int
             far = kept[at - (k + 1) * width :], kept[at + (k + 1) * width :]
             _add_two_taps(sums, near, taps_K[k], far, taps_K[k + 1])
         for x in range(width):
-            worn[x] = np.uint8(np.int32(PAPER) - (sums[x] >> np.int32(_DROP_V)))
+            augmented[x] = np.uint8(np.int32(BACKGROUND) - (sums[x] >> np.int32(_DROP_V)))
 
 
 @compiled
@@ -165,14 +165,14 @@ def _add_noise(
             grey[4 * i + 1] = grey_of_byte[word >> np.uint32(8) & byte]
             grey[4 * i + 2] = grey_of_byte[word >> np.uint32(16) & byte]
             grey[4 * i + 3] = grey_of_byte[word >> np.uint32(24)]
-        before, worn = source[begin:end], target[begin:end]
+        before, augmented = source[begin:end], target[begin:end]
         # Two loops, as source and target may be one: a single loop would then go pixel by pixel.
         for n in range(len(before)):
             value = np.int16(np.int16(before[n]) + grey[n])
             value = value if value > np.int16(0) else np.int16(0)
-            grey[n] = value if value < np.int16(PAPER) else np.int16(PAPER)
-        for n in range(len(worn)):
-            worn[n] = np.uint8(grey[n])
+            grey[n] = value if value < np.int16(BACKGROUND) else np.int16(BACKGROUND)
+        for n in range(len(augmented)):
+            augmented[n] = np.uint8(grey[n])
 
 
 @compiled
@@ -188,25 +188,25 @@ def _degrade_lines(
     taps_SK: _I32,
     quantiles: _I32,
     scratch: _Scratch,
-    worn_N: _U8,
+    augmented_N: _U8,
 ) -> None:
     for b in range(len(width_B)):
         width, sigma32 = int(width_B[b]), int(sigma32_B[b])
-        source, worn = pixels_N[offsets_B1[b] : offsets_B1[b + 1]], worn_N[offsets_B1[b] : offsets_B1[b + 1]]
+        source, augmented = pixels_N[offsets_B1[b] : offsets_B1[b + 1]], augmented_N[offsets_B1[b] : offsets_B1[b + 1]]
         latest = source
         if morph_B[b]:
-            _morph(latest, worn, width, height, int(morph_B[b]), scratch)
-            latest = worn
+            _morph(latest, augmented, width, height, int(morph_B[b]), scratch)
+            latest = augmented
         if sigma32:
             radius = (3 * sigma32 + 31) // 32
             _sum_rows(latest, width, height, taps_SK[sigma32], radius, scratch)
-            _sum_columns(worn, width, height, taps_SK[sigma32], radius, scratch)
-            latest = worn
+            _sum_columns(augmented, width, height, taps_SK[sigma32], radius, scratch)
+            latest = augmented
         if noise16_B[b]:
-            _add_noise(latest, worn, noise16_B[b], key_B2[b], quantiles, scratch)
+            _add_noise(latest, augmented, noise16_B[b], key_B2[b], quantiles, scratch)
         elif not morph_B[b] and not sigma32:
-            for n in range(len(source)):  # `worn[:] = source` copies byte by byte
-                worn[n] = source[n]
+            for n in range(len(source)):  # `augmented[:] = source` copies byte by byte
+                augmented[n] = source[n]
 
 
 def degrade(
@@ -220,9 +220,9 @@ def degrade(
     key_B2: _U32,
 ) -> _U8:
     """Wear lines; see `degrade_reference.degrade`. Arguments are trusted: `khmer_ocr_kernels.degrade` checks them."""
-    worn_N = np.empty(len(pixels_N), np.uint8)
+    augmented_N = np.empty(len(pixels_N), np.uint8)
     scratch = _scratch(int(width_B.max(initial=0)), height)
     parameters = morph_B, sigma32_B, noise16_B, key_B2
     tables = gaussian_taps(), normal_quantiles()
-    _degrade_lines(pixels_N, offsets_B1, width_B, height, *parameters, *tables, scratch, worn_N)
-    return worn_N
+    _degrade_lines(pixels_N, offsets_B1, width_B, height, *parameters, *tables, scratch, augmented_N)
+    return augmented_N

@@ -6,9 +6,9 @@ Written to be read, not to be fast. Letters: B lines, N pixels, HW rows and colu
 import numpy as np
 import numpy.typing as npt
 
+from khmer_ocr_kernels.lookup_tables import NORMAL_BITS, TAP_BITS, gaussian_taps, normal_quantiles, radius_of
 from khmer_ocr_kernels.philox import philox4x32
-from khmer_ocr_kernels.reference import PAPER
-from khmer_ocr_kernels.tables import NORMAL_BITS, TAP_BITS, gaussian_taps, normal_quantiles, radius_of
+from khmer_ocr_kernels.reference import BACKGROUND
 
 NOISE_SALT = 0x6E6F6973  # counter word 1: keeps these words apart from others drawn with the same key
 PIXELS_PER_DRAW = 16  # a Philox call is four words of four bytes
@@ -40,23 +40,23 @@ def degrade(
         key_B2: uint32 Philox key of each line.
 
     Returns:
-        uint8 pixels of the worn lines, laid out like pixels_N.
+        uint8 pixels of the augmented lines, laid out like pixels_N.
     """
-    worn_N = np.empty_like(pixels_N)
+    augmented_N = np.empty_like(pixels_N)
     for line in range(len(width_B)):
         span = slice(offsets_B1[line], offsets_B1[line + 1])
         image_HW = pixels_N[span].reshape(height, width_B[line]).astype(np.int64)
         image_HW = morph(image_HW, int(morph_B[line]))
         image_HW = blur(image_HW, int(sigma32_B[line]))
         image_HW = add_noise(image_HW, int(noise16_B[line]), key_B2[line])
-        worn_N[span] = image_HW.ravel()
-    return worn_N
+        augmented_N[span] = image_HW.ravel()
+    return augmented_N
 
 
 def morph(image_HW: _Image, weight256: int) -> _Image:
     """Mix an image with its 3x3 minimum (weight above zero) or maximum (below)."""
     height, width = image_HW.shape
-    padded = np.pad(image_HW, 1, constant_values=PAPER)
+    padded = np.pad(image_HW, 1, constant_values=BACKGROUND)
     shifted = [padded[y : y + height, x : x + width] for y in range(3) for x in range(3)]
     extreme_HW = np.min(shifted, axis=0) if weight256 > 0 else np.max(shifted, axis=0)
     weight = abs(weight256)
@@ -70,14 +70,14 @@ def blur(image_HW: _Image, sigma32: int) -> _Image:
     half = gaussian_taps()[sigma32, : radius + 1].astype(np.int64)
     taps = [*half[:0:-1], *half]
     height, width = image_HW.shape
-    ink = np.pad(PAPER - image_HW, ((0, 0), (radius, radius)))
+    ink = np.pad(BACKGROUND - image_HW, ((0, 0), (radius, radius)))
     along_rows = sum(tap * ink[:, k : k + width] for k, tap in enumerate(taps))
     fraction_bits = 8
     drop = TAP_BITS - fraction_bits
     kept = np.pad(along_rows + (1 << drop - 1) >> drop, ((radius, radius), (0, 0)))
     along_columns = sum(tap * kept[k : k + height] for k, tap in enumerate(taps))
     drop = TAP_BITS + fraction_bits
-    blurred_HW: _Image = PAPER - (along_columns + (1 << drop - 1) >> drop)
+    blurred_HW: _Image = BACKGROUND - (along_columns + (1 << drop - 1) >> drop)
     return blurred_HW
 
 
@@ -90,5 +90,5 @@ def add_noise(image_HW: _Image, deviation16: int, key_2: npt.NDArray[np.uint32])
     bytes_N = (words[:, :, None] >> np.arange(0, 32, 8, dtype=np.uint32) & np.uint32(255)).ravel()[: image_HW.size]
     drop = NORMAL_BITS + 4
     grey_N = normal_quantiles()[bytes_N].astype(np.int64) * deviation16 + (1 << drop - 1) >> drop
-    noisy_HW: _Image = np.clip(image_HW + grey_N.reshape(image_HW.shape), 0, PAPER)
+    noisy_HW: _Image = np.clip(image_HW + grey_N.reshape(image_HW.shape), 0, BACKGROUND)
     return noisy_HW

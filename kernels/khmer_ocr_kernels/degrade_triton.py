@@ -16,15 +16,15 @@ import torch
 import triton
 import triton.language as tl
 
-from khmer_ocr_kernels import degrade_reference, reference, tables
+from khmer_ocr_kernels import degrade_reference, lookup_tables, reference
 
-PAPER = tl.constexpr(reference.PAPER)
+BACKGROUND = tl.constexpr(reference.BACKGROUND)
 NOISE_SALT = tl.constexpr(degrade_reference.NOISE_SALT)
 PIXELS_PER_DRAW = tl.constexpr(degrade_reference.PIXELS_PER_DRAW)
-TAPS = tl.constexpr(tables.MAX_RADIUS + 2)  # columns of the table
-DROP_H, HALF_H = tl.constexpr(tables.TAP_BITS - 8), tl.constexpr(1 << tables.TAP_BITS - 9)
-DROP_V, HALF_V = tl.constexpr(tables.TAP_BITS + 8), tl.constexpr(1 << tables.TAP_BITS + 7)
-DROP_NOISE, HALF_NOISE = tl.constexpr(tables.NORMAL_BITS + 4), tl.constexpr(1 << tables.NORMAL_BITS + 3)
+TAPS = tl.constexpr(lookup_tables.MAX_RADIUS + 2)  # columns of the table
+DROP_H, HALF_H = tl.constexpr(lookup_tables.TAP_BITS - 8), tl.constexpr(1 << lookup_tables.TAP_BITS - 9)
+DROP_V, HALF_V = tl.constexpr(lookup_tables.TAP_BITS + 8), tl.constexpr(1 << lookup_tables.TAP_BITS + 7)
+DROP_NOISE, HALF_NOISE = tl.constexpr(lookup_tables.NORMAL_BITS + 4), tl.constexpr(1 << lookup_tables.NORMAL_BITS + 3)
 WIDTH, MORPH, SIGMA32, NOISE16, KEY_0, KEY_1 = (tl.constexpr(column) for column in range(6))
 COLUMNS = tl.constexpr(6)
 BLOCK = 1024
@@ -50,13 +50,13 @@ def morph_lines(
     n = first + tl.arange(0, BLOCK)
     inside = n < width * height
     y, x = n // width, n % width
-    flip = tl.where(weight > 0, 0, PAPER)  # a maximum is a minimum of the reversed greys
-    middle = tl.load(source + begin + n, mask=inside, other=PAPER).to(tl.int32)
+    flip = tl.where(weight > 0, 0, BACKGROUND)  # a maximum is a minimum of the reversed greys
+    middle = tl.load(source + begin + n, mask=inside, other=BACKGROUND).to(tl.int32)
     least = middle ^ flip
     for dy in tl.static_range(-1, 2):
         for dx in tl.static_range(-1, 2):
             within = inside & (weight != 0) & (y + dy >= 0) & (y + dy < height) & (x + dx >= 0) & (x + dx < width)
-            grey = tl.load(source + begin + n + dy * width + dx, mask=within, other=PAPER).to(tl.int32)
+            grey = tl.load(source + begin + n + dy * width + dx, mask=within, other=BACKGROUND).to(tl.int32)
             least = tl.minimum(least, grey ^ flip)
     share = tl.abs(weight)
     mixed = (middle * (256 - share) + (least ^ flip) * share + 128) >> 8
@@ -85,10 +85,10 @@ def sum_rows(
     inside = n < width * height
     x = n % width
     at = source + begin + n
-    sums = (PAPER - tl.load(at, mask=inside, other=PAPER).to(tl.int32)) * tl.load(taps + sigma32 * TAPS)
+    sums = (BACKGROUND - tl.load(at, mask=inside, other=BACKGROUND).to(tl.int32)) * tl.load(taps + sigma32 * TAPS)
     for k in range(1, (3 * sigma32 + 31) // 32 + 1):
-        left = PAPER - tl.load(at - k, mask=inside & (x >= k), other=PAPER).to(tl.int32)
-        right = PAPER - tl.load(at + k, mask=inside & (x + k < width), other=PAPER).to(tl.int32)
+        left = BACKGROUND - tl.load(at - k, mask=inside & (x >= k), other=BACKGROUND).to(tl.int32)
+        right = BACKGROUND - tl.load(at + k, mask=inside & (x + k < width), other=BACKGROUND).to(tl.int32)
         sums += (left + right) * tl.load(taps + sigma32 * TAPS + k)
     rounded = (sums + HALF_H) >> DROP_H
     tl.store(kept + begin + n, rounded.to(tl.uint16), mask=inside)
@@ -125,16 +125,16 @@ def sum_columns_and_add_noise(
             above = tl.load(at - k * width, mask=inside & (y >= k), other=0).to(tl.int32)
             below = tl.load(at + k * width, mask=inside & (y + k < height), other=0).to(tl.int32)
             sums += (above + below) * tl.load(taps + sigma32 * TAPS + k)
-        grey = PAPER - ((sums + HALF_V) >> DROP_V)
+        grey = BACKGROUND - ((sums + HALF_V) >> DROP_V)
     else:
-        grey = tl.load(source + begin + n, mask=inside, other=PAPER).to(tl.int32)
+        grey = tl.load(source + begin + n, mask=inside, other=BACKGROUND).to(tl.int32)
     if deviation > 0:
         key_0 = tl.load(lines_B6 + line * COLUMNS + KEY_0).to(tl.uint32, bitcast=True)
         key_1 = tl.load(lines_B6 + line * COLUMNS + KEY_1).to(tl.uint32, bitcast=True)
         drawn = random_bytes(first // PIXELS_PER_DRAW, key_0, key_1, BLOCK)
         z = tl.load(quantiles + drawn)
         grey += (z * deviation + HALF_NOISE) >> DROP_NOISE
-        grey = tl.minimum(tl.maximum(grey, 0), PAPER)
+        grey = tl.minimum(tl.maximum(grey, 0), BACKGROUND)
     tl.store(target + begin + n, grey.to(tl.uint8), mask=inside)
 
 
@@ -158,7 +158,9 @@ def random_bytes(
 
 @lru_cache(maxsize=8)
 def _tables_on(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    taps, quantiles = (torch.from_numpy(table.copy()) for table in (tables.gaussian_taps(), tables.normal_quantiles()))
+    taps, quantiles = (
+        torch.from_numpy(table.copy()) for table in (lookup_tables.gaussian_taps(), lookup_tables.normal_quantiles())
+    )
     return taps.to(device), quantiles.to(device)
 
 
@@ -178,9 +180,9 @@ def degrade(
     device. Arguments are trusted: `khmer_ocr_kernels.degrade` checks them.
     """
     device = pixels_N.device
-    worn_N = torch.empty(len(pixels_N), dtype=torch.uint8, device=device)
+    augmented_N = torch.empty(len(pixels_N), dtype=torch.uint8, device=device)
     if not len(pixels_N):
-        return worn_N
+        return augmented_N
     lines_B6 = np.column_stack([width_B, morph_B, sigma32_B, noise16_B, key_B2.view(np.int32)])
     offsets, lines = (torch.tensor(array).to(device, non_blocking=True) for array in (offsets_B1, lines_B6))
     taps, quantiles = _tables_on(device)
@@ -194,5 +196,5 @@ def degrade(
         if sigma32_B.any():
             kept = torch.empty(len(pixels_N), dtype=torch.uint16, device=device)
             sum_rows[grid](latest, kept, offsets, lines, taps, height, BLOCK=BLOCK)
-        sum_columns_and_add_noise[grid](latest, kept, worn_N, offsets, lines, taps, quantiles, height, BLOCK=BLOCK)
-    return worn_N
+        sum_columns_and_add_noise[grid](latest, kept, augmented_N, offsets, lines, taps, quantiles, height, BLOCK=BLOCK)
+    return augmented_N

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from khmer_ocr_kernels.jit import compiled
-from khmer_ocr_kernels.reference import PAPER
+from khmer_ocr_kernels.reference import BACKGROUND
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +105,7 @@ def _pad_lines(
     padded_BHX: npt.NDArray[np.unsignedinteger[Any]],
 ) -> None:
     lines, height, _ = padded_BHX.shape
-    paper = bits_256[PAPER]
+    paper = bits_256[BACKGROUND]
     for b in range(lines):
         width, begin = np.int64(width_B[b]), offsets_B1[b]
         for y in range(height):
@@ -170,7 +170,7 @@ def pad_normalize(
     """Pad lines with paper to one width and look their pixels up in a table; numba for arrays, Triton for CUDA tensors.
 
     Args:
-        pixels_N: uint8 pixels of all lines, paper 255.
+        pixels_N: uint8 pixels of all lines, background 255.
         offsets_B1: int64, line b is pixels_N[offsets_B1[b] : offsets_B1[b + 1]], height rows of width_B[b].
         width_B: int32 widths in px.
         height: of every line, px.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-PAPER = 255
+BACKGROUND = 255
 
 
 def over(below: int, above: int) -> int:
@@ -51,7 +51,7 @@ def compose(
         fell outside their line: all zero for a right layout.
     """
     offsets_B1 = line_offsets(width_B, height_px)
-    lines_N = np.full(offsets_B1[-1], PAPER, np.uint8)
+    lines_N = np.full(offsets_B1[-1], BACKGROUND, np.uint8)
     clipped_B = np.zeros(len(width_B), np.int64)
     for line in range(len(width_B)):
         width = int(width_B[line])
@@ -65,7 +65,7 @@ def compose(
                     ink_HW[y, x] = over(int(ink_HW[y, x]), int(coverage))
                 elif coverage:
                     clipped_B[line] += 1
-        lines_N[offsets_B1[line] : offsets_B1[line + 1]] = (PAPER - ink_HW).astype(np.uint8).ravel()
+        lines_N[offsets_B1[line] : offsets_B1[line + 1]] = (BACKGROUND - ink_HW).astype(np.uint8).ravel()
     return lines_N, offsets_B1, clipped_B
 
 
@@ -88,9 +88,9 @@ def pad_normalize(
         table_256: what each pixel value becomes.
 
     Returns:
-        Array (B, 1, height, columns) of the table's dtype; right of a line all is table_256[PAPER].
+        Array (B, 1, height, columns) of the table's dtype; right of a line all is table_256[BACKGROUND].
     """
-    padded_B1HX = np.full((len(width_B), 1, height, columns), PAPER, np.uint8)
+    padded_B1HX = np.full((len(width_B), 1, height, columns), BACKGROUND, np.uint8)
     for line, width in enumerate(width_B):
         pixels = pixels_N[offsets_B1[line] : offsets_B1[line + 1]]
         padded_B1HX[line, 0, :, :width] = pixels.reshape(height, width)

@@ -1,1 +1,1 @@
-"""How it is worn: recipes, fused kernels, batched kornia."""
+"""How it is augmented: recipes, fused kernels, batched kornia."""

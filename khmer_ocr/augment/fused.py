@@ -42,7 +42,7 @@ def to_steps(weight_B: _Floats, sigma_px_B: _Floats, sd_grey_B: _Floats) -> tupl
     )
 
 
-def wear(
+def augment(
     pixels_N: _Pixels,
     offsets_B1: npt.NDArray[np.int64],
     width_B: npt.NDArray[np.int32],
@@ -55,7 +55,7 @@ def wear(
     """Spread or thin the ink of each line, then blur it, then add noise; 0 leaves a step out.
 
     Args:
-        pixels_N: uint8 pixels of all lines, paper 255; array or CUDA tensor.
+        pixels_N: uint8 pixels of all lines, background 255; array or CUDA tensor.
         offsets_B1: int64, line b is pixels_N[offsets_B1[b] : offsets_B1[b + 1]].
         width_B: int32 widths in px.
         height_px: height of every line.
@@ -81,6 +81,7 @@ def _steps(name: str, value_B: _Floats, low: int, high: int, per_unit: int) -> _
     if not right_B.all():
         line = int((~right_B).argmax())
         raise ConfigError(
-            f"{name} is {value_B[line]} for line {line} of the batch, wanted {low / per_unit:g} to {high / per_unit:g}"
+            f"{name} is {value_B[line]} for line {line} of the batch; "
+            f"expected {low / per_unit:g} to {high / per_unit:g}"
         )
     return np.rint(value_B * per_unit).astype(np.int32)

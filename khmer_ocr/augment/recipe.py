@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from khmer_ocr import chance
+from khmer_ocr import rng
 from khmer_ocr.augment.limits import LIMITS, Range
 from khmer_ocr.errors import ConfigError
 from khmer_ocr.io.yaml_file import parse_yaml, read_yaml
@@ -50,7 +50,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Wear:
+class AugmentPlan:
     """What happens to a batch of samples.
 
     Attributes:
@@ -91,20 +91,20 @@ class Recipe:
         ]
         return {"name": self.name, "engine": self.engine, "strength": self.strength, "steps": steps}
 
-    def draw(self, key_2: npt.NDArray[np.uint32], address_B: npt.NDArray[np.uint64]) -> Wear:
+    def draw(self, key_2: npt.NDArray[np.uint32], address_B: npt.NDArray[np.uint64]) -> AugmentPlan:
         """Decide what happens to samples.
 
         Args:
-            key_2: from `chance.key(seed, split, "augment")`.
+            key_2: from `rng.key(seed, split, "augment")`.
             address_B: uint64 sample numbers.
 
         Returns:
             Steps, parameters and pixel keys; those of a sample do not depend on the others.
         """
         words = _OWN_WORDS + sum(1 + len(step.ranges) for step in self.steps)
-        word_BW = chance.draws(key_2, address_B, words)
+        word_BW = rng.draws(key_2, address_B, words)
         if self.strength == MIXED:
-            strength_B = chance.below(word_BW[:, 0], len(STRENGTHS))
+            strength_B = rng.below(word_BW[:, 0], len(STRENGTHS))
         else:
             strength_B = np.full(len(address_B), STRENGTHS.index(self.strength))
         active_SB, values_S, at = np.zeros((len(self.steps), len(address_B)), bool), [], _OWN_WORDS
@@ -117,16 +117,18 @@ class Recipe:
                 values[name] = np.round(low_B + (high_B - low_B) * share_BW[:, 1 + n], _DECIMALS)
             values_S.append(values)
             at += 1 + len(step.ranges)
-        return Wear(active_SB, tuple(values_S), word_BW[:, 1:3].copy(), strength_B)
+        return AugmentPlan(active_SB, tuple(values_S), word_BW[:, 1:3].copy(), strength_B)
 
-    def record(self, wear: Wear, sample: int) -> dict[str, Any]:
+    def record(self, augment_plan: AugmentPlan, sample: int) -> dict[str, Any]:
         """What happened to one sample, for its metadata: op -> parameters, in order."""
         happened: dict[str, Any] = {
             step.op: {name: float(value_B[sample]) for name, value_B in values.items()}
-            for step, values, active_B in zip(self.steps, wear.values_S, wear.active_SB, strict=True)
+            for step, values, active_B in zip(self.steps, augment_plan.values_S, augment_plan.active_SB, strict=True)
             if active_B[sample]
         }
-        return {"strength": STRENGTHS[wear.strength_B[sample]], **happened} if self.strength == MIXED else happened
+        return (
+            {"strength": STRENGTHS[augment_plan.strength_B[sample]], **happened} if self.strength == MIXED else happened
+        )
 
 
 def recipe_names() -> list[str]:
@@ -148,7 +150,7 @@ def load_recipe(name: str | Path, strength: str = "medium") -> Recipe | None:
         ConfigError: no such recipe or strength, or the file asks for what no op can do.
     """
     if strength not in (*STRENGTHS, MIXED):
-        raise ConfigError(f"strength is {strength!r}; wanted one of {', '.join((*STRENGTHS, MIXED))}")
+        raise ConfigError(f"strength is {strength!r}; expected one of {', '.join((*STRENGTHS, MIXED))}")
     if str(name) == NONE:
         return None
     known = recipe_names()
@@ -187,15 +189,15 @@ def parse_recipe(content: Any, strength: str, where: str) -> Recipe:
         ConfigError: an unknown key, op or parameter, a value out of range, ops in an order that can't be.
     """
     if not isinstance(content, dict) or not isinstance(content.get("steps"), list):
-        raise ConfigError(f"{where}: wanted keys `name`, `engine` and `steps`, the steps as a list")
+        raise ConfigError(f"{where}: expected keys `name`, `engine` and `steps`, the steps as a list")
     if unknown := [key for key in content if key not in ("name", "engine", "steps")]:
-        raise ConfigError(f"{where}: unknown key {unknown[0]!r:.100}; wanted name, engine, steps")
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r:.100}; expected name, engine, steps")
     engine = content.get("engine", "kornia")
     if engine not in ENGINES:
-        raise ConfigError(f"{where}: engine is {engine!r:.100}; wanted one of {', '.join(ENGINES)}")
+        raise ConfigError(f"{where}: engine is {engine!r:.100}; expected one of {', '.join(ENGINES)}")
     name = content.get("name")
     if not isinstance(name, str) or not name or name == NONE:
-        raise ConfigError(f"{where}: name is {name!r:.100}; wanted a name of your own")
+        raise ConfigError(f"{where}: name is {name!r:.100}; expected a name of your own")
     known = FUSED_OPS if engine == "fused" else tuple(LIMITS)
     steps = tuple(_step(entry, known, engine, f"{where}, step {n}") for n, entry in enumerate(content["steps"], 1))
     if not steps:
@@ -214,7 +216,7 @@ def _check_order(ops: Sequence[str], known: Sequence[str], where: str) -> None:
 
 def _step(entry: Any, known: Sequence[str], engine: Literal["fused", "kornia"], where: str) -> Step:
     if not isinstance(entry, dict) or "op" not in entry:
-        raise ConfigError(f"{where}: {entry!r:.100}; wanted `op`, `probability` and a range for each parameter")
+        raise ConfigError(f"{where}: {entry!r:.100}; expected `op`, `probability` and a range for each parameter")
     op = entry["op"]
     if op not in known:
         near = difflib.get_close_matches(str(op)[:100], known, n=1)
@@ -225,9 +227,9 @@ def _step(entry: Any, known: Sequence[str], engine: Literal["fused", "kornia"], 
             hint = " It sounds like one of colour, and lines are grey."
         raise ConfigError(f"{where}: unknown op {op!r:.100} for engine {engine}.{hint} Known: {', '.join(known)}")
     where = f"{where} ({op})"
-    wanted = {"op", "probability", *LIMITS[op]}
-    if unknown := [key for key in entry if key not in wanted]:
-        near = difflib.get_close_matches(str(unknown[0])[:100], wanted, n=1)
+    expected = {"op", "probability", *LIMITS[op]}
+    if unknown := [key for key in entry if key not in expected]:
+        near = difflib.get_close_matches(str(unknown[0])[:100], expected, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"{where}: unknown parameter {unknown[0]!r:.100}.{hint} Known: {', '.join(LIMITS[op])}")
     if lacking := [key for key in ("probability", *LIMITS[op]) if key not in entry]:
@@ -249,14 +251,16 @@ def _three(seen: Any, limits: Range, what: str, read: Any) -> tuple[Any, Any, An
 def _number(seen: Any, limits: Range, what: str) -> float:
     if isinstance(seen, bool) or not isinstance(seen, int | float) or not limits[0] <= seen <= limits[1]:
         raise ConfigError(
-            f"{what} is {seen!r:.100}; wanted a number from {limits[0]:g} to {limits[1]:g}, or three of them"
+            f"{what} is {seen!r:.100}; expected a number from {limits[0]:g} to {limits[1]:g}, or three of them"
         )
     return float(seen)
 
 
 def _range(seen: Any, limits: Range, what: str) -> Range:
     if not isinstance(seen, list) or len(seen) != 2:
-        raise ConfigError(f"{what} is {seen!r:.100}; wanted [lowest, highest], or three of these (mild, medium, heavy)")
+        raise ConfigError(
+            f"{what} is {seen!r:.100}; expected [lowest, highest], or three of these (mild, medium, heavy)"
+        )
     low, high = _number(seen[0], limits, what), _number(seen[1], limits, what)
     if low > high:
         raise ConfigError(f"{what} is {seen!r:.100}; the lower value comes first")

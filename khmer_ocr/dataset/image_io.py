@@ -1,7 +1,7 @@
 """The one decoder of images, for data sets and for what is to be recognised: any mode and depth to 8-bit grey.
 
-Data sets hold PNG alone and check it strictly first (`khmer_ocr.dataset.images`); a file from anywhere else may be of
-any format in `FORMATS` and have pixels that are not square, turned, or several frames.
+Data sets hold PNG alone and check it strictly first (`khmer_ocr.dataset.sample_decoding`); a file from anywhere
+else may be of any format in `FORMATS` and have pixels that are not square, turned, or several frames.
 Letters: H rows, W columns.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from khmer_ocr.dataset.foreign_files import what_it_is
+from khmer_ocr.dataset.file_signatures import what_it_is
 from khmer_ocr.errors import ImageError
 
 Grey = npt.NDArray[np.uint8]

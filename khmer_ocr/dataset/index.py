@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from khmer_ocr.dataset import layout, paths
-from khmer_ocr.dataset.advice import drawn_here, to_have
 from khmer_ocr.dataset.layout import Sample
 from khmer_ocr.dataset.metadata import damaged, iter_samples
 from khmer_ocr.dataset.reader import SplitReader
+from khmer_ocr.dataset.repair_advice import drawn_here, to_have
 from khmer_ocr.dataset.scan import OnFault, TreeReport, normal_samples, scan
 from khmer_ocr.errors import DatasetError, SplitNotFoundError
 

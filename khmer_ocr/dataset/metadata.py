@@ -9,8 +9,8 @@ from typing import Any, cast
 import ijson
 
 from khmer_ocr.dataset import layout, paths
-from khmer_ocr.dataset.advice import to_mend
 from khmer_ocr.dataset.layout import Sample
+from khmer_ocr.dataset.repair_advice import to_mend
 from khmer_ocr.errors import DatasetError
 
 MAX_SIDE_PX = 1 << 24

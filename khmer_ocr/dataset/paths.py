@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from khmer_ocr.dataset import layout
-from khmer_ocr.dataset.advice import to_mend
+from khmer_ocr.dataset.repair_advice import to_mend
 from khmer_ocr.errors import DatasetError
 from khmer_ocr.io.atomic import refuse_links
 

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from khmer_ocr.dataset import images, layout, paths, shards
-from khmer_ocr.dataset.advice import to_mend
+from khmer_ocr.dataset import layout, paths, sample_decoding, shards
 from khmer_ocr.dataset.image_io import has_ink
+from khmer_ocr.dataset.repair_advice import to_mend
 from khmer_ocr.errors import DatasetError
 from khmer_ocr.text.normalize import normalize
 
@@ -66,7 +66,7 @@ Stored = tuple[bytes, int]
 they are not known. A plain tuple: this is made for every line."""
 
 
-class Encoded(NamedTuple):
+class EncodedSample(NamedTuple):
     """An image that another decoder is to decode.
 
     Attributes:
@@ -168,7 +168,7 @@ class SplitReader:
         """
         path = self._index.paths(i)[1]
         outside = self._index.outside
-        label = images.decode_label(self._read(i, 1, path)[0], path, outside=outside)
+        label = sample_decoding.decode_label(self._read(i, 1, path)[0], path, outside=outside)
         return normalize(label) if outside else label
 
     def pixels(self, i: int) -> npt.NDArray[np.uint8]:
@@ -184,7 +184,7 @@ class SplitReader:
             DatasetError: missing, unreadable, of another size or of other pixels than recorded.
         """
         name = self._name(i)
-        pixels_HW = images.decode_image(self._read(i, 0, name)[0], name)
+        pixels_HW = sample_decoding.decode_image(self._read(i, 0, name)[0], name)
         self._check_size(i, name, pixels_HW.shape[1], pixels_HW.shape[0])
         fault = self._hash_fault(i, name, pixels_HW)
         if fault is not None:
@@ -199,7 +199,7 @@ class SplitReader:
         self._check_label(i)
         return pixels_HW
 
-    def encoded(self, i: int) -> Encoded:
+    def encoded(self, i: int) -> EncodedSample:
         """Read image i for another decoder, and check it as far as is possible without decoding it.
 
         Args:
@@ -213,15 +213,15 @@ class SplitReader:
         """
         name = self._name(i)
         data, signature = self._read(i, 0, name)
-        if data.startswith(images.PNG_SIGNATURE):
-            width, height = images.png_size(data, name)
-            images.png_chunks(data, name)
+        if data.startswith(sample_decoding.PNG_SIGNATURE):
+            width, height = sample_decoding.png_size(data, name)
+            sample_decoding.png_chunks(data, name)
         else:
-            width, height = images.image_size(data[: images.PNG_HEADER_BYTES], name, lambda: data)
+            width, height = sample_decoding.image_size(data[: sample_decoding.PNG_HEADER_BYTES], name, lambda: data)
         self._check_size(i, name, width, height)
         self._check_label(i)
         known = self._index.pixel_hashes is None or signature == self._compared[i] != _UNKNOWN
-        return Encoded(data, None if known else signature)
+        return EncodedSample(data, None if known else signature)
 
     def confirm(self, i: int, signature: int, pixels_HW: npt.NDArray[np.uint8]) -> str | None:
         """Compare pixels that another decoder made of what `encoded` gave.

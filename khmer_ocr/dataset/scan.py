@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from khmer_ocr.dataset import images, layout, paths, shards
+from khmer_ocr.dataset import layout, paths, sample_decoding, shards
 from khmer_ocr.dataset.image_io import has_ink
 from khmer_ocr.dataset.layout import Sample
 from khmer_ocr.errors import DatasetError
-from khmer_ocr.text.intake import LabelIntake, some
+from khmer_ocr.text.label_normalizer import LabelNormalizer, some
 
 UNKNOWN_FONT = "unknown"
 _LEFT_BY_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx"})
@@ -38,7 +38,7 @@ class TreeReport:
     """
 
     split: str
-    labels: LabelIntake = field(default_factory=LabelIntake)
+    labels: LabelNormalizer = field(default_factory=LabelNormalizer)
     passed_over: dict[str, list[str]] = field(default_factory=dict)
 
     def pass_over(self, what: str, name: str) -> None:
@@ -133,8 +133,8 @@ class _Scan:
             image, label = f"{self.folder}/{layout.IMAGES}/{name}", f"{self.folder}/{layout.LABELS}/{label_name}"
             try:
                 with paths.open_contained(self.root, image) as file:
-                    head = file.read(images.PNG_HEADER_BYTES)
-                size = images.image_size(head, image, self._whole(image))
+                    head = file.read(sample_decoding.PNG_HEADER_BYTES)
+                size = sample_decoding.image_size(head, image, self._whole(image))
                 yield self.sample(name, image, label, size, paths.read_contained(self.root, label), self._whole(image))
             except DatasetError as fault:
                 self.on_fault(name, fault)
@@ -223,7 +223,7 @@ class _Scan:
         def whole(most_bytes: int = size_bytes) -> bytes:
             return shards.read_member(self.root, path, offset, min(size_bytes, most_bytes))
 
-        size = images.image_size(whole(images.PNG_HEADER_BYTES), path / name, whole)
+        size = sample_decoding.image_size(whole(sample_decoding.PNG_HEADER_BYTES), path / name, whole)
         if label_name not in members:
             raise DatasetError(f"{path} holds {name} but not its label {label_name}.")
         text = shards.read_member(self.root, path, *members[label_name])
@@ -241,7 +241,7 @@ class _Scan:
         """One sample of its parts; raises `DatasetError` where its label can't be used."""
         sample = Sample(
             filename=name,
-            text=images.decode_label(label_bytes, label, outside=self.outside),
+            text=sample_decoding.decode_label(label_bytes, label, outside=self.outside),
             font=UNKNOWN_FONT,
             image_path=image,
             label_path=label,
@@ -291,7 +291,7 @@ def _normalize(sample: Sample, report: TreeReport, label: str, image_bytes: Call
         sample["text"] = report.labels.normal(sample["text"], name)
     except ValueError as fault:
         raise DatasetError(f"{where}: {fault}.") from fault
-    if not sample["text"] and "shard" not in sample and has_ink(images.decode_image(image_bytes(), name)):
+    if not sample["text"] and "shard" not in sample and has_ink(sample_decoding.decode_image(image_bytes(), name)):
         raise DatasetError(f"{where}: its label is empty, and the image has ink. Write what it says, or remove both.")
 
 

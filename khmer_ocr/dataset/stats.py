@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from khmer_ocr.dataset import layout, paths
-from khmer_ocr.dataset.advice import to_have, to_mend
 from khmer_ocr.dataset.index import SplitIndex, load_index
+from khmer_ocr.dataset.repair_advice import to_have, to_mend
 from khmer_ocr.errors import DatasetError, SplitNotFoundError
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)

@@ -14,8 +14,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from khmer_ocr.dataset import advice, layout, paths
-from khmer_ocr.dataset.checks import (
+from khmer_ocr.dataset import layout, paths, repair_advice
+from khmer_ocr.dataset.index import SplitIndex, build_index, load_index, split_folder
+from khmer_ocr.dataset.metadata import read_header
+from khmer_ocr.dataset.scan import LEFT_BEHIND, TreeReport, is_left_by_system, scan
+from khmer_ocr.dataset.split_checks import (
     Problem,
     brief,
     count_left_by_systems,
@@ -26,9 +29,6 @@ from khmer_ocr.dataset.checks import (
     part_problems,
     parts,
 )
-from khmer_ocr.dataset.index import SplitIndex, build_index, load_index, split_folder
-from khmer_ocr.dataset.metadata import read_header
-from khmer_ocr.dataset.scan import LEFT_BEHIND, TreeReport, is_left_by_system, scan
 from khmer_ocr.errors import DatasetError, SplitNotFoundError
 
 SHOWN = 20
@@ -110,7 +110,7 @@ class VerifyReport:
     def _advice(self) -> list[str]:
         """What to do, for each kind of problem that is there."""
         to_mend = {problem.split: None for problem in self.problems if not problem.extra or problem.leftover}
-        said = dict.fromkeys(advice.to_mend(self.root, split or None) for split in to_mend)
+        said = dict.fromkeys(repair_advice.to_mend(self.root, split or None) for split in to_mend)
         if self.repaired and said:
             said = dict.fromkeys(["A repair was tried: restore what is left from where it came from"])
         if any(problem.extra and not problem.leftover for problem in self.problems):
@@ -137,7 +137,7 @@ def verify(
     """
     root, begin = Path(root), time.perf_counter()
     if not root.is_dir():
-        raise SplitNotFoundError(f"{root} does not exist. {advice.to_have(root)}")
+        raise SplitNotFoundError(f"{root} does not exist. {repair_advice.to_have(root)}")
     for split in splits or ():
         if not (root / split).is_dir():
             split_folder(root, split)
@@ -164,7 +164,7 @@ def verify(
 
 def _overall_metadata(root: Path, report: VerifyReport) -> dict[str, Any]:
     path = root / layout.GENERATION_METADATA
-    if not os.path.lexists(path) and not advice.begun_here(root):
+    if not os.path.lexists(path) and not repair_advice.begun_here(root):
         return {}  # others need not write one
     try:
         overall = json.loads(paths.read_contained(root, path))
@@ -196,7 +196,7 @@ def _split_problems(
     except (SplitNotFoundError, DatasetError) as fault:
         yield Problem(split, None, layout.SPLIT_METADATA, brief(fault, root / split))
         return
-    ours = advice.drawn_here(root, split) or advice.has_our_keys(root / split / layout.SPLIT_METADATA)
+    ours = repair_advice.drawn_here(root, split) or repair_advice.has_our_keys(root / split / layout.SPLIT_METADATA)
     index, problems = _open(root, split, report, ours=ours, recorded=total is not None)
     if not index.scanned and (named := read_header(root / split / layout.SPLIT_METADATA).get("split")) != split:
         problems.append(Problem(split, None, layout.SPLIT_METADATA, f"calls this split {named!r}"))

@@ -9,33 +9,29 @@ import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from khmer_ocr.augment.augmenter import Augmenter
 from khmer_ocr.augment.recipe import Recipe, load_recipe
-from khmer_ocr.augment.wear import Wearer
 from khmer_ocr.dataset import layout, paths
-from khmer_ocr.device import pick_device
 from khmer_ocr.errors import ConfigError, CorpusError, FontError, KhmerOcrError, OutputError
-from khmer_ocr.generate import source
-from khmer_ocr.generate.artist import Job
-from khmer_ocr.generate.finish import complete_splits, finish_split
-from khmer_ocr.generate.identity import run_identity
+from khmer_ocr.generate import split_text
+from khmer_ocr.generate.chunk_renderer import RenderJob
+from khmer_ocr.generate.finalise import complete_splits, finish_split
+from khmer_ocr.generate.fingerprint import run_identity
 from khmer_ocr.generate.journal import Journal
-from khmer_ocr.generate.pool import FontCrashError, Pool, Task, translate_os_error
-from khmer_ocr.generate.settings import GenerateConfig as GenerateConfig
-from khmer_ocr.generate.settings import SplitResult as SplitResult
-from khmer_ocr.generate.settings import usable_faces as usable_faces
-from khmer_ocr.generate.takeover import is_complete, take_over
-from khmer_ocr.render.atlas import cache_dir
-from khmer_ocr.render.metrics import quarantine
-from khmer_ocr.render.plan import REASONS, RenderConfig
-
-if TYPE_CHECKING:
-    from khmer_ocr.config import ConfigManager
+from khmer_ocr.generate.local_executor import FontCrashError, LocalExecutor, Task, translate_os_error
+from khmer_ocr.generate.resume import is_complete, take_over
+from khmer_ocr.generate.settings import DrawingSettings, GenerateConfig, SplitResult
+from khmer_ocr.io.cache_dir import cache_dir
+from khmer_ocr.io.devices import pick_device
+from khmer_ocr.render.measured_faces import quarantine, usable_faces
+from khmer_ocr.render.planner import REASONS
+from khmer_ocr.render.settings import RenderConfig
 
 log = logging.getLogger(__name__)
 PLAN_LINES, PLAN_CHARS = 2048, 1 << 18
@@ -61,7 +57,7 @@ class SyntheticImageGenerator:
         self,
         corpus_dir: str | Path = "data/processed",
         output_dir: str | Path = "data/synthetic",
-        config_manager: "ConfigManager | None" = None,
+        config_manager: DrawingSettings | None = None,
         fonts: Sequence[str | Path] | None = None,
         augment_train: bool = True,
         random_seed: int = 42,
@@ -97,22 +93,22 @@ class SyntheticImageGenerator:
             OutputError: the folder can't be written, or no space is left; what is done stays done.
         """
         config = self.config.changed(settings)
-        wanted = list(dict.fromkeys([splits] if isinstance(splits, str) else splits or layout.SPLITS))
-        unknown = [name for name in wanted if name not in layout.SPLITS]
+        expected = list(dict.fromkeys([splits] if isinstance(splits, str) else splits or layout.SPLITS))
+        unknown = [name for name in expected if name not in layout.SPLITS]
         if unknown:
             raise ConfigError(f"unknown split {', '.join(unknown)}; known are {', '.join(layout.SPLITS)}")
         if max_lines is not None and max_lines < 1:
-            raise ConfigError(f"max_lines is {max_lines}; wanted 1 or more")
+            raise ConfigError(f"max_lines is {max_lines}; expected 1 or more")
         self._refuse_overlap()
-        paths.refuse_links_of(self.output_dir, wanted)
-        texts = {name: source.SplitText.open(self.corpus_dir, name, max_lines) for name in wanted}
+        paths.refuse_links_of(self.output_dir, expected)
+        texts = {name: split_text.SplitText.open(self.corpus_dir, name, max_lines) for name in expected}
         recipe, device = self._recipe(config)
         identity = run_identity(self.faces, self.render, config.format, self.seed, texts, recipe, device)
         journal = Journal(self.output_dir)
         try:
             if is_complete(journal, identity, texts):
                 log.info("%s is complete: nothing to do", self.output_dir)
-                return {name: self._complete(name) for name in wanted}
+                return {name: self._complete(name) for name in expected}
             with journal.locked(*config.shard):
                 return self._run(config, texts, journal, identity, recipe, device)
         except FontCrashError as crash:
@@ -135,7 +131,7 @@ class SyntheticImageGenerator:
             recipe = load_recipe(config.recipe, config.strength)
         device = pick_device(config.device)
         if recipe:
-            Wearer(recipe, self.seed, device)
+            Augmenter(recipe, self.seed, device)
         return recipe, device
 
     def _refuse_overlap(self) -> None:
@@ -149,7 +145,7 @@ class SyntheticImageGenerator:
     def _run(
         self,
         config: GenerateConfig,
-        texts: dict[str, source.SplitText],
+        texts: dict[str, split_text.SplitText],
         journal: Journal,
         identity: dict[str, Any],
         recipe: Recipe | None,
@@ -158,7 +154,7 @@ class SyntheticImageGenerator:
         with journal.exclusive():
             root_as_given = self.output_dir.as_posix()
             recorded_root = take_over(journal, identity, texts, root_as_given, overwrite=config.overwrite)
-        job = Job(
+        job = RenderJob(
             faces=tuple(self.faces),
             metrics=self.metrics,
             render=self.render,
@@ -172,7 +168,7 @@ class SyntheticImageGenerator:
         )
         most_tasks = max(-(-text.lines // layout.CHUNK) for text in texts.values())
         workers = min(config.workers or len(os.sched_getaffinity(0)), most_tasks)
-        with Pool(job, workers) as pool:
+        with LocalExecutor(job, workers) as pool:
             results = {name: self._split(config, text, pool, journal) for name, text in texts.items()}
         with journal.exclusive():
             run = journal.known_run() or identity
@@ -183,7 +179,9 @@ class SyntheticImageGenerator:
         facts = complete_splits(self.output_dir)[split]
         return SplitResult(facts["total_samples"], 0, facts.get("rejected", {}), True)
 
-    def _split(self, config: GenerateConfig, text: source.SplitText, pool: Pool, journal: Journal) -> SplitResult:
+    def _split(
+        self, config: GenerateConfig, text: split_text.SplitText, pool: LocalExecutor, journal: Journal
+    ) -> SplitResult:
         # Asked here and not before the first split: another shard may have completed this one since.
         if text.split in complete_splits(self.output_dir):
             return self._complete(text.split)
@@ -229,14 +227,14 @@ class SyntheticImageGenerator:
         return run, settings
 
     def _plan(
-        self, config: GenerateConfig, text: source.SplitText, pool: Pool, journal: Journal
+        self, config: GenerateConfig, text: split_text.SplitText, pool: LocalExecutor, journal: Journal
     ) -> npt.NDArray[np.uint8]:
         known = journal.read_plan(text.split, text.lines)
         if known is not None:
             return known
         reasons_L = np.zeros(text.lines, np.uint8)
         with self._bar(config, f"plan {text.split}", text.lines, "line") as bar:
-            blocks = source.blocks(text.read(), PLAN_LINES, PLAN_CHARS)
+            blocks = split_text.blocks(text.read(), PLAN_LINES, PLAN_CHARS)
             tasks = (("plan", text.split, first, lines, text.normalised) for first, lines in blocks)
             for (_, _, first, *_), reasons in pool.imap(tasks):
                 reasons_L[first : first + len(reasons)] = np.frombuffer(reasons, np.uint8)
@@ -248,10 +246,10 @@ class SyntheticImageGenerator:
     def _check(
         self,
         config: GenerateConfig,
-        text: source.SplitText,
+        text: split_text.SplitText,
         reasons_L: npt.NDArray[np.uint8],
         old: set[int],
-        pool: Pool,
+        pool: LocalExecutor,
     ) -> set[int]:
         """Chunks of an earlier start whose files are no longer what was drawn."""
         bad: dict[int, str] = {}
@@ -272,10 +270,10 @@ class SyntheticImageGenerator:
     def _draw(
         self,
         config: GenerateConfig,
-        text: source.SplitText,
+        text: split_text.SplitText,
         reasons_L: npt.NDArray[np.uint8],
         chunks: set[int],
-        pool: Pool,
+        pool: LocalExecutor,
         journal: Journal,
     ) -> int:
         """Draw chunks; returns how many samples that were."""
@@ -303,14 +301,14 @@ class SyntheticImageGenerator:
 
     @staticmethod
     def _chunk_tasks(
-        text: source.SplitText, reasons_L: npt.NDArray[np.uint8], wanted: set[int], kind: str = "chunk"
+        text: split_text.SplitText, reasons_L: npt.NDArray[np.uint8], expected: set[int], kind: str = "chunk"
     ) -> Iterator[Task]:
-        if not wanted:
+        if not expected:
             return
         accepted = (line for line, reason in zip(text.read(), reasons_L, strict=True) if not reason)
-        for chunk in range(max(wanted) + 1):
+        for chunk in range(max(expected) + 1):
             lines = list(islice(accepted, layout.CHUNK))
-            if chunk in wanted:
+            if chunk in expected:
                 yield kind, text.split, chunk, lines, text.normalised
 
     def get_statistics(self) -> dict[str, Any]:

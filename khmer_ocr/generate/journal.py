@@ -19,7 +19,7 @@ import numpy.typing as npt
 import xxhash
 
 from khmer_ocr.dataset import layout
-from khmer_ocr.dataset.advice import to_begin_anew
+from khmer_ocr.dataset.repair_advice import to_begin_anew
 from khmer_ocr.errors import OutputError, RunConflictError
 from khmer_ocr.io import locks
 from khmer_ocr.io.atomic import make_folder, refuse_links, remove_file, replace

@@ -22,18 +22,18 @@ from khmer_ocr.dataset.layout import Sample
 from khmer_ocr.dataset.metadata import iter_samples, read_header
 from khmer_ocr.dataset.verify import SHOWN, VerifyReport
 from khmer_ocr.errors import ConfigError, DatasetError, FontError, KhmerOcrError
-from khmer_ocr.generate.artist import Artist, Job
-from khmer_ocr.generate.evidence import CorpusTexts, Row, by_number, salvaged
-from khmer_ocr.generate.finish import BUFFER_BYTES, read_overall, split_facts, split_header, write_overall
+from khmer_ocr.generate.chunk_renderer import ChunkRenderer, RenderJob
+from khmer_ocr.generate.finalise import BUFFER_BYTES, read_overall, split_facts, split_header, write_overall
+from khmer_ocr.generate.fingerprint import deciding_versions, run_identity
 from khmer_ocr.generate.generator import SyntheticImageGenerator
-from khmer_ocr.generate.identity import deciding_versions, run_identity
 from khmer_ocr.generate.journal import Journal
-from khmer_ocr.generate.redraw import Redrawer
-from khmer_ocr.generate.stored import StoredFiles, StoredShards
+from khmer_ocr.generate.repair_evidence import CorpusTexts, Row, by_number, salvaged
+from khmer_ocr.generate.repair_redraw import Redrawer
+from khmer_ocr.generate.repair_storage import StoredFiles, StoredShards
 from khmer_ocr.io.atomic import remove_file, replace, replacing
+from khmer_ocr.io.cache_dir import cache_dir
 from khmer_ocr.io.json_bytes import json_bytes
-from khmer_ocr.render.atlas import cache_dir
-from khmer_ocr.render.plan import RenderConfig
+from khmer_ocr.render.settings import RenderConfig
 
 log = logging.getLogger(__name__)
 _DRAWN_KEYS = ("text", "font", "image_width", "image_height", "pixel_hash", "size_ppem", "augmentation")
@@ -174,9 +174,9 @@ class _Mender:
     def __init__(self, root: Path, overall: dict[str, Any], done: RepairReport, *, progress: bool) -> None:
         self._root, self._overall, self._done, self._progress = root, overall, done, progress
         self._run: dict[str, Any] = overall["run"]
-        self._artist_of_run: tuple[SyntheticImageGenerator, Artist] | None = None
+        self._artist_of_run: tuple[SyntheticImageGenerator, ChunkRenderer] | None = None
 
-    def _artist(self) -> tuple[SyntheticImageGenerator, Artist]:
+    def _artist(self) -> tuple[SyntheticImageGenerator, ChunkRenderer]:
         if self._artist_of_run is None:
             try:
                 self._artist_of_run = self._set_up()
@@ -189,13 +189,13 @@ class _Mender:
                 ) from fault
         return self._artist_of_run
 
-    def _set_up(self) -> tuple[SyntheticImageGenerator, Artist]:
+    def _set_up(self) -> tuple[SyntheticImageGenerator, ChunkRenderer]:
         run, settings = self._run, self._overall["generation_config"]
         known = type(run["seed"]) is int and run["format"] in layout.FORMATS and type(settings["image_height"]) is int
         if not known:
             raise ValueError(f"seed {run['seed']!r}, format {run['format']!r}, height {settings['image_height']!r}")
         generator = _generator_of(self._root, settings, run)
-        job = Job(
+        job = RenderJob(
             faces=tuple(generator.faces),
             metrics=generator.metrics,
             render=generator.render,
@@ -207,7 +207,7 @@ class _Mender:
             recipe=generator.known_recipe,
             device=_device_of(run),
         )
-        return generator, Artist(job)
+        return generator, ChunkRenderer(job)
 
     def close(self) -> None:
         """Keep the rasters of what was drawn."""
@@ -248,12 +248,12 @@ class _Mender:
 
     def _mend_chunks(self, split: str, chunks: Sequence[int]) -> None:
         """Mend the damaged chunks of a split whose metadata are in order."""
-        metadata, wanted = self._root / split / layout.SPLIT_METADATA, set(chunks)
+        metadata, expected = self._root / split / layout.SPLIT_METADATA, set(chunks)
         redrawer, fixes = Redrawer(self._artist()[1], split), dict[int, Sample]()
         stored = self._stored(split)
         numbered = groupby(enumerate(iter_samples(metadata)), key=lambda pair: pair[0] // layout.CHUNK)
         for chunk, pairs in tqdm(numbered, desc=f"repair {split}", unit="chunk", disable=not self._progress):
-            if chunk not in wanted:
+            if chunk not in expected:
                 continue
             rows = [Row(number, [record]) for number, record in pairs]
             stored.read(rows)

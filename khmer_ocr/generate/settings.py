@@ -1,20 +1,16 @@
-"""How a data set is stored and by how many; which faces can draw it; what a call did."""
+"""How a data set is stored and by how many; what a call did."""
 
 import difflib
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from khmer_ocr.augment.recipe import load_recipe
 from khmer_ocr.dataset import layout
-from khmer_ocr.device import DEVICES, Device
-from khmer_ocr.errors import ConfigError, NoFontsError
-from khmer_ocr.render.fonts import FontFace, find_faces
-from khmer_ocr.render.metrics import FaceMetrics, measure_all
-
-log = logging.getLogger(__name__)
+from khmer_ocr.errors import ConfigError
+from khmer_ocr.io.devices import DEVICES, Device
+from khmer_ocr.render.settings import RenderConfig
 
 
 @dataclass(frozen=True)
@@ -23,9 +19,9 @@ class GenerateConfig:
 
     Attributes:
         format: "files" (the known tree) or "webdataset" (tar shards of one chunk each, indexed for DALI).
-        recipe: how training lines are worn: "none", a recipe that comes with the package, or a YAML file.
+        recipe: how training lines are augmented: "none", a recipe that comes with the package, or a YAML file.
         strength: "mild", "medium", "heavy", or "mixed" (each line draws its own).
-        device: where lines are worn: "auto", "cpu" or "cuda".
+        device: where lines are augmented: "auto", "cpu" or "cuda".
         workers: processes; 0 takes every core.
         shard: (i, n) draws every n-th chunk beginning with i; the last shard to finish completes the metadata.
         system_fonts: use the system's Khmer fonts too.
@@ -46,16 +42,16 @@ class GenerateConfig:
     def __post_init__(self) -> None:
         """Refuse what can't be done."""
         if self.format not in layout.FORMATS:
-            raise ConfigError(f"format is {self.format!r}; wanted one of {', '.join(layout.FORMATS)}")
+            raise ConfigError(f"format is {self.format!r}; expected one of {', '.join(layout.FORMATS)}")
         if self.device not in DEVICES:
-            raise ConfigError(f"device is {self.device!r}; wanted one of {', '.join(DEVICES)}")
+            raise ConfigError(f"device is {self.device!r}; expected one of {', '.join(DEVICES)}")
         load_recipe(self.recipe, self.strength)
         if type(self.workers) is not int or self.workers < 0:
-            raise ConfigError(f"workers is {self.workers!r}; wanted 1 or more, or 0 for every core")
+            raise ConfigError(f"workers is {self.workers!r}; expected 1 or more, or 0 for every core")
         shard = self.shard
         whole = isinstance(shard, tuple) and len(shard) == 2 and all(type(number) is int for number in shard)
         if not whole or not 0 <= shard[0] < shard[1]:
-            raise ConfigError(f"shard is {self.shard!r}; wanted i/n with 0 <= i < n, for example 0/4")
+            raise ConfigError(f"shard is {self.shard!r}; expected i/n with 0 <= i < n, for example 0/4")
 
     def changed(self, settings: Mapping[str, Any]) -> "GenerateConfig":
         """Copy with some settings changed.
@@ -89,30 +85,9 @@ class SplitResult:
     complete: bool
 
 
-def usable_faces(
-    fonts: Sequence[str | Path] | None, *, fonts_dir: Path, system: bool
-) -> tuple[list[FontFace], dict[str, FaceMetrics]]:
-    """Find and measure faces, leaving out with a warning those that can't be used.
+class DrawingSettings(Protocol):
+    """What drawing takes of a `ConfigManager`."""
 
-    Args:
-        fonts: files, folders, families or faces; None takes `fonts_dir` and installed font packages.
-        fonts_dir: folder that `khmer-ocr fonts install` fills.
-        system: look into the system's folders too.
-
-    Returns:
-        The usable faces, and metrics of all by name.
-
-    Raises:
-        NoFontsError: none is left.
-        FontError: a font named by the user can't be read or does not exist.
-    """
-    faces = find_faces(fonts, fonts_dir=fonts_dir, system=system)
-    metrics = measure_all(faces)
-    fatal = [face for face in faces if metrics[face.name].fatal]
-    for face in fatal:
-        log.warning("font %s (%s) is left out: %s", face.name, face.files[0], metrics[face.name].fatal)
-    kept = [face for face in faces if not metrics[face.name].fatal]
-    if not kept:
-        reasons = "; ".join(f"{face.name}: {metrics[face.name].fatal}" for face in fatal)
-        raise NoFontsError(f"No Khmer fonts found that can be used ({reasons}). Run: khmer-ocr fonts check")
-    return kept, metrics
+    render: RenderConfig
+    generate: GenerateConfig
+    fonts_dir: Path

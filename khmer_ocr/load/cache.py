@@ -29,11 +29,11 @@ import xxhash
 from khmer_ocr.dataset import layout, paths
 from khmer_ocr.dataset.index import SplitIndex
 from khmer_ocr.errors import DatasetError
-from khmer_ocr.load.gather import WORD_BYTES, copy_lines, line_sums, look_up_lines
+from khmer_ocr.load.line_copies import WORD_BYTES, copy_lines, line_sums, look_up_lines
 
 log = logging.getLogger(__name__)
 FORMAT, VERSION = "khmer_ocr packed lines", 1
-PAPER = 255
+BACKGROUND = 255
 HEADER_BYTES = 4096
 NAME, SUFFIX = "packed-", ".lines"
 
@@ -161,22 +161,6 @@ class PackedCache:
             raise DatasetError(f"{path.parent} {seen}. Run: khmer-ocr cache {index.root} --splits {index.split}")
         return cls(path, index, key)
 
-    @classmethod
-    def open_or_build(cls, index: SplitIndex, *, skip: bool = False, progress: bool = True) -> "PackedCache":
-        """Open the cache of a split; build it first where there is none, or an unusable one."""
-        try:
-            cache = cls.open(index)
-        except DatasetError as fault:
-            from khmer_ocr.load.build_cache import build_cache
-
-            if cache_file(index, tree_key(index)).exists():
-                log.warning("%s. It is built anew.", str(fault).partition(". Run: ")[0])
-            build_cache(index, skip=skip, progress=progress)
-            cache = cls.open(index)
-        for message in cache.faults.values() if skip else ():
-            log.warning("Left out: %s", message)
-        return cache
-
     def __len__(self) -> int:
         return len(self.begins_N)
 
@@ -249,7 +233,7 @@ class PackedCache:
             i: position in the split, 0 <= i < N.
 
         Returns:
-            uint8 (H, W), 255 is paper; read-only, in the mapped file.
+            uint8 (H, W), 255 is background; read-only, in the mapped file.
 
         Raises:
             DatasetError: the line is damaged, or was unreadable when the cache was built.
@@ -282,6 +266,6 @@ class PackedCache:
                 f"lines of {self.height_px} x {widths_L.max(initial=0)} px do not fit a batch of {out_BHX.shape}"
             )
         if bits_256 is None:
-            copy_lines(self.pixels_M, begins_L, widths_L, rows_L, PAPER, out_BHX)
+            copy_lines(self.pixels_M, begins_L, widths_L, rows_L, BACKGROUND, out_BHX)
         else:
-            look_up_lines(self.pixels_M, begins_L, widths_L, rows_L, PAPER, bits_256, out_BHX)
+            look_up_lines(self.pixels_M, begins_L, widths_L, rows_L, BACKGROUND, bits_256, out_BHX)

@@ -18,12 +18,12 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from khmer_ocr.dataset.images import decode_image, is_plain_grey
+from khmer_ocr.dataset.sample_decoding import decode_image, is_plain_grey
 from khmer_ocr.errors import DatasetError, missing_extra
-from khmer_ocr.load.cache import PAPER, PackedCache
-from khmer_ocr.load.engine import LineLoader, ReadBatch, normalised
-from khmer_ocr.load.lines import Lines
-from khmer_ocr.load.pages import gather_pages, padded_width, read_pages, without
+from khmer_ocr.load.base_loader import LineLoader, ReadBatch, normalised
+from khmer_ocr.load.cache import BACKGROUND, PackedCache
+from khmer_ocr.load.line_source import LineSource
+from khmer_ocr.load.padded_batches import gather_pages, padded_width, read_pages, without
 from khmer_ocr.load.planner import EpochPlan
 from khmer_ocr.load.settings import LoadConfig
 from khmer_ocr.load.targets import Vocabulary
@@ -74,7 +74,7 @@ class _Source(ABC):
 
     at_once = 1
 
-    def __init__(self, lines: Lines) -> None:
+    def __init__(self, lines: LineSource) -> None:
         self._lines = lines
         self._plan: EpochPlan | None = None
         self._start = 0
@@ -105,7 +105,7 @@ class _Source(ABC):
 class _Files(_Source):
     """Checked PNG files, one a sample."""
 
-    def __init__(self, lines: Lines, undecodable: dict[int, str]) -> None:
+    def __init__(self, lines: LineSource, undecodable: dict[int, str]) -> None:
         super().__init__(lines)
         self._undecodable = undecodable
 
@@ -136,7 +136,7 @@ class _Cached(_Source):
     at_once = 4
 
     def __init__(
-        self, lines: Lines, caches: Sequence[PackedCache], align_px: int, bits_256: npt.NDArray[Any] | None
+        self, lines: LineSource, caches: Sequence[PackedCache], align_px: int, bits_256: npt.NDArray[Any] | None
     ) -> None:
         super().__init__(lines)
         self._caches, self._align_px, self._bits_256 = caches, align_px, bits_256
@@ -172,7 +172,7 @@ class DaliLoader(LineLoader):
     engine = "dali"
 
     def __init__(
-        self, lines: Lines, caches: Sequence[PackedCache] | None, config: LoadConfig, split: str, vocab: Vocabulary
+        self, lines: LineSource, caches: Sequence[PackedCache] | None, config: LoadConfig, split: str, vocab: Vocabulary
     ) -> None:
         super().__init__(lines, caches, config, split, vocab)
         self._undecodable = dict[int, str]()
@@ -239,7 +239,7 @@ class DaliLoader(LineLoader):
                 # "mixed" decodes PNG on the CPU too, and leaves the copy to the GPU to DALI.
                 data = fn.decoders.image(data, device="mixed" if on_gpu else "cpu", output_type=types.GRAY)
                 # Padding (H, W) copies rows; padding (H, W, 1) goes pixel by pixel and takes three times as long.
-                data = fn.pad(fn.squeeze(data, axes=[2]), axes=(1,), align=(align_px,), fill_value=PAPER)
+                data = fn.pad(fn.squeeze(data, axes=[2]), axes=(1,), align=(align_px,), fill_value=BACKGROUND)
             elif on_gpu:
                 data = data.gpu()
             return data

@@ -25,9 +25,9 @@ try:
 except ModuleNotFoundError as fault:
     raise missing_extra("Reading batches", "torch") from fault
 
-from khmer_ocr.load.faults import OnError
 from khmer_ocr.load.loader import LineLoader, LoadConfig, loader_of, open_lines
-from khmer_ocr.load.ranks import own_share
+from khmer_ocr.load.rank_share import own_share
+from khmer_ocr.load.read_errors import OnError
 from khmer_ocr.load.settings import Engine
 from khmer_ocr.load.targets import Vocabulary
 

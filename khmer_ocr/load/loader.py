@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 
 from khmer_ocr.errors import EXTRA_OF, ConfigError, install_hint, is_installed, missing_extra
-from khmer_ocr.load.cache import PackedCache
-from khmer_ocr.load.engine import Batch, LineLoader
-from khmer_ocr.load.faults import FaultLog
-from khmer_ocr.load.lines import Lines, load_lines
+from khmer_ocr.load.base_loader import Batch, LineLoader
+from khmer_ocr.load.cache_builder import open_or_build
+from khmer_ocr.load.line_source import LineSource, load_lines
+from khmer_ocr.load.read_errors import ReadErrorLog
 from khmer_ocr.load.settings import LoadConfig
 from khmer_ocr.load.targets import Vocabulary
 
@@ -68,7 +68,7 @@ def open_loader(
     return loader_of(open_lines(root, split, config), split, config, vocab)
 
 
-def open_lines(root: str | Path | Sequence[str | Path], split: str, config: LoadConfig) -> Lines:
+def open_lines(root: str | Path | Sequence[str | Path], split: str, config: LoadConfig) -> LineSource:
     """Open the lines that a loader of this configuration reads, and tell of those that a scan had to leave out."""
     lost: list[str] = []
     lines = load_lines(
@@ -78,13 +78,13 @@ def open_lines(root: str | Path | Sequence[str | Path], split: str, config: Load
         max_samples=None if config.cache else config.max_samples,
         on_fault=(lambda name, fault: lost.append(str(fault))) if config.on_error == "skip" else None,
     )
-    scanned = FaultLog(config.on_error, len(lines) + len(lost))
+    scanned = ReadErrorLog(config.on_error, len(lines) + len(lost))
     scanned.add({-1 - place: message for place, message in enumerate(lost)})
     scanned.tell(f"{split}, scanned")
     return lines
 
 
-def loader_of(lines: Lines, split: str, config: LoadConfig, vocab: Vocabulary) -> LineLoader:
+def loader_of(lines: LineSource, split: str, config: LoadConfig, vocab: Vocabulary) -> LineLoader:
     """Make the loader of lines that are open already; see `open_loader`."""
     engine = choose_engine(config)
     if torch.device(config.device).type == "cuda" and not torch.cuda.is_available():
@@ -92,7 +92,7 @@ def loader_of(lines: Lines, split: str, config: LoadConfig, vocab: Vocabulary) -
     caches = None
     if config.cache:
         skip = config.on_error == "skip"
-        caches = [PackedCache.open_or_build(index, skip=skip, progress=config.progress) for index in lines.indices]
+        caches = [open_or_build(index, skip=skip, progress=config.progress) for index in lines.indices]
     if engine == "dali":
         from khmer_ocr.load.dali_loader import DaliLoader
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from khmer_ocr import chance
+from khmer_ocr import rng
 from khmer_ocr.errors import ConfigError
 
 BUCKET_PX = 16
@@ -141,7 +141,7 @@ def _multiple(value: npt.NDArray[np.int64], of: int) -> npt.NDArray[np.int64]:
 def _words(config: PlanConfig, what: str, epoch: int, count: int) -> npt.NDArray[np.uint32]:
     """Draw one uniform word for each of `count` things: a stream of the epoch's own, four words a Philox block."""
     address_1 = np.array([epoch], np.uint64)
-    return chance.draws(chance.key(config.seed, config.split, f"load {what}"), address_1, max(count, 1))[0, :count]
+    return rng.draws(rng.key(config.seed, config.split, f"load {what}"), address_1, max(count, 1))[0, :count]
 
 
 def _order(widths_M: npt.NDArray[np.int64], config: PlanConfig, epoch: int) -> npt.NDArray[np.int64]:

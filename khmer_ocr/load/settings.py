@@ -5,8 +5,8 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from khmer_ocr.errors import ConfigError
-from khmer_ocr.load.faults import OnError
 from khmer_ocr.load.planner import PlanConfig
+from khmer_ocr.load.read_errors import OnError
 
 Engine = Literal["auto", "dali", "torch"]
 DtypeName = Literal["uint8", "float32", "float16", "bfloat16"]

@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from khmer_ocr.load.base_loader import LineLoader, ReadBatch, normalised
 from khmer_ocr.load.cache import PackedCache
-from khmer_ocr.load.engine import LineLoader, ReadBatch, normalised
-from khmer_ocr.load.lines import Lines
-from khmer_ocr.load.pages import gather_pages, read_pages, without
+from khmer_ocr.load.line_source import LineSource
+from khmer_ocr.load.padded_batches import gather_pages, read_pages, without
 from khmer_ocr.load.planner import EpochPlan
+from khmer_ocr.load.read_workers import ReadingWorkers
 from khmer_ocr.load.settings import LoadConfig
 from khmer_ocr.load.targets import Vocabulary
-from khmer_ocr.load.workers import ReadingWorkers
 
 Pages = tuple[torch.Tensor | None, dict[int, str]]
 Workers = ReadingWorkers[npt.NDArray[np.int64], tuple[npt.NDArray[np.uint8] | None, dict[int, str]]]
@@ -37,7 +37,7 @@ class TorchLoader(LineLoader):
     engine = "torch"
 
     def __init__(
-        self, lines: Lines, caches: Sequence[PackedCache] | None, config: LoadConfig, split: str, vocab: Vocabulary
+        self, lines: LineSource, caches: Sequence[PackedCache] | None, config: LoadConfig, split: str, vocab: Vocabulary
     ) -> None:
         super().__init__(lines, caches, config, split, vocab)
         self._pin = self.device.type == "cuda"
@@ -116,7 +116,7 @@ class TorchLoader(LineLoader):
         return ReadBatch(order.number, without(order.positions_B, faults), pages, faults)
 
 
-def _read_files(lines: Lines, align_px: int, order: Order) -> Pages:
+def _read_files(lines: LineSource, align_px: int, order: Order) -> Pages:
     padded_BHX, faults = read_pages(lines, order.positions_B, align_px)
     return _tensor(padded_BHX), faults
 

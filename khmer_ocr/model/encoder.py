@@ -123,7 +123,7 @@ class ConvEncoder(nn.Module):
         """Encode lines.
 
         Args:
-            images_B1HW: float32 in 0..1, paper 1, H as configured; what lies beyond a line's width does not matter.
+            images_B1HW: float32 in 0..1, background 1, H as configured; what is beyond a line's width does not matter.
             width_B: int64 widths in px, at least 1.
 
         Returns:

@@ -34,7 +34,7 @@ class CtcHead(nn.Module):
         return self.score(spread.flatten(1, 2))
 
 
-class Reader(nn.Module):
+class Seq2Seq(nn.Module):
     """Reads lines of 32 px.
 
     Args:
@@ -55,7 +55,7 @@ class Reader(nn.Module):
         """Look at lines.
 
         Args:
-            images_B1HW: float32 in 0..1, paper 1, H = 32; what lies beyond a line's width does not matter.
+            images_B1HW: float32 in 0..1, background 1, H = 32; what lies beyond a line's width does not matter.
             width_B: int64 widths in px, at least 1, on the same device.
 
         Returns:
@@ -89,13 +89,13 @@ class Reader(nn.Module):
         scores, slot_count_B = self.ctc_scores(memory)
         return scores, slot_count_B, self.decoder(memory, tokens_BL)
 
-    def fold(self) -> "Reader":
+    def fold(self) -> "Seq2Seq":
         """Make it faster for reading; it can't be trained or saved thereafter."""
         self.eval()
         self.encoder.fold()
         return self
 
-    def halve(self) -> "Reader":
+    def halve(self) -> "Seq2Seq":
         """Convolve and multiply by weights in bfloat16, for reading on CPUs with AMX and on GPUs; after `fold`.
 
         What is summed over a line or a batch is summed in float32 or more, so that a line's reading hardly depends on

@@ -18,7 +18,7 @@ from safetensors.torch import save as to_bytes
 from khmer_ocr.errors import ConfigError, ModelError
 from khmer_ocr.io.atomic import refuse_links, replacing
 from khmer_ocr.model.presets import ModelConfig
-from khmer_ocr.model.seq2seq import Reader
+from khmer_ocr.model.seq2seq import Seq2Seq
 from khmer_ocr.text.charset import Charset
 
 SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "compact"
@@ -37,13 +37,13 @@ class LoadedModel:
         source: where it came from.
     """
 
-    model: Reader
+    model: Seq2Seq
     charset: Charset
     card: dict[str, Any]
     source: Path
 
 
-def save_model(folder: str | Path, model: Reader, charset: Charset, card: dict[str, Any]) -> None:
+def save_model(folder: str | Path, model: Seq2Seq, charset: Charset, card: dict[str, Any]) -> None:
     """Write a reader's weights, shape, characters and card into a folder, each file atomically.
 
     Args:
@@ -85,7 +85,7 @@ def load_model(path: str | Path | None = None, device: str | torch.device = "cpu
     """
     source = SHIPPED if path is None else Path(path)
     config, state, charset, card = read_state(source)
-    model = Reader(config, len(charset))
+    model = Seq2Seq(config, len(charset))
     try:
         model.load_state_dict(state)
     except RuntimeError as fault:
@@ -118,7 +118,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as fault:
-        raise ModelError(f"{path} does not exist; wanted a checkpoint (.pth).") from fault
+        raise ModelError(f"{path} does not exist; expected a checkpoint (.pth).") from fault
     except pickle.UnpicklingError as fault:
         raise ModelError(
             f"{path} is refused: it holds more than tensors and plain values, and loading it could run code. "
@@ -147,7 +147,7 @@ def _from_folder(source: Path) -> tuple[ModelConfig, dict[str, torch.Tensor], Ch
         state = load_file(weights)
     except FileNotFoundError as fault:
         raise ModelError(
-            f"{source} holds no model: {WEIGHTS} and {DESCRIPTION} are wanted there. Train one with khmer-ocr train, "
+            f"{source} holds no model: {WEIGHTS} and {DESCRIPTION} are expected there. Train one with khmer-ocr train, "
             "or leave --model out for the weights that come with the package."
         ) from fault
     except (SafetensorError, ValueError, OSError) as fault:

@@ -8,7 +8,7 @@ from typing import Any
 from rapidfuzz.distance import Levenshtein
 
 from khmer_ocr.errors import ConfigError
-from khmer_ocr.text.compare import Score, comparable, confusions, score
+from khmer_ocr.text.metrics import Score, comparable, confusions, score
 
 Named = Mapping[str, str]
 _LENGTH_BOUNDS = (5, 10, 20, 40, 60, 90)
@@ -44,7 +44,7 @@ class EvaluationReport:
     Attributes:
         total: over all lines.
         groups: "length", "font", "source", ... -> value -> score of the lines that have it.
-        confusions: (wanted, seen, how often), the most frequent first; "" stands for nothing.
+        confusions: (expected, seen, how often), the most frequent first; "" stands for nothing.
         lines: every line, in the order of the labels.
         left_out: lines that are not among them: name -> why.
         notes: what a person should know of the labels, a sentence each.
@@ -98,7 +98,7 @@ def evaluate_lines(
     predictions: Named | Sequence[str],
     groups: Mapping[str, Named] | None = None,
 ) -> EvaluationReport:
-    """Compare readings with their labels, by the definitions of `khmer_ocr.text.compare`.
+    """Compare readings with their labels, by the definitions of `khmer_ocr.text.metrics`.
 
     Args:
         labels: what the lines say: image name -> text, or texts in order.
@@ -113,18 +113,20 @@ def evaluate_lines(
             that no label has.
     """
     if isinstance(labels, Mapping) != isinstance(predictions, Mapping):
-        raise ConfigError("labels and predictions differ in kind; wanted two mappings by image name, or two sequences")
-    wanted = dict(labels) if isinstance(labels, Mapping) else _numbered(labels)
-    seen = dict(predictions) if isinstance(predictions, Mapping) else _numbered(predictions)
-    strange = seen.keys() - wanted.keys()
-    if strange or (not isinstance(labels, Mapping) and len(wanted) != len(seen)):
         raise ConfigError(
-            f"{len(wanted)} labels and {len(seen)} predictions do not belong together"
+            "labels and predictions differ in kind; expected two mappings by image name, or two sequences"
+        )
+    expected = dict(labels) if isinstance(labels, Mapping) else _numbered(labels)
+    seen = dict(predictions) if isinstance(predictions, Mapping) else _numbered(predictions)
+    strange = seen.keys() - expected.keys()
+    if strange or (not isinstance(labels, Mapping) and len(expected) != len(seen)):
+        raise ConfigError(
+            f"{len(expected)} labels and {len(seen)} predictions do not belong together"
             + (f": {sorted(strange)[0]!r} has no label" if strange else "")
             + ". Give the predictions of these very lines."
         )
     lines = [
-        ReadLine(name, label, seen.get(name, ""), score(label, seen.get(name, ""))) for name, label in wanted.items()
+        ReadLine(name, label, seen.get(name, ""), score(label, seen.get(name, ""))) for name, label in expected.items()
     ]
     parted = {"length": {line.name: _length_class(line.label) for line in lines}, **(groups or {})}
     counts = confusions((line.label, line.reading) for line in lines if line.score.edits)

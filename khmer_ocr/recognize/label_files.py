@@ -14,7 +14,7 @@ from pathlib import Path
 
 from khmer_ocr.dataset import layout
 from khmer_ocr.errors import DatasetError
-from khmer_ocr.text.intake import LabelIntake
+from khmer_ocr.text.label_normalizer import LabelNormalizer
 
 EXPECTED = "expected UTF-8 text with one line per image: its name, a TAB, what it says"
 MAX_BYTES = 1 << 30
@@ -128,7 +128,7 @@ def parse_label_file(path: Path) -> LabelFile:
         numbered = numbered[1:]
     cells = [(number, line.split("\t")) for number, line in numbered]
     everything_quoted = all(_ALL_QUOTED.fullmatch(cell) for _, row in cells for cell in row if cell)
-    intake, tabs, quoted = LabelIntake(), list[int](), list[int]()
+    intake, tabs, quoted = LabelNormalizer(), list[int](), list[int]()
     for number, row in cells:
         plain = [_unquoted(cell, everything_quoted) for cell in row]
         if plain != row:
@@ -165,7 +165,7 @@ def _name_and_text(row: list[str], name_at: int, text_at: int, columns: int) -> 
     return name.strip(), text
 
 
-def _notes(path: Path, tabs: list[int], quoted: list[int], total: int, intake: LabelIntake) -> Iterator[str]:
+def _notes(path: Path, tabs: list[int], quoted: list[int], total: int, intake: LabelNormalizer) -> Iterator[str]:
     if tabs:
         yield (
             f"{path}: {len(tabs):,} of {total:,} labels hold further TABs, which were taken as spaces (first: line "

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from khmer_ocr.errors import ImageError
-from khmer_ocr.recognize.images import Grey, has_ink
+from khmer_ocr.recognize.image_input import Grey, has_ink
 from khmer_ocr.recognize.line_finding import FoundLine, find_line
 
 _DIFFERENCES = np.arange(511.0)

@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 
 from khmer_ocr.dataset.image_io import MAX_PIXELS
-from khmer_ocr.device import multiplies_bfloat16, pick_device
 from khmer_ocr.errors import ConfigError, ImageError, NotOneLineError, missing_extra
+from khmer_ocr.io.devices import multiplies_bfloat16, pick_device
 from khmer_ocr.recognize.confidence import Syllable, line_confidence, syllables_of
-from khmer_ocr.recognize.images import Grey, ImageSource, Page, read_grey
+from khmer_ocr.recognize.image_input import Grey, ImageSource, Page, read_grey
 from khmer_ocr.recognize.prepare import Line, prepare
 from khmer_ocr.recognize.single_line import DOUBTFUL, Reading, beyond, is_tall, probe, what_it_looks_like, zones_of_text
 from khmer_ocr.text.normalize import normalize
@@ -27,7 +27,7 @@ try:
 except ModuleNotFoundError as fault:
     raise missing_extra("Recognising", "torch") from fault
 
-from khmer_ocr.model.decode import Hypothesis, decode
+from khmer_ocr.model.decoding.decode import Hypothesis, decode
 from khmer_ocr.model.weights import LoadedModel, load_model
 
 Method = Literal["ctc", "greedy", "beam"]
@@ -97,11 +97,11 @@ class Recognizer:
         force: bool = False,
     ) -> None:
         if decode not in METHODS:
-            raise ConfigError(f"decode is {decode!r}; wanted one of {', '.join(METHODS)}")
+            raise ConfigError(f"decode is {decode!r}; expected one of {', '.join(METHODS)}")
         if precision not in PRECISIONS:
-            raise ConfigError(f"precision is {precision!r}; wanted one of {', '.join(PRECISIONS)}")
+            raise ConfigError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}")
         if batch_size < 1 or beam_size < 1:
-            raise ConfigError(f"batch_size is {batch_size} and beam_size is {beam_size}; wanted 1 or more of each")
+            raise ConfigError(f"batch_size is {batch_size} and beam_size is {beam_size}; expected 1 or more of each")
         self.device = torch.device(pick_device(device))
         self.loaded = model if isinstance(model, LoadedModel) else load_model(model, self.device)
         self.method: Method = decode
@@ -116,7 +116,7 @@ class Recognizer:
         """Read one line.
 
         Args:
-            image: a path, bytes, a Pillow image or an array; see `khmer_ocr.recognize.images.read_grey`.
+            image: a path, bytes, a Pillow image or an array; see `khmer_ocr.recognize.image_input.read_grey`.
             name: what to call it in messages.
 
         Raises:

@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from khmer_ocr.recognize.images import Grey, has_ink
+from khmer_ocr.recognize.image_input import Grey, has_ink
 
 DOUBTFUL = -0.09
 """Mean log-probability a symbol below which a reading is doubted. Of 301 lines of other engines 4 % (clean) to 14 %

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from khmer_ocr.render.atlas import Atlas
-from khmer_ocr.transfer import pinned
+from khmer_ocr.io.transfer import pinned
+from khmer_ocr.render.glyph_atlas import GlyphAtlas
 
 
 class DeviceAtlas:
@@ -24,7 +24,7 @@ class DeviceAtlas:
         self.device = device
         self._pixels_N = torch.empty(0, dtype=torch.uint8, device=device)
         self._entries_E5 = torch.empty((0, 5), dtype=torch.int32, device=device)
-        self._of: tuple[Atlas | None, int] = (None, 0)
+        self._of: tuple[GlyphAtlas | None, int] = (None, 0)
         self._used_bytes = self._count = 0
 
     @property
@@ -37,7 +37,7 @@ class DeviceAtlas:
         """int32 rows (offset, width, height, left, top), and room for more."""
         return self._entries_E5
 
-    def sync(self, atlas: Atlas, count: int) -> None:
+    def sync(self, atlas: GlyphAtlas, count: int) -> None:
         """Send what the first entries of an atlas need and is not there yet; all of it once the atlas was emptied.
 
         Args:
@@ -61,10 +61,10 @@ class DeviceAtlas:
 
 def _with(held: Tensor, used: int, new: npt.NDArray[Any]) -> Tensor:
     """Rows held so far with new ones after the first `used`, in at least twice the room where they do not fit."""
-    wanted = used + len(new)
-    if wanted > len(held):
-        grown = torch.empty((max(wanted, 2 * len(held)), *held.shape[1:]), dtype=held.dtype, device=held.device)
+    expected = used + len(new)
+    if expected > len(held):
+        grown = torch.empty((max(expected, 2 * len(held)), *held.shape[1:]), dtype=held.dtype, device=held.device)
         grown[:used] = held[:used]
         held = grown
-    held[used:wanted].copy_(pinned(new, held.device), non_blocking=True)
+    held[used:expected].copy_(pinned(new, held.device), non_blocking=True)
     return held

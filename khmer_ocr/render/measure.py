@@ -9,11 +9,11 @@ from itertools import product
 
 import numpy as np
 
-from khmer_ocr.render.fonts import FontFace
-from khmer_ocr.render.metrics import FIT_PERCENTILE, FaceMetrics, probe_lines
-from khmer_ocr.render.pieces import SCRIPT_RUN, SYLLABLE, WORD, begins
-from khmer_ocr.render.raster import Rasteriser
-from khmer_ocr.render.shape import EM16, Glyph, Shaper, script_runs, takes_room, to_em16, undrawn, without_width
+from khmer_ocr.fonts.discovery import FontFace
+from khmer_ocr.render.face_metrics import FIT_PERCENTILE, FaceMetrics, probe_lines
+from khmer_ocr.render.rasterizer import Rasterizer
+from khmer_ocr.render.segments import SCRIPT_RUN, SYLLABLE, WORD, begins
+from khmer_ocr.render.shaping import EM16, Glyph, Shaper, script_runs, takes_room, to_em16, undrawn, without_width
 
 _LARGE_PX = 256
 # Ink of real faces reaches 1.3 to 2.4 em in all; a size far from that comes from a broken table.
@@ -86,7 +86,7 @@ def measure(face: FontFace) -> FaceMetrics:
         FontError: HarfBuzz or FreeType refuse it.
     """
     runs_of, cut = _probe()
-    shaper, rasteriser = Shaper(face), Rasteriser(face)
+    shaper, rasteriser = Shaper(face), Rasterizer(face)
     slack_em16, faults = _render_all(rasteriser, shaper)
     shaped = {run: shaper.shape_with_fallback(run) for run in cut}
     for run in {run for runs in runs_of.values() for run in runs}.difference(shaped):
@@ -101,11 +101,13 @@ def measure(face: FontFace) -> FaceMetrics:
     tall_em = (ascent_em16 + descent_em16) / EM16
     if not _INK_RANGE_EM[0] <= tall_em <= _INK_RANGE_EM[1]:
         return FaceMetrics(
-            fatal=f"its lines are {tall_em:.3g} em high; wanted {_INK_RANGE_EM[0]} to {_INK_RANGE_EM[1]}"
+            fatal=f"its lines are {tall_em:.3g} em high; expected {_INK_RANGE_EM[0]} to {_INK_RANGE_EM[1]}"
         )
     lost = {cluster for run, glyphs in shaped.items() for cluster in undrawn(shaper, run, glyphs)}
-    missing = {character for cluster in lost for character in shaper.lacking(cluster)}
-    unstacked = sorted((cluster for cluster in lost if not shaper.lacking(cluster)), key=lambda c: (len(c), c))
+    missing = {character for cluster in lost for character in shaper.missing_characters(cluster)}
+    unstacked = sorted(
+        (cluster for cluster in lost if not shaper.missing_characters(cluster)), key=lambda c: (len(c), c)
+    )
     malformed, cramped = _malformed(shaper), _cramped(shaper, shaped)
     inexact = _inexact(shaper, shaped, cut)
     if cramped:
@@ -121,7 +123,7 @@ def measure(face: FontFace) -> FaceMetrics:
         ascent_em16=ascent_em16,
         descent_em16=descent_em16,
         ka_height_em16=ka[1] - ka[0],
-        stem_em16=_stem_em16(rasteriser, shaper),
+        stroke_em16=_stroke_em16(rasteriser, shaper),
         unit=SYLLABLE if inexact[0] == 0 else WORD if inexact[1] == 0 else SCRIPT_RUN,
         inexact=inexact,
         missing="".join(sorted(missing.union(cramped))),
@@ -143,7 +145,7 @@ def _ink(shaper: Shaper, glyphs: Iterable[Glyph]) -> tuple[int, int] | None:
     return (min(low for low, _ in boxes), max(high for _, high in boxes)) if boxes else None
 
 
-def _render_all(rasteriser: Rasteriser, shaper: Shaper) -> tuple[int, list[str]]:
+def _render_all(rasteriser: Rasterizer, shaper: Shaper) -> tuple[int, list[str]]:
     """Render every glyph once and compare FreeType's ink with HarfBuzz's boxes: (slack in 1/65536 em, faults)."""
     slack_em16, faults = 0, []
     for chain, count in enumerate(shaper.glyph_count):
@@ -200,7 +202,7 @@ def _cramped(shaper: Shaper, shaped: dict[str, list[Glyph]]) -> str:
     return "".join(sorted(found))
 
 
-def _stem_em16(rasteriser: Rasteriser, shaper: Shaper) -> int:
+def _stroke_em16(rasteriser: Rasterizer, shaper: Shaper) -> int:
     """Median length of horizontal ink runs over KA, DO, TA, BA, RO at 256 ppem: the thickness of vertical strokes."""
     lengths = []
     for letter in "\u1780\u178a\u178f\u1794\u179a":

@@ -45,7 +45,7 @@ class Charset:
         ids: dict[str, int] = {}
         for i, character in enumerate(self.characters):
             if not isinstance(character, str) or len(character) != 1:
-                raise ConfigError(f"charset entry {i} is {character!r}; wanted one code point. Correct that entry.")
+                raise ConfigError(f"charset entry {i} is {character!r}; expected one code point. Correct that entry.")
             if character in ids:
                 raise ConfigError(
                     f"charset holds {_name(character)} twice, as entries {ids[character] - 4} and {i}. Remove one."
@@ -73,7 +73,7 @@ class Charset:
             seen.update(line)
         if not seen:
             raise ConfigError(
-                "no character was found to make a charset of; wanted at least one line of text. Check the input."
+                "no character was found to make a charset of; expected at least one line of text. Check the input."
             )
         return cls(tuple(sorted(seen)))
 
@@ -137,7 +137,7 @@ class Charset:
         document = _read(Path(path))
         if tuple(document.get("specials", ())) != SPECIALS:
             raise ConfigError(
-                f"{path} has the special tokens {document.get('specials')!r}; wanted {list(SPECIALS)}. "
+                f"{path} has the special tokens {document.get('specials')!r}; expected {list(SPECIALS)}. "
                 "It was written for another model: use the charset saved beside yours."
             )
         characters = document.get("characters")
@@ -156,11 +156,11 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ConfigError(f"{path} does not exist; wanted a charset file. Save one with Charset.save.") from error
+        raise ConfigError(f"{path} does not exist; expected a charset file. Save one with Charset.save.") from error
     except ValueError as error:
-        raise ConfigError(f"{path} is no JSON ({error}); wanted a charset file. Save the charset again.") from error
+        raise ConfigError(f"{path} is no JSON ({error}); expected a charset file. Save the charset again.") from error
     if not isinstance(document, dict):
-        raise ConfigError(f"{path} holds a {type(document).__name__}; wanted a JSON object. Save the charset again.")
+        raise ConfigError(f"{path} holds a {type(document).__name__}; expected a JSON object. Save the charset again.")
     return document
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from khmer_ocr.dataset.advice import drawn_here, to_have
 from khmer_ocr.dataset.index import SplitIndex, load_index
+from khmer_ocr.dataset.repair_advice import drawn_here, to_have
 from khmer_ocr.errors import DatasetError, ModelError, OutputError, SplitNotFoundError
-from khmer_ocr.load.faults import OnError
+from khmer_ocr.load.read_errors import OnError
 from khmer_ocr.text.charset import Charset
-from khmer_ocr.train.labels import SHOWN, find_bad_labels, judge, lacking, named
+from khmer_ocr.train.label_checks import SHOWN, find_bad_labels, judge, missing_characters, named
 
 _SPARE_BYTES = 64 << 20
 
@@ -103,7 +103,7 @@ def _no_split(root: Path, split: str) -> str:
 def charset_of(indices: list[SplitIndex]) -> Charset:
     """The default characters, and after them those of training texts that it lacks, in code point order."""
     default = Charset.default()
-    extra = tuple(lacking(indices, default))
+    extra = tuple(missing_characters(indices, default))
     return Charset(default.characters + extra) if extra else default
 
 
@@ -123,7 +123,7 @@ def charset_for(
     """
     if held is None:
         return Charset.default() if asked == "default" else charset_of(indices)
-    if asked == "corpus" and (found := lacking(indices, held)):
+    if asked == "corpus" and (found := missing_characters(indices, held)):
         raise ModelError(
             f"{source} is of another charset, which lacks {len(found)} of these lines' characters: {named(found)}. If "
             "they are slips, correct the labels; --charset default reads them as unknown; a reader that is to learn "
@@ -185,17 +185,17 @@ def preflight(
 
 def _look_for_characters(splits: dict[str, list[SplitIndex]], charset: Charset, seen: Preflight) -> None:
     """Note the characters that become unknown, and those that the charset has for these data alone."""
-    unknown = lacking(splits["train"], charset)
+    unknown = missing_characters(splits["train"], charset)
     seen.unknown = {character: each.lines for character, each in unknown.items()}
     if unknown:
         seen.notes.append(f"The charset lacks characters of training lines, which become unknown: {named(unknown)}.")
-    joined = lacking(splits["train"], Charset.default())
+    joined = missing_characters(splits["train"], Charset.default())
     if joined := {character: each for character, each in joined.items() if character in charset}:
         seen.notes.append(
             f"Characters beyond the default charset, which the reader learns to write: {named(joined)}. If they are "
             "slips, correct the labels; --charset default reads them as unknown."
         )
-    if strange := lacking(splits["val"], charset):
+    if strange := missing_characters(splits["val"], charset):
         seen.notes.append(f"The charset lacks characters of val, which can't be read right: {named(strange)}.")
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from khmer_ocr.load.loader import Batch
-from khmer_ocr.model.decode import Method, decode
-from khmer_ocr.model.seq2seq import Reader
+from khmer_ocr.model.decoding.decode import Method, decode
+from khmer_ocr.model.seq2seq import Seq2Seq
 from khmer_ocr.text.charset import SOS, Charset
-from khmer_ocr.text.compare import Score, score
-from khmer_ocr.train.journal import RunLog
+from khmer_ocr.text.metrics import Score, score
+from khmer_ocr.train.run_log import RunLog
 
 SHOWN = 4
 
@@ -39,7 +39,7 @@ def to_floats(images_B1HW: torch.Tensor) -> torch.Tensor:
 
 
 def validate(
-    model: Reader, batches: Iterable[Batch], charset: Charset, device: str, log: RunLog, step: int
+    model: Seq2Seq, batches: Iterable[Batch], charset: Charset, device: str, log: RunLog, step: int
 ) -> Validation:
     """Read batches and compare.
 
@@ -64,7 +64,7 @@ def validate(
 
 
 def _show(
-    model: Reader,
+    model: Seq2Seq,
     batch: Batch,
     images_B1HW: torch.Tensor,
     width_B: torch.Tensor,

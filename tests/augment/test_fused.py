@@ -8,7 +8,7 @@ import pytest
 from khmer_ocr_kernels.degrade import degrade
 from khmer_ocr_kernels.reference import line_offsets
 
-from khmer_ocr import chance
+from khmer_ocr import rng
 from khmer_ocr.augment import fused
 from khmer_ocr.errors import ConfigError
 
@@ -24,7 +24,7 @@ def lines(count):
 
 
 def keys(seed, split, addresses):
-    return chance.draws(chance.key(seed, split, "noise"), np.array(addresses, np.uint64), 2)
+    return rng.draws(rng.key(seed, split, "noise"), np.array(addresses, np.uint64), 2)
 
 
 def test_parameters_are_rounded_to_the_kernels_steps():
@@ -43,26 +43,26 @@ def test_out_of_range_is_a_config_error(name, value):
     values = {"weight": np.zeros(3), "sigma_px": np.zeros(3), "sd_grey": np.zeros(3)}
     values[name][1] = value
     limits = {"weight": "-1 to 1", "sigma_px": "0 to 5", "sd_grey": "0 to 64"}[name]
-    with pytest.raises(ConfigError, match=f"{name} is {value} for line 1 of the batch, wanted {limits}"):
-        fused.wear(*lines(3), values["weight"], values["sigma_px"], values["sd_grey"], keys(1, "train", range(3)))
+    with pytest.raises(ConfigError, match=f"{name} is {value} for line 1 of the batch, expected {limits}"):
+        fused.augment(*lines(3), values["weight"], values["sigma_px"], values["sd_grey"], keys(1, "train", range(3)))
 
 
 def test_wear_is_the_kernel_with_rounded_parameters():
     weight, sigma, sd = np.array([0.3, -0.8]), np.array([1.2, 0]), np.array([0, 9.5])
     key = keys(1, "train", [0, 1])
     steps = (np.array(values, np.int32) for values in ([77, -205], [38, 0], [0, 152]))
-    assert np.array_equal(fused.wear(*lines(2), weight, sigma, sd, key), degrade(*lines(2), *steps, key))
+    assert np.array_equal(fused.augment(*lines(2), weight, sigma, sd, key), degrade(*lines(2), *steps, key))
 
 
 def test_steps_do_to_ink_what_they_are_called():
     nothing = np.zeros(1)
     key = keys(1, "train", [0])
 
-    def worn(weight=0.0, sigma=0.0):
-        image = fused.wear(*lines(1), nothing + weight, nothing + sigma, nothing, key)
+    def augmented(weight=0.0, sigma=0.0):
+        image = fused.augment(*lines(1), nothing + weight, nothing + sigma, nothing, key)
         return 255.0 - image.reshape(HEIGHT, WIDTH)
 
-    plain, spread, thinned, blurred = worn(), worn(weight=1), worn(weight=-1), worn(sigma=1.5)
+    plain, spread, thinned, blurred = augmented(), augmented(weight=1), augmented(weight=-1), augmented(sigma=1.5)
     assert (plain > 0).sum() == 10 * 60
     assert (spread > 0).sum() == 12 * 62 and (thinned > 0).sum() == 8 * 58
     assert blurred.sum() == pytest.approx(plain.sum(), rel=1e-3)
@@ -81,8 +81,8 @@ def test_noise_of_samples_splits_and_seeds_is_unrelated():
     widths = np.full(len(key_B2), 400, np.int32)
     grey = np.full(400 * HEIGHT * len(key_B2), 128, np.uint8)
     nothing, sd = np.zeros(len(key_B2)), np.full(len(key_B2), 10.0)
-    worn = fused.wear(grey, line_offsets(widths, HEIGHT), widths, HEIGHT, nothing, nothing, sd, key_B2)
-    related = np.corrcoef(worn.reshape(len(key_B2), -1))
+    augmented = fused.augment(grey, line_offsets(widths, HEIGHT), widths, HEIGHT, nothing, nothing, sd, key_B2)
+    related = np.corrcoef(augmented.reshape(len(key_B2), -1))
     np.fill_diagonal(related, 0)
     assert np.abs(related).max() < 5 / np.sqrt(400 * HEIGHT)
 
@@ -94,9 +94,9 @@ def test_needs_no_torch():
         "import numpy as np\n"
         "from khmer_ocr.augment import fused\n"
         "one = np.array([1.0])\n"
-        "worn = fused.wear(np.full(64, 255, np.uint8), np.array([0, 64]), np.array([2], np.int32), 32, "
+        "augmented = fused.augment(np.full(64, 255, np.uint8), np.array([0, 64]), np.array([2], np.int32), 32, "
         "one, one, one * 9, np.zeros((1, 2), np.uint32))\n"
-        "assert worn.min() < 255\n"
+        "assert augmented.min() < 255\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from worn_lines import alone, batch, drawn_values, keys
+from augmented_lines import alone, batch, drawn_values, keys
 
-from khmer_ocr.augment.exact import exactly
-from khmer_ocr.augment.kornia_ops import OPS, Lines, apply
+from khmer_ocr.augment.determinism import exactly
 from khmer_ocr.augment.limits import ABOUT, DRAWN, LIMITS
+from khmer_ocr.augment.torch_ops.apply import OPS, Lines, apply
 from khmer_ocr.errors import ConfigError
 
 ALONE = [op for op in OPS if op not in ("neighbour_lines", "bleed_through")]
@@ -29,18 +29,18 @@ def test_names_agree() -> None:
 def test_every_op_keeps_the_contract(op: str, height: int) -> None:
     lines, values, key = batch(WIDTHS, height), drawn_values(op, len(WIDTHS)), keys(len(WIDTHS))
     before = lines.ink_B1HW.clone()
-    worn = apply(op, lines, values, key)
+    augmented = apply(op, lines, values, key)
     assert torch.equal(lines.ink_B1HW, before), "the op wrote into its input"
-    assert worn.ink_B1HW.dtype == torch.float32
-    assert worn.width_B.dtype == torch.int64
-    assert worn.ink_B1HW.shape[:3] == (len(WIDTHS), 1, height)
-    assert ((worn.ink_B1HW >= 0) & (worn.ink_B1HW <= 1)).all(), "also false for NaN"
-    assert not torch.equal(worn.ink_B1HW, before), "the op did nothing"
-    assert_clear(worn)
-    assert op == "geometry" or torch.equal(worn.width_B, lines.width_B)
+    assert augmented.ink_B1HW.dtype == torch.float32
+    assert augmented.width_B.dtype == torch.int64
+    assert augmented.ink_B1HW.shape[:3] == (len(WIDTHS), 1, height)
+    assert ((augmented.ink_B1HW >= 0) & (augmented.ink_B1HW <= 1)).all(), "also false for NaN"
+    assert not torch.equal(augmented.ink_B1HW, before), "the op did nothing"
+    assert_clear(augmented)
+    assert op == "geometry" or torch.equal(augmented.width_B, lines.width_B)
     again = apply(op, lines, values, key)
-    assert torch.equal(again.ink_B1HW, worn.ink_B1HW)
-    assert torch.equal(again.width_B, worn.width_B)
+    assert torch.equal(again.ink_B1HW, augmented.ink_B1HW)
+    assert torch.equal(again.width_B, augmented.width_B)
 
 
 @pytest.mark.parametrize("op", ALONE)
@@ -88,16 +88,16 @@ def test_nothing_to_wear(op: str) -> None:
     empty = Lines(torch.zeros(0, 1, 32, 0), torch.zeros(0, dtype=torch.int64))
     assert apply(op, empty, drawn_values(op, 0), keys(0)).ink_B1HW.shape == (0, 1, 32, 0)
     blank = Lines(torch.zeros(2, 1, 32, 40), torch.tensor([40, 0]))
-    worn = apply(op, blank, drawn_values(op, 2), keys(2))
-    assert torch.isfinite(worn.ink_B1HW).all()
-    assert_clear(worn)
+    augmented = apply(op, blank, drawn_values(op, 2), keys(2))
+    assert torch.isfinite(augmented.ink_B1HW).all()
+    assert_clear(augmented)
 
 
 def test_unknown_names_are_errors() -> None:
     lines, key = batch([30]), keys(1)
-    with pytest.raises(ConfigError, match=r"no op 'swirl'; wanted one of underline, "):
+    with pytest.raises(ConfigError, match=r"no op 'swirl'; expected one of underline, "):
         apply("swirl", lines, {}, key)
-    with pytest.raises(ConfigError, match=r"blur got parameters \[\]; wanted exactly \['sigma_px'\]"):
+    with pytest.raises(ConfigError, match=r"blur got parameters \[\]; expected exactly \['sigma_px'\]"):
         apply("blur", lines, {}, key)
     with pytest.raises(ConfigError, match="speckle got parameters"):
         apply("speckle", lines, {**drawn_values("speckle", 1), "colour": torch.ones(1)}, key)

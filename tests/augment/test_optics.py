@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from augmented_lines import batch, keys, values
 from khmer_ocr_kernels import degrade_reference
-from worn_lines import batch, keys, values
 
-from khmer_ocr.augment.kornia_ops import Lines, apply
+from khmer_ocr.augment.torch_ops.apply import Lines, apply
 
 GREY = 1 / 255
 
@@ -25,20 +25,20 @@ def test_blur_is_the_fused_one_within_a_grey_level(height: int) -> None:
     """The fused kernel works in integers and rounds once; no difference may pass one grey level."""
     lines = whole_grey(batch([150, 1, 40, 90, 33, 8], height, seed=height))
     sigma32 = torch.tensor([16, 160, 0, 48, 1, 33])
-    worn = apply("blur", lines, {"sigma_px": sigma32 / 32}, keys(6))
+    augmented = apply("blur", lines, {"sigma_px": sigma32 / 32}, keys(6))
     for line in range(6):
-        wanted = degrade_reference.blur(grey(lines, line), int(sigma32[line]))
-        assert np.abs(grey(worn, line) - wanted).max() <= 1
+        expected = degrade_reference.blur(grey(lines, line), int(sigma32[line]))
+        assert np.abs(grey(augmented, line) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("height", [24, 32, 61])
 def test_morphology_is_the_fused_one_within_a_grey_level(height: int) -> None:
     lines = whole_grey(batch([150, 1, 40, 90, 33, 8], height, seed=height))
     weight256 = torch.tensor([256, -256, 0, 77, -130, 12])
-    worn = apply("morphology", lines, {"weight": weight256 / 256}, keys(6))
+    augmented = apply("morphology", lines, {"weight": weight256 / 256}, keys(6))
     for line in range(6):
-        wanted = degrade_reference.morph(grey(lines, line), int(weight256[line]))
-        assert np.abs(grey(worn, line) - wanted).max() <= 1
+        expected = degrade_reference.morph(grey(lines, line), int(weight256[line]))
+        assert np.abs(grey(augmented, line) - expected).max() <= 1
 
 
 def dot() -> Lines:
@@ -76,8 +76,8 @@ def test_defocus_of_a_dot(radius_px: float) -> None:
 
 def test_motion_goes_where_it_is_told() -> None:
     for angle_deg, sign in ((45, 1), (-45, -1)):
-        worn = apply("motion_blur", dot(), values(length_px=5, angle_deg=angle_deg), keys(1))
-        mass, along, across, mixed = moments(worn)
+        augmented = apply("motion_blur", dot(), values(length_px=5, angle_deg=angle_deg), keys(1))
+        mass, along, across, mixed = moments(augmented)
         assert mass == pytest.approx(1, abs=1e-5)
         assert along == pytest.approx(across, rel=1e-4)
         assert sign * mixed > 0.5 * along
@@ -106,17 +106,17 @@ def test_motion_goes_where_it_is_told() -> None:
 )
 def test_nothing_asked_for_nothing_done(op: str, still: dict[str, float]) -> None:
     lines = batch([123])
-    worn = apply(op, lines, values(**still), keys(1))
-    torch.testing.assert_close(worn.ink_B1HW, lines.ink_B1HW, rtol=0, atol=1e-4)
+    augmented = apply(op, lines, values(**still), keys(1))
+    torch.testing.assert_close(augmented.ink_B1HW, lines.ink_B1HW, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("factor", [0.25, 0.5, 0.77])
 def test_resolution_loss_keeps_the_mass_and_the_flats(factor: float) -> None:
     ink = torch.zeros(1, 1, 64, 120)
     ink[..., 16:48, 20:100] = 1
-    worn = apply("resolution_loss", Lines(ink, torch.tensor([120])), values(factor=factor), keys(1)).ink_B1HW
-    assert float(worn.sum()) == pytest.approx(float(ink.sum()), rel=0.01)
-    torch.testing.assert_close(worn[..., 26:38, 30:90], ink[..., 26:38, 30:90], rtol=0, atol=1e-4)
+    augmented = apply("resolution_loss", Lines(ink, torch.tensor([120])), values(factor=factor), keys(1)).ink_B1HW
+    assert float(augmented.sum()) == pytest.approx(float(ink.sum()), rel=0.01)
+    torch.testing.assert_close(augmented[..., 26:38, 30:90], ink[..., 26:38, 30:90], rtol=0, atol=1e-4)
     fine = torch.zeros(1, 1, 32, 120)
     fine[..., ::2] = 1
     swing = apply("resolution_loss", Lines(fine, torch.tensor([120])), values(factor=factor), keys(1)).ink_B1HW

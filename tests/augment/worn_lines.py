@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from khmer_ocr.augment.limits import LIMITS
-from khmer_ocr.augment.lines import Lines
+from khmer_ocr.augment.torch_ops.padded_lines import PaddedLines
 
 
-def batch(widths: list[int], height: int = 32, seed: int = 0) -> Lines:
+def batch(widths: list[int], height: int = 32, seed: int = 0) -> PaddedLines:
     """Lines of letters between a third and nine tenths of the height, some paper around them."""
     rng = np.random.default_rng(seed)
     ink = torch.zeros(len(widths), 1, height, max(widths, default=0))
@@ -18,13 +18,13 @@ def batch(widths: list[int], height: int = 32, seed: int = 0) -> Lines:
             ink[line, 0, top:bottom, left : left + 2] = float(rng.uniform(0.7, 1))
             ink[line, 0, top : top + 2, left : left + 6] = float(rng.uniform(0.5, 1))
             ink[line, 0, bottom - 1, left + 1 : left + 4] = 0.6
-    return Lines(ink, torch.tensor(widths, dtype=torch.int64))
+    return PaddedLines(ink, torch.tensor(widths, dtype=torch.int64))
 
 
-def alone(lines: Lines, line: int) -> Lines:
+def alone(lines: PaddedLines, line: int) -> PaddedLines:
     """One line of a batch, cut to its width."""
     width_1 = lines.width_B[line : line + 1]
-    return Lines(lines.ink_B1HW[line : line + 1, :, :, : int(width_1)].contiguous(), width_1)
+    return PaddedLines(lines.ink_B1HW[line : line + 1, :, :, : int(width_1)].contiguous(), width_1)
 
 
 def drawn_values(op: str, count: int, seed: int = 0) -> dict[str, Tensor]:

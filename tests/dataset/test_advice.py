@@ -9,7 +9,7 @@ import pytest
 from trees import edit_metadata, only_known_keys, pixels, png, write_overall, write_tree
 
 from khmer_ocr.cli import main
-from khmer_ocr.dataset import advice, layout
+from khmer_ocr.dataset import layout, repair_advice
 from khmer_ocr.dataset.index import load_index
 from khmer_ocr.dataset.stats import dataset_statistics
 from khmer_ocr.dataset.verify import verify
@@ -37,20 +37,24 @@ def scans(tmp_path: Path) -> Path:
 
 def test_who_drew_it_is_told_from_the_run_and_for_each_split(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "data", COUNTS)
-    assert advice.drawn_here(root) and advice.drawn_here(root, "val") and not advice.drawn_here(root, "test")
-    assert "verify" in advice.to_mend(root, "train") and "did not draw it" in advice.to_mend(root, "test")
+    assert (
+        repair_advice.drawn_here(root)
+        and repair_advice.drawn_here(root, "val")
+        and not repair_advice.drawn_here(root, "test")
+    )
+    assert "verify" in repair_advice.to_mend(root, "train") and "did not draw it" in repair_advice.to_mend(root, "test")
     for content in ('{"run": {}}', '{"run": 3}', '{"run": {"versions": 1}}', "[]", "{", "", "[" * 100_000):
         (root / layout.GENERATION_METADATA).write_text(content)
-        assert not advice.drawn_here(root) and "--repair" not in advice.to_mend(root)
-    assert advice.begun_here(root), "the splits' metadata hold keys that are ours"
-    assert not advice.begun_here(only_known_keys(root))
+        assert not repair_advice.drawn_here(root) and "--repair" not in repair_advice.to_mend(root)
+    assert repair_advice.begun_here(root), "the splits' metadata hold keys that are ours"
+    assert not repair_advice.begun_here(only_known_keys(root))
 
 
 def test_a_link_that_leads_out_is_nobodys_word(tmp_path: Path) -> None:
     ours, theirs = (write_tree(tmp_path / name, {"val": 1}) for name in ("ours", "theirs"))
     (theirs / layout.GENERATION_METADATA).unlink()
     (theirs / layout.GENERATION_METADATA).symlink_to(ours / layout.GENERATION_METADATA)
-    assert not advice.drawn_here(theirs)
+    assert not repair_advice.drawn_here(theirs)
 
 
 def test_scans_without_metadata_are_whole(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,9 +132,9 @@ def test_a_run_under_way_is_to_be_gone_on_with(tmp_path: Path) -> None:
     root = without_metadata(write_tree(tmp_path / "data", {"train": 3}))
     (root / layout.JOURNAL).mkdir()
     (root / layout.JOURNAL / "exclusive.lock").touch()
-    assert "did not draw it" in advice.to_mend(root), "whoever looks leaves a lock"
+    assert "did not draw it" in repair_advice.to_mend(root), "whoever looks leaves a lock"
     (root / layout.JOURNAL / "run.json").write_text("{}")
-    assert "goes on where it stopped" in advice.to_mend(root)
+    assert "goes on where it stopped" in repair_advice.to_mend(root)
 
 
 def test_reports_leave_advice_out_of_each_line(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from trees import edit_metadata, only_known_keys, png, write_shard, write_tree
 
-from khmer_ocr.dataset.advice import drawn_here
 from khmer_ocr.dataset.index import load_index
+from khmer_ocr.dataset.repair_advice import drawn_here
 from khmer_ocr.errors import DatasetError
 
 TEXTS = ["កខ", "ខ្មែរ", "ស្ត្រី ៧", "គ", "ទឹក", "ផ្ទះ"]

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(*arguments: str, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "khmer_ocr.cli", *arguments]
+    command = [sys.executable, "-m", "khmer_ocr", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=300)
     assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
@@ -168,7 +168,7 @@ def test_errors_are_one_message_without_a_traceback(tmp_path: Path) -> None:
     assert "Split file not found" in done.stderr and "process_corpus.py" in done.stderr
     assert "Traceback" not in done.stderr
     done = run("generate", "--shard", "3", "--corpus-dir", str(tmp_path), code=2)
-    assert "wanted i/n" in done.stderr
+    assert "expected i/n" in done.stderr
     done = run("stats", str(tmp_path / "none"), code=2)
     assert "khmer-ocr generate" in done.stderr
     done = run("corpus", "--output-dir", str(tmp_path / "x"), code=2)

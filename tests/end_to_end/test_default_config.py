@@ -6,8 +6,8 @@ from importlib import resources
 import yaml
 
 from khmer_ocr.config import ConfigManager
-from khmer_ocr.generate.generator import GenerateConfig
-from khmer_ocr.render.plan import RenderConfig
+from khmer_ocr.generate.settings import GenerateConfig
+from khmer_ocr.render.settings import RenderConfig
 
 PER_CALL = {"shard", "overwrite", "progress"}
 

@@ -11,11 +11,11 @@ from khmer_ocr.errors import EXTRA_OF, install_hint, require
 ROOT = Path(__file__).parents[2]
 LACKING = f"""
 import sys
-class Lacking:
+class MissingCharacters:
     def find_spec(self, name, path=None, target=None):
         if name.startswith({tuple(EXTRA_OF)!r}):
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Lacking())
+sys.meta_path.insert(0, MissingCharacters())
 """
 
 

@@ -12,7 +12,7 @@ import pytest
 from fontTools.ttLib import TTFont
 from fontTools.varLib.instancer import instantiateVariableFont
 
-from khmer_ocr.render.fonts import FontFace
+from khmer_ocr.fonts.discovery import FontFace
 
 ROOT = Path(__file__).parents[2]
 KHMER = "ភាសាខ្មែរជាភាសាផ្លូវការ"
@@ -128,7 +128,7 @@ TERMINALS = [
 
 @pytest.mark.parametrize("terminal", TERMINALS, ids=lambda terminal: "-".join(terminal.values()))
 def test_khmer_is_written_whatever_the_locale(terminal: dict[str, str], tmp_path: Path) -> None:
-    code = "from khmer_ocr.verbs.process import run_command; import sys\n"
+    code = "from khmer_ocr.cli.process import run_command; import sys\n"
     lines = f"print({KHMER!a}), print({KHMER!a}, file=sys.stderr), print({ODD!a}), print({AS_BYTES!a})"
     code += f"run_command(lambda: ({lines}))"
     done = subprocess.run(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from khmer_ocr import cli
+from khmer_ocr.cli import app
 
 ROOT = Path(__file__).parents[2]
 DOCS = [ROOT / "README.md", *sorted((ROOT / "benchmarks").rglob("*.md")), *sorted((ROOT / "khmer_ocr").rglob("*.md"))]
@@ -82,14 +82,14 @@ def test_commands_parse(file: Path, command: str, monkeypatch: pytest.MonkeyPatc
 
         return record
 
-    monkeypatch.setattr(cli, "VERBS", {name: stub(verb) for name, verb in cli.VERBS.items()})
-    cli.main(shlex.split(command)[1:])
+    monkeypatch.setattr(app, "VERBS", {name: stub(verb) for name, verb in app.VERBS.items()})
+    app.main(shlex.split(command)[1:])
     assert called == [shlex.split(command)[1]]
 
 
 def test_documents_show_commands_of_every_verb() -> None:
     shown = {command.split()[1] for _, command in OF_OURS}
-    assert shown >= set(cli.VERBS) - {"stats"}, set(cli.VERBS) - shown
+    assert shown >= set(app.VERBS) - {"stats"}, set(app.VERBS) - shown
 
 
 @pytest.mark.parametrize("file", DOCS, ids=named)
@@ -125,7 +125,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that holds what the documents' commands read: texts, a dump, images of lines and their labels."""
     import bz2
 
-    from khmer_ocr.text.corpus import sample_lines
+    from khmer_ocr.samples import sample_lines
 
     folder = tmp_path_factory.mktemp("documents")
     lines = sample_lines()

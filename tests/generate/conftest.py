@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from generating import FEW, LINES, Corpora, misspelt, run, tree_hash
 
-from khmer_ocr.text.corpus import CorpusConfig, process_corpus, sample_lines
-from khmer_ocr.text.synthesize import synthesize_lines
+from khmer_ocr.corpus.pipeline import process_corpus
+from khmer_ocr.corpus.settings import CorpusConfig
+from khmer_ocr.corpus.synthesis.syllable_lines import synthesize_lines
+from khmer_ocr.samples import sample_lines
 
 
 @pytest.fixture(scope="session")

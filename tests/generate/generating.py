@@ -50,7 +50,7 @@ def generator(corpus: Path, output: Path, **settings: Any) -> SyntheticImageGene
 
 def command(corpus: Path, *more: str, output: str = "out") -> list[str]:
     arguments = ["--corpus-dir", str(corpus), "--output-dir", output, "--fonts", *FONTS, "--quiet", *more]
-    return [sys.executable, "-m", "khmer_ocr.cli", "generate", *arguments]
+    return [sys.executable, "-m", "khmer_ocr", "generate", *arguments]
 
 
 def start(corpus: Path, cwd: Path, *more: str, **options: Any) -> "subprocess.Popen[str]":

@@ -20,16 +20,17 @@ import torch
 from generating import FONTS, run, tree_hash
 from gpu import run_on_tensors
 
-from khmer_ocr import chance, transfer
-from khmer_ocr.augment import batches
+from khmer_ocr import rng
+from khmer_ocr.augment import torch_batches
+from khmer_ocr.augment.augmenter import Augmenter
 from khmer_ocr.augment.recipe import load_recipe
-from khmer_ocr.augment.wear import Wearer
 from khmer_ocr.errors import ConfigError
-from khmer_ocr.generate import artist
-from khmer_ocr.generate.artist import Artist, Job
-from khmer_ocr.generate.settings import usable_faces
-from khmer_ocr.render import compose as composing
-from khmer_ocr.render.plan import RenderConfig
+from khmer_ocr.generate import chunk_renderer
+from khmer_ocr.generate.chunk_renderer import ChunkRenderer, RenderJob
+from khmer_ocr.io import transfer
+from khmer_ocr.render import compositor as composing
+from khmer_ocr.render.measured_faces import usable_faces
+from khmer_ocr.render.settings import RenderConfig
 
 TEXTS = ["ក", "ស្ត្រី", "ខ្ញុំ 1", "A", "ដើរ", "ភាសា", "៛១"]
 """Few and short: the interpreter draws a few lines a second."""
@@ -39,7 +40,7 @@ RECIPES = ("none", "basic", "scan")
 @pytest.fixture(scope="module")
 def job():
     faces, metrics = usable_faces(FONTS, fonts_dir=Path("none"), system=False)
-    return Job(tuple(faces), metrics, RenderConfig(image_height=24), "out", "webdataset", 42, None)
+    return RenderJob(tuple(faces), metrics, RenderConfig(image_height=24), "out", "webdataset", 42, None)
 
 
 def chunk_on_device(job, texts, block_lines, most_lines):
@@ -68,17 +69,17 @@ def chunk_on_device(job, texts, block_lines, most_lines):
         happened.append(f"encode {len(width_B)}")
         return encode_lines(pixels_N, offsets_B1, width_B, height_px)
 
-    encode_lines, usual_lines = artist.encode_lines, artist.BATCH_LINES
-    composing.compose, artist.encode_lines, artist.BATCH_LINES = scarce, encode, block_lines
+    encode_lines, usual_lines = chunk_renderer.encode_lines, chunk_renderer.BATCH_LINES
+    composing.compose, chunk_renderer.encode_lines, chunk_renderer.BATCH_LINES = scarce, encode, block_lines
     listener = Listener()
     transfer.log.addHandler(listener)
     try:
-        samples, images = Artist(job).drawn("train", 3, texts)
+        samples, images = ChunkRenderer(job).drawn("train", 3, texts)
         made = {"samples": samples, "images": [image.hex() for image in images], "error": ""}
     except ConfigError as error:
         made = {"error": str(error)}
     finally:
-        composing.compose, artist.encode_lines, artist.BATCH_LINES = compose, encode_lines, usual_lines
+        composing.compose, chunk_renderer.encode_lines, chunk_renderer.BATCH_LINES = compose, encode_lines, usual_lines
         transfer.log.removeHandler(listener)
         transfer._said.clear()
     done = json.dumps(made | {"happened": happened, "warnings": warnings}).encode()
@@ -93,7 +94,7 @@ def on_device(cases, device, folder, monkeypatch):
 
 
 def on_cpu(job, texts):
-    samples, images = Artist(job).drawn("train", 3, texts)
+    samples, images = ChunkRenderer(job).drawn("train", 3, texts)
     return {"samples": samples, "images": [image.hex() for image in images], "error": ""}
 
 
@@ -146,26 +147,30 @@ def test_on_the_cpu_a_block_is_done_with_before_the_next_is_drawn(job):
 
 @pytest.fixture
 def drawn(job):
-    artist = Artist(replace(job, render=RenderConfig()))
+    artist = ChunkRenderer(replace(job, render=RenderConfig()))
     texts, address_B = TEXTS * 6, np.arange(42, dtype=np.uint64)
-    batch = artist.renderer.draw(texts, artist.renderer.plan(texts, address_B, chance.key(42, "train", "plan")))
+    batch = artist.renderer.draw(texts, artist.renderer.plan(texts, address_B, rng.key(42, "train", "plan")))
     return batch, address_B, np.full(42, 1.5)
 
 
 def test_tensors_are_worn_as_arrays_are(drawn, monkeypatch):
-    batch, address_B, stem_px_B = drawn
-    monkeypatch.setattr(batches, "BATCH_LINES", 10)
-    wearer = Wearer(load_recipe("scan", "heavy"), 1)
-    layout = (batch.offsets_B1, batch.width_B, batch.height_px, "train", address_B, stem_px_B)
+    batch, address_B, stroke_px_B = drawn
+    monkeypatch.setattr(torch_batches, "BATCH_LINES", 10)
+    augmenter = Augmenter(load_recipe("scan", "heavy"), 1)
+    layout = (batch.offsets_B1, batch.width_B, batch.height_px, "train", address_B, stroke_px_B)
     # Ink up to the edges: a pixel too many would show.
     pixels_N = np.random.default_rng(0).integers(0, 256, len(batch.pixels_N), np.uint8)
-    right_N, *right = wearer.wear(pixels_N, *layout)
-    worn_N, *worn = wearer.wear(torch.from_numpy(pixels_N), *layout)
-    assert isinstance(worn_N, torch.Tensor) and np.array_equal(worn_N.numpy(), right_N)
-    assert np.array_equal(worn[0], right[0]) and np.array_equal(worn[1], right[1]) and worn[2] == right[2]
-    assert right[0][-1] == len(right_N) and not np.array_equal(worn[1], batch.width_B)
+    right_N, *right = augmenter.augment(pixels_N, *layout)
+    augmented_N, *augmented = augmenter.augment(torch.from_numpy(pixels_N), *layout)
+    assert isinstance(augmented_N, torch.Tensor) and np.array_equal(augmented_N.numpy(), right_N)
+    assert (
+        np.array_equal(augmented[0], right[0]) and np.array_equal(augmented[1], right[1]) and augmented[2] == right[2]
+    )
+    assert right[0][-1] == len(right_N) and not np.array_equal(augmented[1], batch.width_B)
     none_N, none_B = torch.zeros(0, dtype=torch.uint8), np.zeros(0, np.int32)
-    nothing_N, *_ = wearer.wear(none_N, np.zeros(1, np.int64), none_B, 32, "train", address_B[:0], stem_px_B[:0])
+    nothing_N, *_ = augmenter.augment(
+        none_N, np.zeros(1, np.int64), none_B, 32, "train", address_B[:0], stroke_px_B[:0]
+    )
     assert nothing_N.shape == (0,)
 
 
@@ -173,14 +178,14 @@ def test_tensors_are_worn_as_arrays_are(drawn, monkeypatch):
 def test_batches_are_halved_when_memory_is_short(drawn, monkeypatch, caplog, tensors):
     batch, address_B, _ = drawn
     recipe = load_recipe("scan", "heavy")
-    wear = recipe.draw(chance.key(1, "train", "augment"), address_B)
-    arguments = (batch.width_B, batch.height_px, recipe, wear)
+    augment_plan = recipe.draw(rng.key(1, "train", "augment"), address_B)
+    arguments = (batch.width_B, batch.height_px, recipe, augment_plan)
     # What a line looks like depends on its neighbours: halves are right if they are like batches of that size.
     halves = np.split(np.argsort(batch.width_B, kind="stable"), np.cumsum([5, 5, 5, 6, 5, 5, 5]))
     with monkeypatch.context() as patch:
-        patch.setattr(batches, "batches", lambda width_B: halves)
-        right_N, right_B = batches.wear_lines(batch.pixels_N, *arguments)
-    wear_ink, sizes = batches.wear_ink, []
+        patch.setattr(torch_batches, "batches", lambda width_B: halves)
+        right_N, right_B = torch_batches.augment_lines(batch.pixels_N, *arguments)
+    augment_ink, sizes = torch_batches.augment_ink, []
 
     def scarce(lines, *rest):
         assert sys.exception() is None
@@ -189,18 +194,18 @@ def test_batches_are_halved_when_memory_is_short(drawn, monkeypatch, caplog, ten
             raise torch.AcceleratorError("CUDA error: out of memory")
         if sizes[-1] > most_lines:
             raise torch.cuda.OutOfMemoryError("a pretence")
-        return wear_ink(lines, *rest)
+        return augment_ink(lines, *rest)
 
-    monkeypatch.setattr(batches, "wear_ink", scarce)
+    monkeypatch.setattr(torch_batches, "augment_ink", scarce)
     monkeypatch.setattr(transfer, "_said", set())
     pixels_N, most_lines = torch.from_numpy(batch.pixels_N) if tensors else batch.pixels_N, 6
-    worn_N, worn_B = batches.wear_lines(pixels_N, *arguments)
-    assert np.array_equal(np.asarray(worn_N), right_N) and np.array_equal(worn_B, right_B)
+    augmented_N, augmented_B = torch_batches.augment_lines(pixels_N, *arguments)
+    assert np.array_equal(np.asarray(augmented_N), right_N) and np.array_equal(augmented_B, right_B)
     assert sizes == [42, 21, 10, 5, 5, 11, 5, 6, 21, 10, 5, 5, 11, 5, 6]
     assert [record.getMessage()[:43] for record in caplog.records] == ["The GPU has no memory for 42 lines at once:"]
     most_lines = 0
     with pytest.raises(torch.cuda.OutOfMemoryError, match="a pretence"):
-        batches.wear_lines(pixels_N, *arguments)
+        torch_batches.augment_lines(pixels_N, *arguments)
 
 
 @pytest.mark.parametrize(
@@ -215,9 +220,9 @@ def test_no_memory_for_one_more_process(job, monkeypatch, device, said, raised):
     def full(*arguments):
         raise RuntimeError(said)
 
-    monkeypatch.setattr(artist, "LineRenderer", full)
+    monkeypatch.setattr(chunk_renderer, "LineRenderer", full)
     with pytest.raises(ConfigError if "Give" in raised else RuntimeError, match=raised):
-        Artist(replace(job, device=device))
+        ChunkRenderer(replace(job, device=device))
 
 
 def test_a_download_is_taken_once():

@@ -37,11 +37,13 @@ from khmer_ocr.errors import (
     OutputError,
     SplitNotFoundError,
 )
-from khmer_ocr.generate import source
+from khmer_ocr.fonts import discovery
+from khmer_ocr.generate import split_text
 from khmer_ocr.generate.generator import SyntheticImageGenerator
-from khmer_ocr.generate.settings import GenerateConfig, usable_faces
-from khmer_ocr.generate.source import LONGEST_LINE_BYTES, SplitText
-from khmer_ocr.render import fonts, metrics
+from khmer_ocr.generate.settings import GenerateConfig
+from khmer_ocr.generate.split_text import LONGEST_LINE_BYTES, SplitText
+from khmer_ocr.render import face_metrics
+from khmer_ocr.render.measured_faces import usable_faces
 
 LINE = "ខ្ញុំទៅសាលារៀន"
 
@@ -72,7 +74,7 @@ def test_an_empty_corpus(tmp_path: Path, content: str) -> None:
         (f"{LINE}\n{LINE}".encode("utf-16-be"), "line 1: a NUL byte|not UTF-8"),
         (f"{LINE}\nabc\n".encode("utf-16-le"), "line [12]: (a NUL byte|byte .* is not UTF-8)"),
         (LINE.encode() + b"\n\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "line 2: byte 0x89 at column 1 is not UTF-8"),
-        (LINE.encode() + b"\nab\0c\n", "line 2: a NUL byte; wanted UTF-8 text"),
+        (LINE.encode() + b"\nab\0c\n", "line 2: a NUL byte; expected UTF-8 text"),
         (LINE.encode() + b"\n" + LINE.encode()[:-1], "line 2: byte .* at column .* is not UTF-8"),
         ("caf\xe9\n".encode("latin-1"), "line 1: byte 0xe9 at column 4 is not UTF-8"),
         (LINE.encode()[:-1] + b"\n", "is not UTF-8"),
@@ -138,7 +140,7 @@ def test_a_corpus_that_changes_while_it_is_read(tmp_path: Path) -> None:
 
 def test_no_font(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(fonts, "_packaged_files", lambda: iter(()))
+    monkeypatch.setattr(discovery, "_packaged_files", lambda: iter(()))
     with pytest.raises(NoFontsError, match="No Khmer fonts found in fonts/ directory"):
         SyntheticImageGenerator("corpus", "out")
     (tmp_path / "empty").mkdir()
@@ -150,8 +152,8 @@ def test_no_font(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_only_quarantined_fonts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KHMER_OCR_CACHE", str(tmp_path))
-    face = fonts.find_faces([FONTS[0]])[0]
-    metrics.quarantine(face, "it killed the process that drew with it")
+    face = discovery.find_faces([FONTS[0]])[0]
+    face_metrics.quarantine(face, "it killed the process that drew with it")
     with pytest.raises(NoFontsError, match=f"{FONTS[0]}: it killed the process that drew with it"):
         usable_faces([FONTS[0]], fonts_dir=tmp_path, system=False)
 
@@ -177,12 +179,12 @@ def test_output_and_corpus_one_inside_the_other(tmp_path: Path) -> None:
         ({"splits": ["train", "dev"]}, "unknown split dev; known are train, val, test"),
         ({"max_lines": 0}, "max_lines is 0"),
         ({"worker": 2}, "no setting 'worker'. Did you mean 'workers'"),
-        ({"format": "zip"}, "format is 'zip'; wanted one of files, webdataset"),
+        ({"format": "zip"}, "format is 'zip'; expected one of files, webdataset"),
         ({"workers": -1}, "workers is -1"),
         ({"workers": 1.5}, "workers is 1.5"),
-        ({"shard": (2, 2)}, "wanted i/n with 0 <= i < n"),
-        ({"shard": "0/2"}, "wanted i/n with 0 <= i < n"),
-        ({"shard": (0, True)}, "wanted i/n with 0 <= i < n"),
+        ({"shard": (2, 2)}, "expected i/n with 0 <= i < n"),
+        ({"shard": "0/2"}, "expected i/n with 0 <= i < n"),
+        ({"shard": (0, True)}, "expected i/n with 0 <= i < n"),
     ],
 )
 def test_settings_out_of_range(tmp_path: Path, settings: dict[str, object], said: str) -> None:
@@ -324,7 +326,7 @@ def test_a_wrong_config_file(corpus: Path, tmp_path: Path, text: str, said: str)
 def test_the_command_line_says_it_once_and_leaves_with_2(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("render:\n  image_height: 500\n")
     out = run(corpus, tmp_path, "--config", "c.yaml", status=2)
-    assert out.startswith("khmer-ocr: ") and "image_height is 500; wanted 24 to 96 px" in out
+    assert out.startswith("khmer-ocr: ") and "image_height is 500; expected 24 to 96 px" in out
     assert out.count("\n") == 1
 
 
@@ -333,14 +335,14 @@ def test_os_errors_of_our_own_keep_their_words(corpus: Path, tmp_path: Path, mon
         raise SplitNotFoundError("Split file not found: x")
 
     made = generator(corpus, tmp_path / "out")
-    monkeypatch.setattr(source.SplitText, "read", fail)
+    monkeypatch.setattr(split_text.SplitText, "read", fail)
     with pytest.raises(SplitNotFoundError, match="Split file not found: x"):
         made.generate(["val"], 10, progress=False)
 
     def broken(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(source.SplitText, "read", broken)
+    monkeypatch.setattr(split_text.SplitText, "read", broken)
     with pytest.raises(OutputError, match="Input/output error") as caught:
         made.generate(["val"], 10, progress=False)
     assert isinstance(caught.value, KhmerOcrError)

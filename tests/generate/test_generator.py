@@ -15,14 +15,15 @@ import xxhash
 from generating import FONTS, Corpora, generator, names, run, samples_of, start, tree_files, tree_hash, write_corpus
 from PIL import Image
 
+from khmer_ocr.corpus.synthesis.syllable_lines import synthesize_lines
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.verify import verify
-from khmer_ocr.generate.artist import Artist, Job
-from khmer_ocr.generate.settings import usable_faces
-from khmer_ocr.generate.source import SplitText, blocks
-from khmer_ocr.render.plan import REASONS, RenderConfig
+from khmer_ocr.generate.chunk_renderer import ChunkRenderer, RenderJob
+from khmer_ocr.generate.split_text import SplitText, blocks
+from khmer_ocr.render.measured_faces import usable_faces
+from khmer_ocr.render.planner import REASONS
+from khmer_ocr.render.settings import RenderConfig
 from khmer_ocr.text.normalize import normalize
-from khmer_ocr.text.synthesize import synthesize_lines
 
 TYPES = {"filename": str, "text": str, "font": str, "image_path": str, "label_path": str}
 TYPES |= {"image_width": int, "image_height": int}
@@ -31,14 +32,14 @@ SPLIT_KEYS |= {"image_height": int, "samples": list}
 
 
 @pytest.fixture(scope="module")
-def artist(tmp_path_factory: pytest.TempPathFactory) -> Artist:
+def artist(tmp_path_factory: pytest.TempPathFactory) -> ChunkRenderer:
     faces, metrics = usable_faces(list(FONTS), fonts_dir=Path("none"), system=False)
     root = tmp_path_factory.mktemp("artist")
-    return Artist(Job(tuple(faces), metrics, RenderConfig(), str(root), "files", 42, None))
+    return ChunkRenderer(RenderJob(tuple(faces), metrics, RenderConfig(), str(root), "files", 42, None))
 
 
 @pytest.fixture(scope="module")
-def texts(artist: Artist) -> list[str]:
+def texts(artist: ChunkRenderer) -> list[str]:
     lines = list(synthesize_lines(1100, seed=5))
     reasons = artist.renderer.planner.rejections(lines)
     return [line for line, reason in zip(lines, reasons, strict=True) if not reason][: layout.CHUNK]
@@ -249,7 +250,7 @@ def test_importing_the_script_of_a_user_needs_no_guard(corpus: Path, tmp_path: P
     assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
 
 
-def test_names_grow_a_digit_past_a_million(artist: Artist, texts: list[str]) -> None:
+def test_names_grow_a_digit_past_a_million(artist: ChunkRenderer, texts: list[str]) -> None:
     assert layout.stem("train", 999_999) == "train_999999" and layout.stem("train", 1_000_000) == "train_1000000"
     artist.journal.fragment("train", 0).parent.mkdir(parents=True, exist_ok=True)
     chunk = 1_000_000 // layout.CHUNK
@@ -260,7 +261,7 @@ def test_names_grow_a_digit_past_a_million(artist: Artist, texts: list[str]) -> 
     assert json.loads(lines[1_000_000 % layout.CHUNK])["filename"] == "train_1000000"
 
 
-def test_bytes_do_not_depend_on_the_batch(artist: Artist, texts: list[str]) -> None:
+def test_bytes_do_not_depend_on_the_batch(artist: ChunkRenderer, texts: list[str]) -> None:
     whole = artist.lines("train", 5000, texts)
     for size in (1, 7, 300):
         samples: list[Any] = []
@@ -271,7 +272,7 @@ def test_bytes_do_not_depend_on_the_batch(artist: Artist, texts: list[str]) -> N
         assert (samples, images) == (whole[0][:600], whole[1][:600])
 
 
-def test_lines_of_a_val_split_have_no_number(artist: Artist, texts: list[str]) -> None:
+def test_lines_of_a_val_split_have_no_number(artist: ChunkRenderer, texts: list[str]) -> None:
     one, first = artist.lines("val", 0, texts[:5])
     two, second = artist.lines("val", 70, texts[:5])
     assert first == second
@@ -291,14 +292,14 @@ MEMORY = """
 import json, sys
 from pathlib import Path
 from khmer_ocr.dataset.layout import CHUNK
-from khmer_ocr.generate.settings import usable_faces
-from khmer_ocr.generate.artist import Artist, Job
-from khmer_ocr.render.plan import RenderConfig
-from khmer_ocr.text.synthesize import synthesize_lines
+from khmer_ocr.render.measured_faces import usable_faces
+from khmer_ocr.generate.chunk_renderer import ChunkRenderer, RenderJob
+from khmer_ocr.render.settings import RenderConfig
+from khmer_ocr.corpus.synthesis.syllable_lines import synthesize_lines
 def status(key):
     return int(next(line for line in open("/proc/self/status") if line.startswith(key)).split()[1]) / 1024
 faces, metrics = usable_faces(json.loads(sys.argv[2]), fonts_dir=Path("none"), system=False)
-artist = Artist(Job(tuple(faces), metrics, RenderConfig(), sys.argv[1], "files", 42, None))
+artist = ChunkRenderer(RenderJob(tuple(faces), metrics, RenderConfig(), sys.argv[1], "files", 42, None))
 texts = list(synthesize_lines(30000, seed=5))
 texts = [t for t, r in zip(texts, artist.renderer.planner.rejections(texts[:2000]).tolist() + [0] * 28000) if not r]
 artist.journal.fragment("train", 0).parent.mkdir(parents=True)
@@ -320,11 +321,11 @@ WIDE = """
 import json, sys
 from pathlib import Path
 from khmer_ocr.dataset.layout import CHUNK
-from khmer_ocr.generate.settings import usable_faces
-from khmer_ocr.generate.artist import Artist, Job
-from khmer_ocr.render.plan import RenderConfig
+from khmer_ocr.render.measured_faces import usable_faces
+from khmer_ocr.generate.chunk_renderer import ChunkRenderer, RenderJob
+from khmer_ocr.render.settings import RenderConfig
 faces, metrics = usable_faces(json.loads(sys.argv[2]), fonts_dir=Path("none"), system=False)
-artist = Artist(Job(tuple(faces), metrics, RenderConfig(image_height=96), sys.argv[1], "files", 42, None))
+artist = ChunkRenderer(RenderJob(tuple(faces), metrics, RenderConfig(image_height=96), sys.argv[1], "files", 42, None))
 fragment = artist.journal.fragment("train", 0)
 fragment.parent.mkdir(parents=True)
 print(artist.chunk("train", 0, [sys.argv[3]] * CHUNK, True)[0])

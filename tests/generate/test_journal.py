@@ -16,7 +16,7 @@ from generating import names
 
 from khmer_ocr.dataset import layout
 from khmer_ocr.errors import OutputError, RunConflictError
-from khmer_ocr.generate.finish import complete_splits, finish_split, read_overall, write_overall
+from khmer_ocr.generate.finalise import complete_splits, finish_split, read_overall, write_overall
 from khmer_ocr.generate.journal import Journal, differences
 from khmer_ocr.io import locks
 
@@ -316,7 +316,7 @@ def test_locks_leave_no_descriptors(tmp_path: Path) -> None:
 FINISH = """
 import json, sys
 from pathlib import Path
-from khmer_ocr.generate.finish import finish_split
+from khmer_ocr.generate.finalise import finish_split
 from khmer_ocr.generate.journal import Journal
 def peak_kb():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])

@@ -14,11 +14,17 @@ from generating import FEW, TIMEOUT_S, command, generator, run, samples_of, tree
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.verify import verify
 from khmer_ocr.errors import RunConflictError
-from khmer_ocr.generate import identity
-from khmer_ocr.generate.identity import renormalised_lines
-from khmer_ocr.generate.source import SplitText
+from khmer_ocr.generate import fingerprint
+from khmer_ocr.generate.fingerprint import renormalised_lines
+from khmer_ocr.generate.split_text import SplitText
 
-NEXT = "import khmer_ocr, sys; khmer_ocr.__version__ = '0.2.0'; from khmer_ocr.cli import main; main(sys.argv[1:])"
+NEXT = """
+import sys
+from khmer_ocr import version
+version.__version__ = '0.2.0'
+from khmer_ocr.cli import main
+main(sys.argv[1:])
+"""
 PLAIN = "ភាសាខ្មែរ\nស្រុកស្រែចម្ការ\nទឹកភ្លៀង\n"
 DOUBLED = "ចំំនួន\nខ្មែរ\nតំំបន់់\n"
 
@@ -140,5 +146,5 @@ def test_versions_of_the_normal_form_that_nobody_knows(tmp_path: Path, monkeypat
     text = SplitText.open(write_corpus(tmp_path, DOUBLED), "train", None)
     assert [renormalised_lines(version, [text]) for version in (None, "2", True, 0, 1, 4)] == [None] * 6
     assert [renormalised_lines(version, [text]) for version in (2, 3)] == [2, 0]
-    monkeypatch.setattr(identity, "NORMALIZER_VERSION", 4)
+    monkeypatch.setattr(fingerprint, "NORMALIZER_VERSION", 4)
     assert renormalised_lines(2, [text]) is None and renormalised_lines(3, [text]) is None

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from khmer_ocr.generate.png import encode_lines
+from khmer_ocr.dataset.png import encode_lines
 
 WIDTHS = (1, 2, 3, 7, 8, 9, 31, 64, 255, 256, 257, 1023, 2048)
 HEIGHTS = (24, 31, 32, 48, 96)

@@ -18,8 +18,8 @@ import pytest
 from generating import alive, names
 
 from khmer_ocr.errors import FontError, KhmerOcrError, OutputError, WorkerError
-from khmer_ocr.generate import pool
-from khmer_ocr.generate.pool import FontCrashError, Pool, translate_os_error
+from khmer_ocr.generate import local_executor
+from khmer_ocr.generate.local_executor import FontCrashError, LocalExecutor, translate_os_error
 
 STAND_IN = """
 import mmap, os, signal, struct, sys, time
@@ -76,7 +76,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandInJob:
     script = tmp_path / "stand_in.py"
     # The faces come by pickle, which needs this module's name there too.
     script.write_text(f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n{STAND_IN}", encoding="utf-8")
-    monkeypatch.setattr(pool, "WORKER_COMMAND", (sys.executable, "-P", str(script)))
+    monkeypatch.setattr(local_executor, "WORKER_COMMAND", (sys.executable, "-P", str(script)))
     (tmp_path / "marks").mkdir()
     return StandInJob(str(tmp_path / "marks"))
 
@@ -90,8 +90,8 @@ def nothing_is_left() -> Iterator[None]:
         os.waitpid(-1, os.WNOHANG)  # neither a running child nor a zombie
 
 
-def make(job: Any, workers: int = 2) -> Pool:
-    return Pool(job, workers)
+def make(job: Any, workers: int = 2) -> LocalExecutor:
+    return LocalExecutor(job, workers)
 
 
 def squares(count: int) -> list[tuple[Any, ...]]:
@@ -159,12 +159,12 @@ def test_deaths_without_a_font_blame_none(job: StandInJob) -> None:
 
 
 def test_kills_from_outside_blame_no_font(job: StandInJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "KILLS_ALLOWED", 2)
+    monkeypatch.setattr(local_executor, "KILLS_ALLOWED", 2)
     with pytest.raises(WorkerError, match="try fewer --workers") as caught, make(job, 1) as made:
         list(made.imap([("die", "train", 0, 1, signal.SIGKILL)]))
     assert not isinstance(caught.value, FontCrashError)
     started = [name for name in names(Path(job.folder)) if name.startswith("started-")]
-    assert len(started) == pool.KILLS_ALLOWED + 1
+    assert len(started) == local_executor.KILLS_ALLOWED + 1
 
 
 def test_workers_that_never_start_are_given_up(job: StandInJob) -> None:
@@ -174,7 +174,7 @@ def test_workers_that_never_start_are_given_up(job: StandInJob) -> None:
 
 
 def test_a_command_that_fails_at_once_is_given_up(job: StandInJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "WORKER_COMMAND", (sys.executable, "-c", "raise SystemExit(7)"))
+    monkeypatch.setattr(local_executor, "WORKER_COMMAND", (sys.executable, "-c", "raise SystemExit(7)"))
     with (
         pytest.raises(WorkerError, match=r"exit status 7.*before it did anything"),
         make(job) as made,
@@ -260,7 +260,7 @@ def test_errors_of_a_worker_travel() -> None:
 
 
 def test_an_orphan_worker_leaves() -> None:
-    command = [sys.executable, "-m", "khmer_ocr.generate.worker", "0", "0", "1"]
+    command = [sys.executable, "-m", "khmer_ocr.generate.render_worker", "0", "0", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 

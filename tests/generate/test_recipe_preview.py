@@ -13,8 +13,8 @@ from khmer_ocr.augment.limits import DRAWN
 from khmer_ocr.augment.recipe import STRENGTHS, load_recipe, parse_recipe
 from khmer_ocr.cli import main
 from khmer_ocr.errors import ConfigError, OutputError
-from khmer_ocr.generate import recipe_preview
-from khmer_ocr.generate.recipe_preview import (
+from khmer_ocr.preview import recipe_sheet as recipe_sheet_module
+from khmer_ocr.preview.recipe_sheet import (
     HIGH,
     LOW,
     MIDDLE,
@@ -25,7 +25,7 @@ from khmer_ocr.generate.recipe_preview import (
     columns_of,
     recipe_sheet,
 )
-from khmer_ocr.text.corpus import sample_lines
+from khmer_ocr.samples import sample_lines
 
 FACE = "NotoSansKhmer-Regular"
 
@@ -96,7 +96,7 @@ def test_an_op_alone_has_the_values_of_its_place(name: str, line: PreviewLine) -
         for strength, number in (("mild", 0), ("heavy", 2)):
             for share in (LOW, HIGH):
                 only = replace(recipe, strength=strength, steps=(at_share(step, number, share),))
-                image_HW, record = line.worn(only, 0)
+                image_HW, record = line.augmented(only, 0)
                 assert list(record) == [step.op] and image_HW.shape[0] == 32
                 for parameter, value in record[step.op].items():
                     low, high = step.ranges[parameter][number]
@@ -108,12 +108,14 @@ def test_an_op_alone_has_the_values_of_its_place(name: str, line: PreviewLine) -
 
 def test_a_cell_is_the_op_done_to_the_line(line: PreviewLine) -> None:
     recipe = load_recipe("basic")
-    image_HW, record = line.worn(replace(recipe, steps=(at_share(recipe.steps[1], 1, HIGH),)), 0)
+    image_HW, record = line.augmented(replace(recipe, steps=(at_share(recipe.steps[1], 1, HIGH),)), 0)
     clean_HW = line.batch.image(0)
     width_B, nothing = np.array([clean_HW.shape[1]], np.int32), np.zeros(1)
     sigma_px = np.array([record["blur"]["sigma_px"]])
     key_B2 = np.zeros((1, 2), np.uint32)
-    wanted_N = fused.wear(clean_HW.ravel(), line_offsets(width_B, 32), width_B, 32, nothing, sigma_px, nothing, key_B2)
+    wanted_N = fused.augment(
+        clean_HW.ravel(), line_offsets(width_B, 32), width_B, 32, nothing, sigma_px, nothing, key_B2
+    )
     assert np.array_equal(image_HW.ravel(), wanted_N) and not np.array_equal(image_HW, clean_HW)
 
 
@@ -122,7 +124,7 @@ def test_every_op_of_scan_shows_at_its_high_end_when_heavy(line: PreviewLine) ->
     for step in recipe.steps:
         if step.op in DRAWN:
             continue
-        image_HW, _ = line.worn(replace(recipe, steps=(at_share(step, 2, HIGH),)), 1)
+        image_HW, _ = line.augmented(replace(recipe, steps=(at_share(step, 2, HIGH),)), 1)
         assert not np.array_equal(image_HW, line.batch.image(0)), step.op
 
 
@@ -132,7 +134,7 @@ def test_an_op_that_never_happens_says_so(line: PreviewLine, monkeypatch: pytest
     sheet, written = Sheet(line, columns_of(recipe)), []
     write = sheet.notes
     monkeypatch.setattr(sheet, "notes", lambda lines: written.extend(lines) or write(lines))
-    cells = recipe_preview._op_cells(sheet, recipe, recipe.steps[0])
+    cells = recipe_sheet_module._op_cells(sheet, recipe, recipe.steps[0])
     assert len(cells) == 7 and written.count("never when mild") == 2
     assert "happens to 0 / 50 / 100 % of lines" in written
     assert sum(note.startswith("sigma_px") for note in written) == 4
@@ -156,7 +158,7 @@ def test_a_folder_or_a_recipe_but_not_both_or_neither(tmp_path: Path, capsys: py
     assert "got nothing to show" in refusal(capsys, "--strength", "mild")
     for more in (("--text", "ក"), ("--recipe", "scan"), ("--font", FACE), ("--strength", "mild")):
         said = refusal(capsys, str(tmp_path), *more)
-        assert f"got DIRECTORY and {more[0][2:]}: wanted either a data set's folder, or a recipe and a text" in said
+        assert f"got DIRECTORY and {more[0][2:]}: expected either a data set's folder, or a recipe and a text" in said
     assert "got split and recipe" in refusal(capsys, "--recipe", "scan", "--split", "val")
 
 
@@ -165,7 +167,7 @@ def test_a_folder_or_a_recipe_but_not_both_or_neither(tmp_path: Path, capsys: py
     [
         (("--recipe", "none"), "The recipe none leaves lines clean: there is nothing to show"),
         (("--recipe", "scam"), "no recipe 'scam'. Did you mean 'scan'?"),
-        (("--recipe", "basic", "--count", "0"), "count is 0; wanted 1 or more"),
+        (("--recipe", "basic", "--count", "0"), "count is 0; expected 1 or more"),
         (("--text", " "), "can't draw '' (empty)"),
         (("--text", "שלום", "--font", FACE), f"{FACE} can't draw 'שלום' (unsupported_script). Give another --text"),
         (("--text", "中", "--font", FACE), f"{FACE} can't draw '中' (missing_glyph)"),

@@ -32,7 +32,7 @@ steps:
 
 @pytest.fixture(scope="module")
 def scan(corpora: Corpora, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two chunks worn by kornia, one worker, uninterrupted."""
+    """Two chunks augmented by kornia, one worker, uninterrupted."""
     pytest.importorskip("kornia")
     folder = tmp_path_factory.mktemp("scan")
     run(corpora.processed, folder, *SCAN, "--workers", "1")
@@ -103,9 +103,12 @@ def test_clean_worn_and_not_at_all(corpus: Path, tmp_path: Path) -> None:
     trees = {name: samples_of(tmp_path / name) for name in ("none", "basic", "off")}
     hashes = {name: [sample["pixel_hash"] for sample in samples] for name, samples in trees.items()}
     assert hashes["none"] == hashes["off"]
-    worn = [bool(sample["augmentation"]) for sample in trees["basic"]]
+    augmented = [bool(sample["augmentation"]) for sample in trees["basic"]]
     changed = [a != b for a, b in zip(hashes["none"], hashes["basic"], strict=True)]
-    assert all(recorded or not other for recorded, other in zip(worn, changed, strict=True)) and np.mean(changed) > 0.75
+    assert (
+        all(recorded or not other for recorded, other in zip(augmented, changed, strict=True))
+        and np.mean(changed) > 0.75
+    )
     noisy = [other for other, sample in zip(changed, trees["basic"], strict=True) if "noise" in sample["augmentation"]]
     assert all(noisy) and 60 < len(noisy) < 140
     for clean, sample in zip(trees["none"], trees["basic"], strict=True):
@@ -130,7 +133,7 @@ def test_a_recipe_of_ones_own_is_repaired_when_its_file_is_gone(corpus: Path, tm
     images = sorted((tmp_path / "out" / "train" / "images").iterdir())
     images[3].write_bytes(b"")
     images[200].unlink()
-    verify = [sys.executable, "-m", "khmer_ocr.cli", "verify", "out", "--repair", "--quiet"]
+    verify = [sys.executable, "-m", "khmer_ocr", "verify", "out", "--repair", "--quiet"]
     done = subprocess.run(verify, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "Nothing is wrong" in done.stdout, done.stdout + done.stderr
     assert tree_files(tmp_path / "out") == before
@@ -146,8 +149,8 @@ def test_a_recipe_of_ones_own_is_repaired_when_its_file_is_gone(corpus: Path, tm
     [
         ({"recipe": "scann"}, r"no recipe 'scann'\. Did you mean 'scan'\?"),
         ({"recipe": "nowhere.yaml"}, r"Recipe nowhere\.yaml can't be read"),
-        ({"strength": "brutal"}, r"strength is 'brutal'; wanted one of mild, medium, heavy, mixed"),
-        ({"device": "tpu"}, r"device is 'tpu'; wanted one of auto, cpu, cuda"),
+        ({"strength": "brutal"}, r"strength is 'brutal'; expected one of mild, medium, heavy, mixed"),
+        ({"device": "tpu"}, r"device is 'tpu'; expected one of auto, cpu, cuda"),
     ],
 )
 def test_settings_that_can_not_be(settings: dict[str, Any], message: str) -> None:

@@ -13,14 +13,14 @@ import pytest
 from generating import generator, tree_files, write_corpus
 from snapshots import everything
 
+from khmer_ocr.cli import dataset_verbs
 from khmer_ocr.dataset import shards
 from khmer_ocr.dataset.verify import verify
 from khmer_ocr.errors import DatasetError, KhmerOcrError, OutputError
 from khmer_ocr.generate import generator as generator_module
 from khmer_ocr.generate import settings as settings_module
 from khmer_ocr.generate.repair import RepairReport, repair
-from khmer_ocr.text.corpus import sample_lines
-from khmer_ocr.verbs import drawing
+from khmer_ocr.samples import sample_lines
 
 SECRET = "export TOKEN=mine\n"
 
@@ -431,7 +431,7 @@ def test_a_repair_is_said_and_is_not_advised_again(tree: Path, capsys: pytest.Ca
     (tree / IMAGE).write_bytes(b"")
     edit_record(tree, 3, pixel_hash="0123456789abcdef")
     with pytest.raises(SystemExit) as left:
-        drawing.verify(tree, repair=True, quiet=True)
+        dataset_verbs.verify(tree, repair=True, quiet=True)
     said = capsys.readouterr().out
     assert left.value.code == 1
     assert "1 could not be made again as recorded" in said and "train/train_000003: drawn from" in said

@@ -32,11 +32,11 @@ from generating import (
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.verify import verify
 from khmer_ocr.errors import CorpusError, DatasetError, FontError, OutputError, RunConflictError
-from khmer_ocr.generate import pool
+from khmer_ocr.generate import local_executor
 from khmer_ocr.generate.generator import SyntheticImageGenerator
 from khmer_ocr.generate.journal import Journal
-from khmer_ocr.generate.pool import Pool
-from khmer_ocr.render.plan import RenderConfig
+from khmer_ocr.generate.local_executor import LocalExecutor
+from khmer_ocr.render.settings import RenderConfig
 
 
 def gone(pids: list[int], within_s: float = 10.0) -> bool:
@@ -251,7 +251,7 @@ def test_a_worker_dead_right_after_its_commit(
     (tmp_path / "died").mkdir()
     (tmp_path / "worker.py").write_text(COMMIT_AND_DIE, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pool, "WORKER_COMMAND", (sys.executable, "-P", str(tmp_path / "worker.py")))
+    monkeypatch.setattr(local_executor, "WORKER_COMMAND", (sys.executable, "-P", str(tmp_path / "worker.py")))
     result = generator(corpus, Path("out")).generate(["train"], 1100, progress=False, workers=2)
     assert names(tmp_path / "died") == ["train-0", "train-1"]
     assert result["train"].drawn == result["train"].samples and result["train"].complete
@@ -263,15 +263,15 @@ def test_a_worker_killed_in_the_middle_is_replaced(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     killed: list[int] = []
-    receive = Pool._receive
+    receive = LocalExecutor._receive
 
-    def kill_once(self: Pool, worker: pool._Worker, *rest: object) -> object:
+    def kill_once(self: LocalExecutor, worker: local_executor._Worker, *rest: object) -> object:
         yield from receive(self, worker, *rest)  # type: ignore[arg-type]
         if worker.tasks and worker.tasks[0][0] == "chunk" and not killed:
             killed.append(worker.process.pid)
             os.kill(worker.process.pid, signal.SIGKILL)
 
-    monkeypatch.setattr(Pool, "_receive", kill_once)
+    monkeypatch.setattr(LocalExecutor, "_receive", kill_once)
     generator(corpus, Path("out")).generate(["train"], 1100, progress=False, workers=2)
     assert len(killed) == 1 and f"Worker {killed[0]} died (SIGKILL)" in caplog.text
     assert tree_files(tmp_path / "out") == tree_files(few)
@@ -281,14 +281,14 @@ DIE_OF_A_FONT = """
 import os, signal
 import numpy as np
 from khmer_ocr.generate import worker
-draw = worker.Artist.chunk
+draw = worker.ChunkRenderer.chunk
 def chunk(self, split, chunk, texts, normalised):
     for n, face in enumerate(self.job.faces):
         if chunk == 1 and face.name == "NotoSansKhmer-Regular":
             self.renderer.atlas.at_face_1[0] = n
             os.kill(os.getpid(), signal.SIGSEGV)
     return draw(self, split, chunk, texts, normalised)
-worker.Artist.chunk = chunk
+worker.ChunkRenderer.chunk = chunk
 worker.main()
 """
 
@@ -301,7 +301,7 @@ def test_a_font_that_kills_is_named_and_quarantined(
     monkeypatch.setenv("KHMER_OCR_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "worker.py").write_text(DIE_OF_A_FONT, encoding="utf-8")
-    monkeypatch.setattr(pool, "WORKER_COMMAND", (sys.executable, "-P", str(tmp_path / "worker.py")))
+    monkeypatch.setattr(local_executor, "WORKER_COMMAND", (sys.executable, "-P", str(tmp_path / "worker.py")))
     with pytest.raises(
         FontError, match=r"SIGSEGV\) while handling font NotoSansKhmer-Regular.*quarantined.*--overwrite"
     ):

@@ -16,8 +16,8 @@ from PIL import Image
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.layout import Sample
 from khmer_ocr.dataset.shards import tar_header
+from khmer_ocr.dataset.writers import FileWriter, ShardWriter, open_writer
 from khmer_ocr.errors import OutputError
-from khmer_ocr.generate.sinks import FileSink, ShardSink, open_sink
 from khmer_ocr.io.atomic import partial_of, replace
 
 TEXTS = ("ក", "ខ្ញុំ ស្រឡាញ់ភាសាខ្មែរ", "abc 123 ៛", "x" * 2000)
@@ -44,7 +44,7 @@ def chunk_of(first: int, texts: tuple[str, ...] = TEXTS) -> tuple[list[Sample], 
 
 def test_files_have_their_names_and_bytes(tmp_path: Path) -> None:
     samples, images = chunk_of(999_998)
-    sink = FileSink(tmp_path, "train")
+    sink = FileWriter(tmp_path, "train")
     written = sink.write(976, samples, images)
     sink.close()
     stems = ["train_999998", "train_999999", "train_1000000", "train_1000001"]
@@ -60,7 +60,7 @@ def test_a_longer_file_left_by_a_killed_worker_is_cut(tmp_path: Path) -> None:
     samples, images = chunk_of(0)
     (tmp_path / "train" / "images").mkdir(parents=True)
     (tmp_path / "train" / "images" / "train_000000.png").write_bytes(b"?" * 5000)
-    sink = FileSink(tmp_path, "train")
+    sink = FileWriter(tmp_path, "train")
     sink.write(0, samples, images)
     sink.close()
     assert (tmp_path / "train" / "images" / "train_000000.png").read_bytes() == images[0]
@@ -68,7 +68,7 @@ def test_a_longer_file_left_by_a_killed_worker_is_cut(tmp_path: Path) -> None:
 
 def test_file_sink_holds_no_descriptors_after_close(tmp_path: Path) -> None:
     before = len(names(Path("/proc/self/fd")))
-    sink = FileSink(tmp_path, "train")
+    sink = FileWriter(tmp_path, "train")
     sink.write(0, *chunk_of(0))
     sink.close()
     assert len(names(Path("/proc/self/fd"))) == before
@@ -88,7 +88,7 @@ def test_tar_header_is_the_one_that_tarfile_writes() -> None:
 
 def test_shard_is_a_plain_tar_of_triples(tmp_path: Path) -> None:
     samples, images = chunk_of(5 * layout.CHUNK)
-    written = ShardSink(tmp_path, "train").write(5, samples, images)
+    written = ShardWriter(tmp_path, "train").write(5, samples, images)
     file = tmp_path / "train" / "shards" / "train-000005.tar"
     assert file.stat().st_size == written and written % 512 == 0
     with tarfile.open(file) as tar:
@@ -104,7 +104,7 @@ def test_shard_is_a_plain_tar_of_triples(tmp_path: Path) -> None:
 
 def test_index_points_at_every_member(tmp_path: Path) -> None:
     samples, images = chunk_of(0)
-    ShardSink(tmp_path, "train").write(0, samples, images)
+    ShardWriter(tmp_path, "train").write(0, samples, images)
     folder = tmp_path / "train" / "shards"
     tar, (head, *rows) = (
         (folder / "train-000000.tar").read_bytes(),
@@ -144,8 +144,8 @@ def test_a_partial_of_a_killed_process_is_written_over(tmp_path: Path) -> None:
 
 
 def test_open_sink_knows_both_formats(tmp_path: Path) -> None:
-    assert isinstance(open_sink("files", tmp_path, "train"), FileSink)
-    assert isinstance(open_sink("webdataset", tmp_path, "train"), ShardSink)
+    assert isinstance(open_writer("files", tmp_path, "train"), FileWriter)
+    assert isinstance(open_writer("webdataset", tmp_path, "train"), ShardWriter)
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +252,7 @@ def test_dali_reads_the_shards_by_our_index(shards: list[Path], reference: Path,
 def test_files_are_written_through_no_link_and_into_no_second_name(tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("mine")
     sample: Sample = {"filename": "train_000000", "text": "ក"}  # type: ignore[typeddict-item]
-    sink = FileSink(tmp_path / "out", "train")
+    sink = FileWriter(tmp_path / "out", "train")
     image, label = tmp_path / "out/train/images/train_000000.png", tmp_path / "out/train/labels/train_000000.txt"
     for place in (image, label):
         place.unlink(missing_ok=True)
@@ -273,5 +273,5 @@ def test_folders_that_are_links_are_refused(format_name: str, tmp_path: Path) ->
     (tmp_path / "out").mkdir()
     (tmp_path / "out/train").symlink_to(tmp_path / "home")
     with pytest.raises(OutputError, match="symbolic link"):
-        open_sink(format_name, tmp_path / "out", "train")
+        open_writer(format_name, tmp_path / "out", "train")
     assert not any((tmp_path / "home").iterdir())

@@ -197,7 +197,7 @@ def test_verbs_go_on_without_locks(tmp_path: Path, environment: dict[str, str]) 
         ["generate", *drawing.split()],
         ["cache", "out", "--splits", "train"],
     ):
-        done = subprocess.run([sys.executable, "-m", "khmer_ocr.cli", *line], check=False, **common)  # type: ignore[call-overload]
+        done = subprocess.run([sys.executable, "-m", "khmer_ocr", *line], check=False, **common)  # type: ignore[call-overload]
         assert done.returncode == 0, done.stdout + done.stderr
         assert "file system without locks" in done.stderr
     assert not [path for path in tmp_path.rglob("*") if path.name.endswith(locks.HOLDER)]

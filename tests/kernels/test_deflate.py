@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from khmer_ocr_kernels import png
+from khmer_ocr_kernels import png_encoder
 from khmer_ocr_kernels.deflate import PADDING, adler32, deflate, most_bytes
 
 
@@ -88,13 +88,13 @@ def test_checksums_are_those_of_zlib(data: bytes, begin: int) -> None:
     begin = min(begin, len(data) - 1)
     array = np.frombuffer(data + bytes(PADDING), np.uint8)
     assert adler32(array, begin, len(data)) == zlib.adler32(data[begin:])
-    assert png.crc32(array, begin, len(data)) == zlib.crc32(data[begin:])
+    assert png_encoder.crc32(array, begin, len(data)) == zlib.crc32(data[begin:])
 
 
 def test_bytes_of_a_known_image_stay() -> None:
     """Whoever changes the encoder so that this fails raises ENCODING_VERSION and writes down the new hash."""
     y, x = np.mgrid[0:32, 0:200]
     pixels = np.where((x // 3 + y // 5) % 7 < 2, (x * y) % 256, 255).astype(np.uint8)
-    files, begins = png.encode(pixels.ravel(), np.array([0, pixels.size]), np.array([200], np.int32), 32)
+    files, begins = png_encoder.encode(pixels.ravel(), np.array([0, pixels.size]), np.array([200], np.int32), 32)
     assert begins.tolist() == [0, len(files)]
-    assert (png.ENCODING_VERSION, hashlib.sha256(files.tobytes()).hexdigest()[:16]) == (1, "f0b6ef8a9cd5f7ff")
+    assert (png_encoder.ENCODING_VERSION, hashlib.sha256(files.tobytes()).hexdigest()[:16]) == (1, "f0b6ef8a9cd5f7ff")

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from khmer_ocr_kernels import degrade_numba, degrade_reference
 from khmer_ocr_kernels.degrade import degrade
+from khmer_ocr_kernels.lookup_tables import gaussian_taps, radius_of
 from khmer_ocr_kernels.reference import line_offsets
-from khmer_ocr_kernels.tables import gaussian_taps, radius_of
 
 
 def batch(widths, height, morph=0, sigma32=0, noise16=0, seed=0, pixels=None):
@@ -28,23 +28,23 @@ def batch(widths, height, morph=0, sigma32=0, noise16=0, seed=0, pixels=None):
 def any_batch(seed, height, lines, widest=70):
     """Lines of 0 to `widest` px; each step is left out of a third of them."""
     random = np.random.default_rng(seed)
-    wear = [random.integers(low, high + 1, lines) for low, high in ((-256, 256), (0, 160), (0, 1024))]
-    wear = [values * (random.random(lines) < 0.67) for values in wear]
-    return batch(random.integers(0, widest + 1, lines), height, *wear, seed=seed)
+    amounts = [random.integers(low, high + 1, lines) for low, high in ((-256, 256), (0, 160), (0, 1024))]
+    amounts = [values * (random.random(lines) < 0.67) for values in amounts]
+    return batch(random.integers(0, widest + 1, lines), height, *amounts, seed=seed)
 
 
 def line(arguments, number):
     """The batch of one of the lines."""
-    pixels, offsets, widths, height, *wear = arguments
+    pixels, offsets, widths, height, *amounts = arguments
     one = slice(number, number + 1)
     mine = pixels[offsets[number] : offsets[number + 1]]
-    return mine, line_offsets(widths[one], height), widths[one], height, *(values[one] for values in wear)
+    return mine, line_offsets(widths[one], height), widths[one], height, *(values[one] for values in amounts)
 
 
 def assert_same(arguments):
-    got, wanted = degrade(*arguments), degrade_reference.degrade(*arguments)
-    assert got.dtype == wanted.dtype == np.uint8
-    assert np.array_equal(got, wanted)
+    got, expected = degrade(*arguments), degrade_reference.degrade(*arguments)
+    assert got.dtype == expected.dtype == np.uint8
+    assert np.array_equal(got, expected)
 
 
 @given(st.integers(0, 2**32), st.sampled_from([1, 2, 3, 7, 24, 32, 33, 48, 96]), st.integers(0, 30))
@@ -58,13 +58,13 @@ def test_equals_the_reference_on_thousands_of_lines(height):
 
 
 @pytest.mark.parametrize(
-    "wear",
+    "amounts",
     [{"morph": np.arange(-256, 257)}, {"sigma32": np.arange(161)}, {"noise16": np.arange(1025)}],
-    ids=lambda wear: next(iter(wear)),
+    ids=lambda amounts: next(iter(amounts)),
 )
-def test_every_step_of_every_parameter(wear):
-    count = len(next(iter(wear.values())))
-    assert_same(batch(np.arange(count) % 23 + 1, 17, **wear, seed=count))
+def test_every_step_of_every_parameter(amounts):
+    count = len(next(iter(amounts.values())))
+    assert_same(batch(np.arange(count) % 23 + 1, 17, **amounts, seed=count))
 
 
 def test_wide_lines_and_lines_of_nothing():
@@ -87,7 +87,7 @@ def test_a_line_alone_is_the_line_in_a_batch(seed):
 def test_nothing_is_read_before_it_is_written(monkeypatch, poison):
     # Output and scratch are taken unfilled: neither holes nor what lay there before must show.
     arguments = any_batch(3, 32, 40)
-    wanted = degrade_reference.degrade(*arguments)
+    expected = degrade_reference.degrade(*arguments)
 
     def poisoned(shape, dtype):
         taken = np.zeros(shape, dtype)
@@ -95,7 +95,7 @@ def test_nothing_is_read_before_it_is_written(monkeypatch, poison):
         return taken
 
     monkeypatch.setattr(degrade_numba.np, "empty", poisoned)
-    assert np.array_equal(degrade(*arguments), wanted)
+    assert np.array_equal(degrade(*arguments), expected)
 
 
 def test_inputs_are_left_as_they_were():
@@ -104,8 +104,8 @@ def test_inputs_are_left_as_they_were():
     for item in arguments:
         if isinstance(item, np.ndarray):
             item.flags.writeable = False
-    worn = degrade(*arguments)
-    assert not np.shares_memory(worn, arguments[0])
+    augmented = degrade(*arguments)
+    assert not np.shares_memory(augmented, arguments[0])
     assert all(np.array_equal(now, then) for now, then in zip(arguments, before, strict=True))
 
 
@@ -176,8 +176,8 @@ def test_bytes_of_a_known_batch_stay():
     pixels = np.where((x // 3 + y // 5) % 7 < 2, (x * y) % 256, 255)
     keys = np.array([[1, 2], [3, 4], [5, 6], [0xFFFFFFFF, 0]], np.uint32)
     arguments = batch([201] * 4, 32, [100, -100, 0, 256], [48, 0, 160, 7], [160, 1024, 0, 33], pixels=[pixels] * 4)
-    worn = degrade(*arguments[:-1], keys)
-    assert hashlib.sha256(worn.tobytes()).hexdigest()[:16] == "44f48ed57ffcf243"
+    augmented = degrade(*arguments[:-1], keys)
+    assert hashlib.sha256(augmented.tobytes()).hexdigest()[:16] == "44f48ed57ffcf243"
 
 
 def changed(number, value):
@@ -189,24 +189,24 @@ def changed(number, value):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (changed(0, lambda pixels: pixels.astype(np.int16)), r"pixels_N is int16\(1504,\), wanted uint8 in one row"),
-        (changed(0, lambda pixels: pixels.reshape(32, -1)), r"pixels_N is uint8\(32, 47\), wanted uint8 in one row"),
-        (changed(0, lambda pixels: np.repeat(pixels, 2)[::2]), r"with gaps, wanted uint8 in one row and one piece"),
+        (changed(0, lambda pixels: pixels.astype(np.int16)), r"pixels_N is int16\(1504,\), expected uint8 in one row"),
+        (changed(0, lambda pixels: pixels.reshape(32, -1)), r"pixels_N is uint8\(32, 47\), expected uint8 in one row"),
+        (changed(0, lambda pixels: np.repeat(pixels, 2)[::2]), r"with gaps, expected uint8 in one row and one piece"),
         (changed(0, lambda pixels: pixels[:-1]), "offsets_B1 runs from 0 to 1504 for 1503 pixels and 0 lines"),
         (changed(1, lambda offsets: offsets + 1), "offsets_B1 runs from 1 to 1505 for 1504 pixels"),
         (changed(1, np.array([0, 4, 1504])), r"2 lines have not width \* 32 pixels"),
-        (changed(1, lambda offsets: offsets[:-1]), r"offsets_B1 is int64\(2,\), wanted int64\(3,\)"),
-        (changed(2, np.array([40, 7])), r"width_B is int64\(2,\), wanted int32\(2,\)"),
+        (changed(1, lambda offsets: offsets[:-1]), r"offsets_B1 is int64\(2,\), expected int64\(3,\)"),
+        (changed(2, np.array([40, 7])), r"width_B is int64\(2,\), expected int32\(2,\)"),
         (changed(2, np.array([-1, 7], np.int32)), "narrowest line -1 px"),
         (changed(3, 0), "height 0 px"),
         (changed(3, 31), r"2 lines have not width \* 31 pixels: make it with reference.line_offsets\(width_B, 31\)"),
-        (changed(4, np.array([0, 257], np.int32)), r"morph_B holds 257, wanted -256..256 \(in 1/256\)"),
+        (changed(4, np.array([0, 257], np.int32)), r"morph_B holds 257, expected -256..256 \(in 1/256\)"),
         (changed(4, np.array([-257, 0], np.int32)), "morph_B holds -257"),
-        (changed(5, np.array([161, 0], np.int32)), r"sigma32_B holds 161, wanted 0..160 \(in 1/32 px\)"),
+        (changed(5, np.array([161, 0], np.int32)), r"sigma32_B holds 161, expected 0..160 \(in 1/32 px\)"),
         (changed(5, np.array([-1, 0], np.int32)), "sigma32_B holds -1"),
-        (changed(6, np.array([0, 1025], np.int32)), r"noise16_B holds 1025, wanted 0..1024 \(in 1/16 grey level\)"),
-        (changed(6, np.zeros((2, 1), np.int32)), r"noise16_B is int32\(2, 1\), wanted int32\(2,\)"),
-        (changed(7, np.zeros((2, 2), np.int64)), r"key_B2 is int64\(2, 2\), wanted uint32\(2, 2\)"),
+        (changed(6, np.array([0, 1025], np.int32)), r"noise16_B holds 1025, expected 0..1024 \(in 1/16 grey level\)"),
+        (changed(6, np.zeros((2, 1), np.int32)), r"noise16_B is int32\(2, 1\), expected int32\(2,\)"),
+        (changed(7, np.zeros((2, 2), np.int64)), r"key_B2 is int64\(2, 2\), expected uint32\(2, 2\)"),
     ],
 )
 def test_what_it_cannot_do_is_refused(arguments, message):

@@ -45,9 +45,9 @@ BATCHES = dict(batches())
 
 def assert_like_the_reference(results):
     for (name, arguments), (got,) in zip(BATCHES.items(), results, strict=True):
-        wanted = degrade_reference.degrade(*arguments)
+        expected = degrade_reference.degrade(*arguments)
         assert got.dtype == np.uint8, name
-        assert np.array_equal(got, wanted), name
+        assert np.array_equal(got, expected), name
 
 
 def assert_draws_are_philox(folder, device, monkeypatch):
@@ -87,8 +87,8 @@ def test_pixels_on_a_device_with_parameters_on_the_host(monkeypatch):
     require_cuda()
     monkeypatch.setattr(triton.knobs.runtime, "interpret", False)
     pixels, *others = any_batch(30, 32, 300, widest=400)
-    worn = degrade(torch.from_numpy(pixels).cuda(), *others)
-    assert worn.is_cuda and np.array_equal(worn.cpu().numpy(), degrade(pixels, *others))
+    augmented = degrade(torch.from_numpy(pixels).cuda(), *others)
+    assert augmented.is_cuda and np.array_equal(augmented.cpu().numpy(), degrade(pixels, *others))
 
 
 def test_compiles_for_three_generations_of_devices(tmp_path):
@@ -119,5 +119,5 @@ def test_tensors_elsewhere_are_refused(monkeypatch):
     pixels, *others = batch([40, 7], 32, 1, 1, 1)
     with pytest.raises(ValueError, match="pixels_N is a tensor on cpu: give CUDA tensors, or numpy arrays for the CPU"):
         degrade(torch.from_numpy(pixels), *others)
-    with pytest.raises(ValueError, match=r"pixels_N is int16\(1504,\), wanted uint8"):
+    with pytest.raises(ValueError, match=r"pixels_N is int16\(1504,\), expected uint8"):
         degrade(torch.from_numpy(pixels).to(torch.int16), *others)

@@ -41,9 +41,9 @@ def case(seed: int, height: int, lines: int, quads: int, reach: int):
 
 
 def assert_same(arguments):
-    for got, wanted in zip(fast.compose(*arguments), reference.compose(*arguments), strict=True):
-        assert got.dtype == wanted.dtype
-        assert np.array_equal(got, wanted)
+    for got, expected in zip(fast.compose(*arguments), reference.compose(*arguments), strict=True):
+        assert got.dtype == expected.dtype
+        assert np.array_equal(got, expected)
 
 
 @settings(deadline=None, max_examples=60)
@@ -57,16 +57,16 @@ def test_no_lines_no_quads_empty_lines():
     arguments[3] = np.array([1, 0, 5], np.int32)
     lines, offsets, clipped = fast.compose(*arguments)
     assert offsets.tolist() == [0, 32, 32, 192] and clipped.tolist() == [0, 0, 0]
-    assert (lines == reference.PAPER).all()
+    assert (lines == reference.BACKGROUND).all()
     assert_same(case(0, 32, 0, 0, 0))
 
 
 def test_every_byte_is_written(monkeypatch):
     # Output memory is taken unfilled: poison it, so that a hole would show.
     arguments = case(3, 32, 4, 5, 10)
-    wanted = reference.compose(*arguments)
+    expected = reference.compose(*arguments)
     monkeypatch.setattr(fast.np, "empty", lambda shape, dtype: np.full(shape, 0xA5, dtype))
-    for got, right in zip(fast.compose(*arguments), wanted, strict=True):
+    for got, right in zip(fast.compose(*arguments), expected, strict=True):
         assert np.array_equal(got, right)
 
 

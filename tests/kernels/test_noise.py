@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from khmer_ocr_kernels.degrade import degrade
 from khmer_ocr_kernels.degrade_numba import _DRAWS, _draw
 from khmer_ocr_kernels.degrade_reference import NOISE_SALT
+from khmer_ocr_kernels.lookup_tables import NORMAL_BITS, gaussian_taps, normal_quantiles
 from khmer_ocr_kernels.philox import philox4x32
 from khmer_ocr_kernels.reference import line_offsets
-from khmer_ocr_kernels.tables import NORMAL_BITS, gaussian_taps, normal_quantiles
 
 SIDE = 512
 GREY = 128
@@ -28,8 +28,8 @@ def noise(keys, noise16, height=SIDE, width=SIDE, grey=GREY):
     widths, nothing = np.full(lines, width, np.int32), np.zeros(lines, np.int32)
     pixels = np.full(lines * height * width, grey, np.uint8)
     deviation = np.broadcast_to(np.array(noise16, np.int32), lines).copy()
-    worn = degrade(pixels, line_offsets(widths, height), widths, height, nothing, nothing, deviation, keys)
-    return worn.reshape(lines, height, width).astype(np.int64) - grey
+    augmented = degrade(pixels, line_offsets(widths, height), widths, height, nothing, nothing, deviation, keys)
+    return augmented.reshape(lines, height, width).astype(np.int64) - grey
 
 
 def correlation(a, b):
@@ -133,7 +133,7 @@ def test_noise_does_not_depend_on_what_it_falls_on():
 
 @pytest.mark.parametrize("grey", [0, 3, 128, 252, 255])
 def test_greys_are_clamped_not_wrapped(grey):
-    worn = noise([[31, 32]], 1024, grey=grey) + grey
+    augmented = noise([[31, 32]], 1024, grey=grey) + grey
     possible = np.clip(grey + np.rint(normal_quantiles() / 2**NORMAL_BITS * 64), 0, 255)
-    assert set(np.unique(worn)) == set(np.unique(possible))
-    assert abs(worn.mean() - possible.mean()) < 5 * possible.std() / SIDE
+    assert set(np.unique(augmented)) == set(np.unique(possible))
+    assert abs(augmented.mean() - possible.mean()) < 5 * possible.std() / SIDE

@@ -111,16 +111,16 @@ def test_equals_the_reference_on_thousands_of_batches():
         widths = random.integers(0, 40, random.integers(0, 5))
         height, extra = int(random.choice(HEIGHTS)), int(random.integers(0, 20))
         arguments = (*batch(seed, widths, height, extra)[:-1], tables[seed % len(tables)])
-        got, wanted = pad_normalize(*arguments), reference.pad_normalize(*arguments)
-        assert got.dtype == wanted.dtype and got.shape == wanted.shape
-        assert got.tobytes() == wanted.tobytes(), seed
+        got, expected = pad_normalize(*arguments), reference.pad_normalize(*arguments)
+        assert got.dtype == expected.dtype and got.shape == expected.shape
+        assert got.tobytes() == expected.tobytes(), seed
 
 
 def test_every_byte_is_written(monkeypatch):
     arguments = batch(1, [1, 30, 0, 7], 24, 5)
-    wanted = reference.pad_normalize(*arguments)
+    expected = reference.pad_normalize(*arguments)
     monkeypatch.setattr(fast.np, "empty", lambda shape, dtype: np.full(shape, POISON, dtype))
-    assert np.array_equal(pad_normalize(*arguments), wanted)
+    assert np.array_equal(pad_normalize(*arguments), expected)
 
 
 def test_padding_is_paper_and_pixels_are_where_they_were():
@@ -135,12 +135,12 @@ def test_padding_is_paper_and_pixels_are_where_they_were():
 def test_read_only_strided_and_sliced_pixels():
     pixels, offsets, widths, height = ragged(2, [4, 9, 2], 32, spare=11)
     table = normalisation_table("float16", 0.5, 0.5)
-    wanted = reference.pad_normalize(pixels, offsets, widths, height, 12, table)
+    expected = reference.pad_normalize(pixels, offsets, widths, height, 12, table)
     frozen = pixels.copy()
     frozen.flags.writeable = False
-    assert np.array_equal(pad_normalize(frozen, offsets, widths, height, 12, table), wanted)
-    assert np.array_equal(pad_normalize(np.repeat(pixels, 2)[::2], offsets, widths, height, 12, table), wanted)
-    assert np.array_equal(pad_normalize(pixels, offsets[1:], widths[1:], height, 12, table), wanted[1:])
+    assert np.array_equal(pad_normalize(frozen, offsets, widths, height, 12, table), expected)
+    assert np.array_equal(pad_normalize(np.repeat(pixels, 2)[::2], offsets, widths, height, 12, table), expected)
+    assert np.array_equal(pad_normalize(pixels, offsets[1:], widths[1:], height, 12, table), expected[1:])
 
 
 def test_bad_batches_are_refused():
@@ -190,9 +190,9 @@ def tensor_batches():
 
 def assert_like_the_reference(results):
     for number, (arguments, (got,)) in enumerate(zip(tensor_batches(), results, strict=True)):
-        wanted = reference.pad_normalize(*arguments)
-        assert got.dtype == wanted.dtype and got.shape == wanted.shape, number
-        assert got.tobytes() == wanted.tobytes(), number
+        expected = reference.pad_normalize(*arguments)
+        assert got.dtype == expected.dtype and got.shape == expected.shape, number
+        assert got.tobytes() == expected.tobytes(), number
 
 
 def test_the_interpreter_gives_the_bytes_of_the_reference(tmp_path):

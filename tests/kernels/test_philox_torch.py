@@ -58,21 +58,21 @@ def test_the_product_in_two_words(multiplier, number):
 @given(st.lists(st.tuples(word, word, word, word, word, word), max_size=6))
 def test_equals_numpy_with_a_key_for_each_row(rows):
     table = np.array(rows, np.uint32).reshape(-1, 6)
-    wanted = philox.philox4x32(table[:, :4], table[:, 4:])
+    expected = philox.philox4x32(table[:, :4], table[:, 4:])
     for dtype in (np.uint32, np.int32, np.int64):
         given = torch.from_numpy(table.astype(dtype))
         got = philox_torch.philox4x32(given[:, :4], given[:, 4:])
         assert got.dtype == torch.int64
-        assert np.array_equal(got.numpy(), wanted.astype(np.int64))
+        assert np.array_equal(got.numpy(), expected.astype(np.int64))
 
 
 @given(st.lists(st.tuples(word, word), max_size=4), st.integers(0, 70), st.tuples(word, word, word))
 def test_bytes_and_words_equal_numpy(keys, count, salt):
     table = np.array(keys, np.uint32).reshape(-1, 2)
-    wanted = bytes_by_numpy(table, count, salt)
+    expected = bytes_by_numpy(table, count, salt)
     got = philox_torch.uniform_bytes(torch.from_numpy(table), count, salt)
     assert got.dtype == torch.uint8 and tuple(got.shape) == (len(keys), count)
-    assert np.array_equal(got.numpy(), wanted)
+    assert np.array_equal(got.numpy(), expected)
     got = philox_torch.words(torch.from_numpy(table), count, salt)
     assert tuple(got.shape) == (len(keys), count)
     assert np.array_equal(got.numpy(), bytes_by_numpy(table, 4 * count, salt).copy().view("<u4").astype(np.int64))

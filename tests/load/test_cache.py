@@ -18,10 +18,10 @@ from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.index import load_index
 from khmer_ocr.dataset.verify import verify
 from khmer_ocr.errors import DatasetError, OutputError
-from khmer_ocr.load.build_cache import build_cache
 from khmer_ocr.load.cache import HEADER_BYTES, PackedCache, cache_file, tree_key
-from khmer_ocr.load.check_cache import check_caches
-from khmer_ocr.load.gather import line_sums
+from khmer_ocr.load.cache_builder import build_cache, open_or_build
+from khmer_ocr.load.cache_check import check_caches
+from khmer_ocr.load.line_copies import line_sums
 
 COUNT = 60
 
@@ -74,7 +74,7 @@ def test_it_is_built_once_and_then_left_alone(tree):
     path, index = file_of(tree), load_index(tree, "train")
     before = path.stat().st_mtime_ns
     build_cache(index, progress=False)
-    PackedCache.open_or_build(index, progress=False)
+    open_or_build(index, progress=False)
     assert path.stat().st_mtime_ns == before
     build_cache(index, overwrite=True, progress=False)
     assert path.stat().st_mtime_ns > before
@@ -92,7 +92,7 @@ def test_a_tree_made_anew_has_another_key_and_the_old_cache_goes(tree):
     (tree / "train/labels/train_000005.txt").write_text("ថ្មី", encoding="utf-8")
     with pytest.raises(DatasetError, match=r"holds a cache of other data than it has now. Run: khmer-ocr cache"):
         opened(tree)
-    PackedCache.open_or_build(load_index(tree, "train"), progress=False)
+    open_or_build(load_index(tree, "train"), progress=False)
     assert file_of(tree) != old and not old.exists()
 
 
@@ -126,7 +126,7 @@ def test_a_damaged_cache_is_noticed_on_opening_and_made_again(tree, damage, mess
     damage(file_of(tree))
     with pytest.raises(DatasetError, match=message):
         opened(tree)
-    cache = PackedCache.open_or_build(load_index(tree, "train"), progress=False)
+    cache = open_or_build(load_index(tree, "train"), progress=False)
     np.testing.assert_array_equal(cache.line(59), pixels("train", 59))
 
 
@@ -178,14 +178,14 @@ def test_a_damaged_cache_is_built_anew_with_one_line_of_warning(tree, caplog):
     path = file_of(tree)
     whole = path.read_bytes()
     flip(path, len(whole) - 20)
-    cache = PackedCache.open_or_build(load_index(tree, "train"), progress=False)
+    cache = open_or_build(load_index(tree, "train"), progress=False)
     assert path.read_bytes() == whole and len(cache) == COUNT
     assert [r.getMessage() for r in caplog.records] == [
         f"{path} can't be used: its tables are damaged. It is built anew."
     ]
     caplog.clear()
     path.unlink()
-    PackedCache.open_or_build(load_index(tree, "train"), progress=False)
+    open_or_build(load_index(tree, "train"), progress=False)
     assert not caplog.records
 
 
@@ -276,7 +276,7 @@ def test_several_processes_build_it_once(tree):
     file_of(tree).unlink()
     code = (
         "import sys; from khmer_ocr.dataset.index import load_index;"
-        "from khmer_ocr.load.build_cache import build_cache;"
+        "from khmer_ocr.load.cache_builder import build_cache;"
         "index = load_index(sys.argv[1], 'train'); path = build_cache(index, progress=False); print(path.stat().st_ino)"
     )
     command = [sys.executable, "-c", code, str(tree)]
@@ -374,7 +374,7 @@ def test_pixels_of_another_line_with_a_right_sum_are_not_believed(tmp_path):
     """As in a cache that somebody hands over with a data set: sums are theirs, hashes are those of the metadata."""
     count, one, other = 70, 65, 5  # widths repeat after 60 lines
     tree = write_tree(tmp_path / "data", {"train": count})
-    cache = PackedCache.open_or_build(load_index(tree, "train"), progress=False)
+    cache = open_or_build(load_index(tree, "train"), progress=False)
     path = cache.path
     data = bytearray(path.read_bytes())
     size = int(cache.widths_N[one]) * 32

@@ -18,11 +18,11 @@ torch = pytest.importorskip("torch")
 from loading import ENGINES, assert_equal, open_split  # noqa: E402
 
 from khmer_ocr.dataset import layout  # noqa: E402
-from khmer_ocr.dataset.images import PNG_SIGNATURE  # noqa: E402
 from khmer_ocr.dataset.index import load_index  # noqa: E402
+from khmer_ocr.dataset.sample_decoding import PNG_SIGNATURE  # noqa: E402
 from khmer_ocr.errors import DatasetError  # noqa: E402
-from khmer_ocr.load.build_cache import build_cache  # noqa: E402
-from khmer_ocr.load.cache import HEADER_BYTES, PackedCache  # noqa: E402
+from khmer_ocr.load.cache import HEADER_BYTES  # noqa: E402
+from khmer_ocr.load.cache_builder import build_cache, open_or_build  # noqa: E402
 
 COUNT = 240
 BAD = 77
@@ -142,7 +142,7 @@ def test_a_cache_is_built_without_a_bad_sample_only_where_that_is_asked_for(tree
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_bit_that_flips_in_a_cache_raises_or_costs_its_line(tree, engine):
-    cache = PackedCache.open_or_build(load_index(tree, "train"), progress=False)
+    cache = open_or_build(load_index(tree, "train"), progress=False)
     with cache.path.open("r+b") as file:
         file.seek(HEADER_BYTES + int(cache.begins_N[BAD]) + 100)
         byte = file.read(1)[0]
@@ -192,9 +192,9 @@ def test_metadata_that_name_a_file_elsewhere_are_refused_as_a_whole(tree, on_err
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_path_that_leaves_the_root_is_not_what_is_read(tree, engine):
-    wanted = list(open_split(tree, engine=engine).epoch(0))
+    expected = list(open_split(tree, engine=engine).epoch(0))
     edit_metadata(tree, "train", BAD, image_path="/etc/passwd", label_path="../../outside.txt")
-    assert_equal(wanted, open_split(tree, engine=engine).epoch(0))
+    assert_equal(expected, open_split(tree, engine=engine).epoch(0))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -245,10 +245,10 @@ def test_other_pixels_of_the_same_size_are_noticed_where_they_are_decoded_here(t
 @pytest.mark.parametrize("cache", [False, True])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_without_metadata_a_scan_finds_the_same_data_set(tree, engine, cache):
-    wanted = list(open_split(tree, engine=engine, cache=cache).epoch(0))
+    expected = list(open_split(tree, engine=engine, cache=cache).epoch(0))
     (tree / "train/metadata.json").unlink()
     for on_error in ("raise", "skip"):
-        assert_equal(wanted, open_split(tree, engine=engine, cache=cache, on_error=on_error).epoch(0))
+        assert_equal(expected, open_split(tree, engine=engine, cache=cache, on_error=on_error).epoch(0))
 
 
 def test_a_scan_leaves_out_what_has_no_header_or_label_where_that_is_asked_for(tree, caplog):

@@ -9,10 +9,10 @@ from loading import ENGINES, assert_equal, open_split
 from snapshots import everything
 from trees import write_tree
 
+from khmer_ocr.cli.load_commands import build_caches
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.verify import verify
 from khmer_ocr.errors import DatasetError, OutputError
-from khmer_ocr.load.commands import build_caches
 
 COUNT = 40
 

@@ -11,7 +11,7 @@ from trees import FONTS, edit_metadata, pixels, png, sample, text, write_metadat
 
 torch = pytest.importorskip("torch")
 
-from khmer_ocr import chance  # noqa: E402
+from khmer_ocr import rng  # noqa: E402
 from khmer_ocr.dataset import layout  # noqa: E402
 from khmer_ocr.errors import ConfigError, DatasetError, SplitNotFoundError  # noqa: E402
 from khmer_ocr.load.collate import collate_lines  # noqa: E402
@@ -97,10 +97,12 @@ def test_sample_info_is_the_metadata_under_the_present_root(root):
     dataset = SyntheticImageDataset("train", root)
     info = dataset.get_sample_info(9)
     shard = dataset.index.shard(9)
-    wanted = sample("train", 9, pixels("train", 9), shard=shard)
-    wanted["image_path"], wanted["label_path"] = layout.recorded_paths(str(root), "train", "train_000009.png", shard)
-    wanted.pop("size_ppem")
-    assert info == wanted
+    expected = sample("train", 9, pixels("train", 9), shard=shard)
+    expected["image_path"], expected["label_path"] = layout.recorded_paths(
+        str(root), "train", "train_000009.png", shard
+    )
+    expected.pop("size_ppem")
+    assert info == expected
 
 
 def test_texts_are_taken_from_all_over_the_split(root):
@@ -264,7 +266,7 @@ def test_where_torch_is_not_installed_the_message_says_what_to_install():
 
 
 def test_the_shuffle_key_belongs_to_its_split():
-    keys = {split: tuple(chance.key(42, split, "shuffle").tolist()) for split in layout.SPLITS}
+    keys = {split: tuple(rng.key(42, split, "shuffle").tolist()) for split in layout.SPLITS}
     assert len(set(keys.values())) == 3
 
 

@@ -24,21 +24,24 @@ def root(request, tmp_path_factory):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_gpu_gets_the_batches_of_the_cpu(root, engine, cache, dtype):
     on_gpu = open_split(root, engine=engine, cache=cache, dtype=dtype, device="cuda")
-    wanted = open_split(root, dtype=dtype)
+    expected = open_split(root, dtype=dtype)
     for epoch in range(2):
         kept = list(on_gpu.epoch(epoch))
         assert all(batch["images"].is_cuda for batch in kept)
-        assert_equal(wanted.epoch(epoch), kept)
+        assert_equal(expected.epoch(epoch), kept)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_another_stream_sees_whole_batches(root, engine):
-    loader, wanted = open_split(root, engine=engine, device="cuda", dtype="float32"), open_split(root, dtype="float32")
+    loader, expected = (
+        open_split(root, engine=engine, device="cuda", dtype="float32"),
+        open_split(root, dtype="float32"),
+    )
     sums = []
     with torch.cuda.stream(torch.cuda.Stream()):
         for batch in loader.epoch(0):
             sums.append(batch["images"].double().sum())
-    assert [float(s) for s in sums] == [float(batch["images"].double().sum()) for batch in wanted.epoch(0)]
+    assert [float(s) for s in sums] == [float(batch["images"].double().sum()) for batch in expected.epoch(0)]
 
 
 @pytest.mark.parametrize("engine", ENGINES)

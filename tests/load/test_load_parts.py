@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trees import pixels, png
 
-from khmer_ocr.dataset.images import is_plain_grey, png_chunks
 from khmer_ocr.dataset.reader import read_plain
+from khmer_ocr.dataset.sample_decoding import is_plain_grey, png_chunks
 from khmer_ocr.errors import DatasetError
-from khmer_ocr.load.faults import FaultLog
 from khmer_ocr.load.prefetch import ahead
+from khmer_ocr.load.read_errors import ReadErrorLog
 from khmer_ocr.load.targets import TargetEncoder
 from khmer_ocr.text.charset import Charset
 
@@ -95,18 +95,18 @@ def test_closing_ends_the_thread_and_the_maker():
 
 def test_faults_raise_or_are_counted_up_to_one_in_a_hundred(caplog):
     with pytest.raises(DatasetError, match="first"):
-        FaultLog("raise", 1000).add({3: "first", 4: "second"})
-    faults = FaultLog("skip", 299)
+        ReadErrorLog("raise", 1000).add({3: "first", 4: "second"})
+    faults = ReadErrorLog("skip", 299)
     faults.add({3: "first"})
     faults.add({})
     faults.add({9: "second"})
     with pytest.raises(DatasetError, match=r"3 of 299 samples can't be read, more than 1 %\. The last one: third"):
         faults.add({10: "third"})
-    many = FaultLog("skip", 10_000)
+    many = ReadErrorLog("skip", 10_000)
     many.add({i: f"fault {i}" for i in range(30)})
     with caplog.at_level(logging.WARNING):
         many.tell("train, epoch 4")
-        FaultLog("skip", 10).tell("nothing")
+        ReadErrorLog("skip", 10).tell("nothing")
     assert "train, epoch 4: 30 of 10000 samples were left out" in caplog.text and "and 10 more" in caplog.text
     assert "fault 19" in caplog.text and "fault 20" not in caplog.text and "nothing" not in caplog.text
 

@@ -29,7 +29,7 @@ def root(request, tmp_path_factory):
 def real(tmp_path_factory):
     """A tree as the generator makes it, by the embedded font alone."""
     from khmer_ocr import ConfigManager, SyntheticImageGenerator
-    from khmer_ocr.text.corpus import sample_lines
+    from khmer_ocr.samples import sample_lines
 
     folder = tmp_path_factory.mktemp("real")
     (folder / "corpus").mkdir()
@@ -64,10 +64,10 @@ def test_a_batch_is_its_lines_on_paper(root, engine, cache, dtype):
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "float16", "bfloat16"])
 def test_twins_are_equal_over_a_real_tree(real, dtype):
-    wanted = list(open_split(real, dtype=dtype).epoch(0))
-    assert sum(len(batch["texts"]) for batch in wanted) > 300
+    expected = list(open_split(real, dtype=dtype).epoch(0))
+    assert sum(len(batch["texts"]) for batch in expected) > 300
     for engine, cache in WAYS[1:]:
-        assert_equal(wanted, open_split(real, engine=engine, cache=cache, dtype=dtype).epoch(0))
+        assert_equal(expected, open_split(real, engine=engine, cache=cache, dtype=dtype).epoch(0))
 
 
 @pytest.mark.parametrize(("engine", "cache"), WAYS)
@@ -102,16 +102,16 @@ for way in sys.argv[4:]:
 
 
 def test_a_run_resumes_in_a_new_process_as_if_never_stopped(root):
-    wanted = []
+    expected = []
     for engine, cache in WAYS:
         loader = open_split(root, engine=engine, cache=cache)
         uninterrupted = [batch for epoch in range(3) for batch in loader.epoch(epoch)]
-        wanted.append(digest(uninterrupted[loader.batch_count(0) + 2 :]))
+        expected.append(digest(uninterrupted[loader.batch_count(0) + 2 :]))
     here = Path(__file__).parent
     ways = [f"{engine}/{cache}" for engine, cache in WAYS]
     command = [sys.executable, "-c", RESUME, here, here.parent / "dataset", root, *ways]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == wanted
+    assert done.stdout.split() == expected
 
 
 @pytest.mark.parametrize(("engine", "cache"), WAYS)

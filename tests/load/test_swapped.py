@@ -17,7 +17,7 @@ from khmer_ocr.dataset import layout, reader  # noqa: E402
 from khmer_ocr.dataset.index import load_index  # noqa: E402
 from khmer_ocr.errors import DatasetError  # noqa: E402
 from khmer_ocr.load.dataset import SyntheticImageDataset, create_synthetic_dataloaders  # noqa: E402
-from khmer_ocr.recognize.sets import split_set  # noqa: E402
+from khmer_ocr.recognize.labelled_sets import split_set  # noqa: E402
 
 COUNT = 130
 ONE, OTHER = 10, 70  # of equal size: widths repeat after 60 samples
@@ -59,7 +59,7 @@ def test_engines_notice(tree, engine, settings):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_skipping_leaves_out_both_and_nothing_else(tree, engine, monkeypatch):
-    monkeypatch.setattr("khmer_ocr.load.faults.limit_of", lambda samples: 2)
+    monkeypatch.setattr("khmer_ocr.load.read_errors.limit_of", lambda samples: 2)
     swap(tree)
     loader = open_split(tree, engine=engine, on_error="skip")
     for epoch in range(2):

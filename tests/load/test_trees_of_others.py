@@ -8,8 +8,8 @@ from loading import ENGINES, assert_equal, open_split
 from PIL import Image
 from trees import pixels, text
 
+from khmer_ocr.cli.load_commands import build_caches
 from khmer_ocr.errors import DatasetError
-from khmer_ocr.load.commands import build_caches
 
 COUNT = 120
 SUFFIXES = (".png", ".jpg", ".PNG", ".tif", ".webp", ".bmp")

@@ -18,9 +18,9 @@ torch = pytest.importorskip("torch")
 from loading import ENGINES, assert_equal, open_split  # noqa: E402
 
 from khmer_ocr.errors import WorkerError  # noqa: E402
-from khmer_ocr.load import workers  # noqa: E402
+from khmer_ocr.load import read_workers  # noqa: E402
 from khmer_ocr.load.prefetch import ahead  # noqa: E402
-from khmer_ocr.load.workers import ReadingWorkers, StallWatch  # noqa: E402
+from khmer_ocr.load.read_workers import ReadingWorkers, StallWatch  # noqa: E402
 
 COUNT = 300
 
@@ -106,12 +106,12 @@ def test_an_answer_that_can_not_be_sent_is_named():
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_they_may_be_started_in_other_ways(method, monkeypatch):
-    context = workers.multiprocessing.get_context(method)
-    monkeypatch.setattr(workers.multiprocessing, "get_context", lambda: context)
+    context = read_workers.multiprocessing.get_context(method)
+    monkeypatch.setattr(read_workers.multiprocessing, "get_context", lambda: context)
     readers = ReadingWorkers(double, 2, 2)
     answers = readers.map(list(range(6)))
     assert next(answers) == 0
-    time.sleep(workers._PARENT_LOOK_S + 1)  # by then they have looked for their parent
+    time.sleep(read_workers._PARENT_LOOK_S + 1)  # by then they have looked for their parent
     assert list(answers) == [2, 4, 6, 8, 10]
     readers.close()
 
@@ -149,7 +149,7 @@ def test_a_worker_killed_in_an_epoch_is_an_error_and_the_next_epoch_has_others(r
 
 
 def test_a_stopped_worker_is_named(root, monkeypatch):
-    monkeypatch.setattr(workers, "STALL_S", 2)
+    monkeypatch.setattr(read_workers, "STALL_S", 2)
     loader = open_split(root, num_workers=1, batch_size=4, prefetch=1)
     batches = loader.epoch(0)
     next(batches)
@@ -179,7 +179,7 @@ def test_who_leaves_a_loop_is_not_kept_by_a_stopped_worker(root, monkeypatch):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_reading_thread_that_stands_still_is_named(root, monkeypatch, engine):
-    monkeypatch.setattr(workers, "STALL_S", 2)
+    monkeypatch.setattr(read_workers, "STALL_S", 2)
     monkeypatch.setattr("khmer_ocr.load.prefetch._JOIN_FAILED_S", 0.1)
     loader, hold = open_split(root, engine=engine), threading.Event()
     list(loader.epoch(0))
@@ -193,7 +193,7 @@ def test_a_reading_thread_that_stands_still_is_named(root, monkeypatch, engine):
 
 
 def test_who_uses_time_is_not_accused(monkeypatch):
-    monkeypatch.setattr(workers, "STALL_S", 3)
+    monkeypatch.setattr(read_workers, "STALL_S", 3)
     readers = ReadingWorkers(asleep, 1, 1)
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:

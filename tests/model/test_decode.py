@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_reader import SMALL, SMALL_GRU, VOCABULARY, lines, reader
 
-from khmer_ocr.model import both_heads as room
-from khmer_ocr.model.both_heads import TextScore, by_both, score_texts
-from khmer_ocr.model.decode import decode
 from khmer_ocr.model.decoder import Memory
-from khmer_ocr.model.one_head import Hypothesis
-from khmer_ocr.model.prefix_beam import ctc_score, prefix_beam
+from khmer_ocr.model.decoding import joint as room
+from khmer_ocr.model.decoding.ctc_beam import ctc_score, prefix_beam_search
+from khmer_ocr.model.decoding.decode import decode
+from khmer_ocr.model.decoding.greedy import Hypothesis
+from khmer_ocr.model.decoding.joint import TextScore, joint_decode, score_texts
 from khmer_ocr.text.charset import EOS, SOS
 
 METHODS = ("ctc", "greedy", "beam")
@@ -40,10 +40,10 @@ def test_wide_beam_finds_the_best_texts_with_their_probabilities(
     slots: int, tokens: int, seed: int, spread: float
 ) -> None:
     log_prob_SV = log_softmax(np.random.default_rng(seed).normal(size=(slots, tokens)) * spread)
-    wanted = sorted(every_text(log_prob_SV).values(), reverse=True)
-    found = prefix_beam(log_prob_SV, 2000)
+    expected = sorted(every_text(log_prob_SV).values(), reverse=True)
+    found = prefix_beam_search(log_prob_SV, 2000)
     probabilities = every_text(log_prob_SV)
-    for (ids, score), probability in zip(found[:5], wanted, strict=False):
+    for (ids, score), probability in zip(found[:5], expected, strict=False):
         # Alignments through symbols below exp(-9) in their slot are left out: a lower bound, and close.
         assert math.exp(score) == pytest.approx(probability, abs=1e-3)
         assert probabilities[tuple(ids)] * 1.0001 >= math.exp(score) >= probabilities[tuple(ids)] - 1e-3
@@ -51,7 +51,7 @@ def test_wide_beam_finds_the_best_texts_with_their_probabilities(
 
 def test_narrow_beam_keeps_so_many_and_the_likely_ones() -> None:
     log_prob_SV = log_softmax(np.random.default_rng(5).normal(size=(40, 30)) * 3)
-    found = prefix_beam(log_prob_SV, 4)
+    found = prefix_beam_search(log_prob_SV, 4)
     assert len(found) == 4
     assert [score for _, score in found] == sorted((score for _, score in found), reverse=True)
     best_path = [int(t) for t, _ in itertools.groupby(log_prob_SV.argmax(1)) if t]
@@ -62,11 +62,11 @@ def test_repeated_symbol_needs_a_blank_between() -> None:
     sure = np.full((5, 3), -30.0, np.float32)
     for slot, token in enumerate([1, 1, 0, 1, 2]):
         sure[slot, token] = 0.0
-    assert prefix_beam(log_softmax(sure), 8)[0][0] == [1, 1, 2]
+    assert prefix_beam_search(log_softmax(sure), 8)[0][0] == [1, 1, 2]
 
 
 def test_no_slots_are_no_text() -> None:
-    assert prefix_beam(np.zeros((0, 5), np.float32), 3) == [([], 0.0)]
+    assert prefix_beam_search(np.zeros((0, 5), np.float32), 3) == [([], 0.0)]
 
 
 @pytest.mark.parametrize("config", [SMALL, SMALL_GRU], ids=["conv", "crnn"])
@@ -109,15 +109,15 @@ def test_score_of_a_text_is_that_of_its_tokens_and_end() -> None:
         for line, ids, scores in zip([0, 1, 1], texts, found, strict=True):
             tokens = torch.tensor([[SOS, *ids]])
             log_prob = model.decoder_log_probs(memory.rows(torch.tensor([line])), tokens)[0]
-            wanted = [float(log_prob[at, token]) for at, token in enumerate([*ids, EOS])]
-            assert scores.token_log_probs == pytest.approx(wanted, abs=1e-4)
+            expected = [float(log_prob[at, token]) for at, token in enumerate([*ids, EOS])]
+            assert scores.token_log_probs == pytest.approx(expected, abs=1e-4)
 
 
 class Oracle:
     """A decoder that wants one text: surely where the text so far begins like it, evenly thereafter."""
 
-    def __init__(self, wanted: list[int], tokens: int = 12) -> None:
-        self.wanted, self.tokens, self.asked = [*wanted, EOS], tokens, 0
+    def __init__(self, expected: list[int], tokens: int = 12) -> None:
+        self.expected, self.tokens, self.asked = [*expected, EOS], tokens, 0
 
     def __call__(self, model: object, memory: object, lines: list[int], texts: list[list[int]]) -> list[TextScore]:
         self.asked += len(texts)
@@ -126,16 +126,16 @@ class Oracle:
     def score(self, text: list[int]) -> TextScore:
         table_LV = np.full((len(text) + 1, self.tokens), -math.log(self.tokens), np.float32)
         for place in range(len(text) + 1):
-            if text[:place] == self.wanted[:place] and place < len(self.wanted):
+            if text[:place] == self.expected[:place] and place < len(self.expected):
                 table_LV[place] = math.log(0.05 / (self.tokens - 1))
-                table_LV[place, self.wanted[place]] = math.log(0.95)
+                table_LV[place, self.expected[place]] = math.log(0.95)
         return TextScore(table_LV[range(len(text) + 1), [*text, EOS]].tolist(), table_LV)
 
 
 def weigh(log_prob_SV: np.ndarray, ctc_weight: float = 0.5, beam_size: int = 8) -> Hypothesis:
     memory = Memory(torch.zeros(1, 4, 8), torch.tensor([4]))
     line = torch.from_numpy(log_prob_SV)[None]
-    return by_both(reader(SMALL), memory, line, torch.tensor([len(log_prob_SV)]), beam_size, ctc_weight)[0]
+    return joint_decode(reader(SMALL), memory, line, torch.tensor([len(log_prob_SV)]), beam_size, ctc_weight)[0]
 
 
 def said(text: list[int], doubts: dict[int, dict[int, float]], tokens: int = 12) -> np.ndarray:
@@ -176,12 +176,12 @@ def test_both_heads_have_their_say(monkeypatch: pytest.MonkeyPatch) -> None:
     assert weigh(log_prob_SV, 0.95).ids == [5, 6]
     found = weigh(log_prob_SV, 0.4)
     assert found.ids == [5, 7]
-    wanted = 0.4 * ctc_score(log_prob_SV, [5, 7]) + 0.6 * sum(oracle.score([5, 7]).token_log_probs)
-    assert found.log_prob == pytest.approx(wanted, abs=1e-3)
+    expected = 0.4 * ctc_score(log_prob_SV, [5, 7]) + 0.6 * sum(oracle.score([5, 7]).token_log_probs)
+    assert found.log_prob == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize(
-    ("ctc", "wanted"),
+    ("ctc", "expected"),
     [
         ([5, 6, 8, 9], [5, 7, 8, 9]),  # one for another
         ([5, 6, 6, 9], [5, 6, 9]),  # one too many
@@ -193,20 +193,20 @@ def test_both_heads_have_their_say(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_texts_are_repaired_where_the_decoder_would_go_on_otherwise(
-    monkeypatch: pytest.MonkeyPatch, ctc: list[int], wanted: list[int]
+    monkeypatch: pytest.MonkeyPatch, ctc: list[int], expected: list[int]
 ) -> None:
     """Though CTC's beam does not hold the text."""
-    monkeypatch.setattr(room, "score_texts", Oracle(wanted))
+    monkeypatch.setattr(room, "score_texts", Oracle(expected))
     monkeypatch.setattr(room, "SURE", 100.0)
     monkeypatch.setattr(room, "_SURE_ALONE", 0.0)
-    padded = [*wanted, *[0] * (len(ctc) - len(wanted))]
+    padded = [*expected, *[0] * (len(ctc) - len(expected))]
     if ctc == [5, 6, 6, 9]:
         padded = [5, 6, 0, 9]
     doubts = {place: {other: 0.3} for place, (one, other) in enumerate(zip(ctc, padded, strict=True)) if one != other}
     log_prob_SV = said(ctc, doubts)
-    best = prefix_beam(log_prob_SV, 8)[0]
+    best = prefix_beam_search(log_prob_SV, 8)[0]
     monkeypatch.setattr(room, "prefix_beam", lambda log_prob_SV, beam: [best, ([1], best[1] - 50)])
-    assert weigh(log_prob_SV).ids == wanted
+    assert weigh(log_prob_SV).ids == expected
 
 
 @given(st.integers(0, 10**6), st.floats(0.5, 3))
@@ -220,8 +220,8 @@ def test_no_text_of_the_beam_would_have_won(seed: int, spread: float) -> None:
         patch.setattr(room, "score_texts", oracle)
         patch.setattr(room, "MARGIN", 100.0)
         found = weigh(log_prob_SV)
-    if oracle.asked and found.ids != oracle.wanted[:-1]:
-        for ids, ctc in prefix_beam(log_prob_SV, 8):
+    if oracle.asked and found.ids != oracle.expected[:-1]:
+        for ids, ctc in prefix_beam_search(log_prob_SV, 8):
             assert 0.5 * ctc + 0.5 * sum(oracle.score(ids).token_log_probs) <= found.log_prob + 1e-4
 
 

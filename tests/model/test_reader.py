@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from khmer_ocr.device import multiplies_bfloat16
 from khmer_ocr.errors import ConfigError
+from khmer_ocr.io.devices import multiplies_bfloat16
 from khmer_ocr.model.attention import Attention
 from khmer_ocr.model.masks import column_masks, halved
 from khmer_ocr.model.presets import PRESETS, ModelConfig, preset
-from khmer_ocr.model.seq2seq import Reader, slots_for
+from khmer_ocr.model.seq2seq import Seq2Seq, slots_for
 from khmer_ocr.text.charset import Charset
 
 VOCABULARY = 23
@@ -40,10 +40,10 @@ SMALL_GRU = ModelConfig(
 BOTH = pytest.mark.parametrize("config", [SMALL, SMALL_GRU], ids=["conv", "crnn"])
 
 
-def reader(config: ModelConfig, seed: int = 0) -> Reader:
+def reader(config: ModelConfig, seed: int = 0) -> Seq2Seq:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = Reader(config, VOCABULARY)
+        model = Seq2Seq(config, VOCABULARY)
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):  # as after training: not the identity
                 module.running_mean.normal_(0, 0.2)
@@ -158,7 +158,7 @@ def test_halved_reader_says_the_same_of_a_line_to_the_bit_whatever_lies_beside_i
     """Of the shipped shape, in batches padded as those of `Recognizer`: which kernels oneDNN takes depends on both."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        model = Reader(preset("compact"), 293).fold().halve()
+        model = Seq2Seq(preset("compact"), 293).fold().halve()
     widths = [1, 31, 64, 130, 250, 333, 420, 800]
     images, width_B = lines(widths)
     images = torch.nn.functional.pad(images, (0, 864 - images.shape[3]))
@@ -199,10 +199,10 @@ def test_ways_back_are_those_of_plain_products() -> None:
     x = torch.randn(2, 3, 4, 9, generator=draw)
     ours, plain = x.clone().requires_grad_(), x.clone().requires_grad_()
     weights = torch.randn(2, 3, 4, 9, generator=draw)
-    found, wanted = mask.relu(ours * 1), torch.relu(plain) * mask.inside_B11W
-    assert torch.equal(found, wanted)
+    found, expected = mask.relu(ours * 1), torch.relu(plain) * mask.inside_B11W
+    assert torch.equal(found, expected)
     (found * weights).sum().backward()
-    (wanted * weights).sum().backward()
+    (expected * weights).sum().backward()
     assert torch.equal(ours.grad, plain.grad)
     with torch.inference_mode():
         half = x.to(torch.bfloat16)
@@ -240,7 +240,7 @@ def test_presets_have_the_sizes_they_promise() -> None:
     sizes = {}
     for name in PRESETS:
         with torch.device("meta"):
-            model = Reader(preset(name), len(Charset.default()))
+            model = Seq2Seq(preset(name), len(Charset.default()))
         sizes[name] = sum(each.numel() for each in model.parameters())
     assert sizes["compact"] <= 3_000_000
     assert 11_000_000 < sizes["base"] < 13_000_000

@@ -12,7 +12,7 @@ from test_reader import SMALL, lines
 
 from khmer_ocr.errors import ModelError
 from khmer_ocr.model.presets import preset
-from khmer_ocr.model.seq2seq import Reader
+from khmer_ocr.model.seq2seq import Seq2Seq
 from khmer_ocr.model.weights import DESCRIPTION, WEIGHTS, load_model, save_model
 from khmer_ocr.text.charset import Charset
 
@@ -21,12 +21,12 @@ CHARSET = Charset(tuple("កខគឃងចឆជឈញដ្ 123"))
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    save_model(tmp_path / "model", Reader(SMALL, len(CHARSET)), CHARSET, {"note": "untrained"})
+    save_model(tmp_path / "model", Seq2Seq(SMALL, len(CHARSET)), CHARSET, {"note": "untrained"})
     return tmp_path / "model"
 
 
 def test_round_trip_reads_the_same(tmp_path: Path) -> None:
-    model = Reader(SMALL, len(CHARSET)).eval()
+    model = Seq2Seq(SMALL, len(CHARSET)).eval()
     save_model(tmp_path, model, CHARSET, {"lines": 7})
     loaded = load_model(tmp_path)
     assert (loaded.charset, loaded.card, loaded.source) == (CHARSET, {"lines": 7}, tmp_path)
@@ -41,7 +41,7 @@ def test_round_trip_reads_the_same(tmp_path: Path) -> None:
 
 def test_compact_weights_take_less_than_ten_megabytes(tmp_path: Path) -> None:
     charset = Charset.default()
-    save_model(tmp_path, Reader(preset("compact"), len(charset)), charset, {})
+    save_model(tmp_path, Seq2Seq(preset("compact"), len(charset)), charset, {})
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 10_000_000
 
 
@@ -127,7 +127,7 @@ def test_checkpoint_of_others_is_named(tmp_path: Path) -> None:
 def test_weights_are_readable_by_whom_the_umask_says(tmp_path: Path, umask: int, mode: int) -> None:
     before = os.umask(umask)
     try:
-        save_model(tmp_path / "model", Reader(SMALL, len(CHARSET)), CHARSET, {})
+        save_model(tmp_path / "model", Seq2Seq(SMALL, len(CHARSET)), CHARSET, {})
     finally:
         os.umask(before)
     assert {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()} == {

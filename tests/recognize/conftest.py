@@ -10,8 +10,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "dataset"))  # where `trees` 
 
 from reading import TEXTS, Grey, draw, teach
 
+from khmer_ocr.fonts.discovery import FontFace
 from khmer_ocr.model.weights import LoadedModel, load_model
-from khmer_ocr.render.fonts import FontFace
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,13 +6,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from khmer_ocr.fonts.discovery import FontFace
 from khmer_ocr.model.presets import ModelConfig
-from khmer_ocr.model.seq2seq import Reader
+from khmer_ocr.model.seq2seq import Seq2Seq
 from khmer_ocr.model.weights import save_model
 from khmer_ocr.recognize.prepare import prepare
-from khmer_ocr.render.compose import LineRenderer
-from khmer_ocr.render.fonts import FontFace
-from khmer_ocr.render.metrics import measure_all
+from khmer_ocr.render.compositor import LineRenderer
+from khmer_ocr.render.measured_faces import measure_all
 from khmer_ocr.text.charset import Charset
 from khmer_ocr.train.losses import joint_losses, shifted
 
@@ -54,7 +54,7 @@ def teach(folder: Path, faces: list[FontFace]) -> None:
     targets_BT = torch.tensor([ids + [0] * (int(length_B.max()) - len(ids)) for ids in targets])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = Reader(SMALL, len(charset))
+        model = Seq2Seq(SMALL, len(charset))
     optimiser = torch.optim.AdamW(model.parameters(), lr=4e-3)
     slope = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=STEPS)
     model.train()

@@ -10,14 +10,14 @@ from reading import TEXTS, Grey
 from trees import write_tree
 
 from khmer_ocr import evaluate_lines
+from khmer_ocr.cli.recognize_commands import ReadingOptions, evaluate_set, read_set
 from khmer_ocr.dataset.metadata import iter_samples
 from khmer_ocr.errors import ConfigError, DatasetError, ImageError, OutputError, SplitNotFoundError
 from khmer_ocr.model.weights import LoadedModel
-from khmer_ocr.recognize.commands import ReadingOptions, evaluate_set, read_set
+from khmer_ocr.preview.error_sheet import worst_sheet
+from khmer_ocr.recognize.labelled_sets import labelled_set, read_labels, split_set
 from khmer_ocr.recognize.recognizer import Recognizer
-from khmer_ocr.recognize.sets import labelled_set, read_labels, split_set
-from khmer_ocr.recognize.worst import worst_sheet
-from khmer_ocr.text.compare import Score
+from khmer_ocr.text.metrics import Score
 
 GREEDY = {"decode": "greedy", "device": "cpu"}
 LABELS = {"a.png": "ខ្មែរ", "b.png": "ស្ត្រី", "c.png": "ភាសាខ្មែរ ងាយស្រួល", "d.png": "១២"}
@@ -215,9 +215,9 @@ def test_the_sheet_shows_image_label_and_errors_in_red(folder: Path, tmp_path: P
 
 
 def test_without_fribidi_no_sheet_is_drawn_wrongly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from khmer_ocr.recognize import worst
+    from khmer_ocr.preview import error_sheet
 
-    worst._font.cache_clear()
+    error_sheet._font.cache_clear()
     monkeypatch.setattr(features, "check", lambda name: False)
     with pytest.raises(ConfigError, match="libfribidi0"):
         worst_sheet([], lambda name: name, tmp_path / "sheet.png")

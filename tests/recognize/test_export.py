@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from reading import TEXTS, Grey
 
+from khmer_ocr.cli.recognize_commands import export_model
 from khmer_ocr.errors import ConfigError, ModelError, OutputError
 from khmer_ocr.model.presets import preset
-from khmer_ocr.model.seq2seq import Reader
+from khmer_ocr.model.seq2seq import Seq2Seq
 from khmer_ocr.model.weights import SHIPPED, LoadedModel, load_model
-from khmer_ocr.recognize import export as room
-from khmer_ocr.recognize.commands import export_model
-from khmer_ocr.recognize.export import best_path, export_onnx, session, texts_apart
+from khmer_ocr.recognize import export_onnx as room
+from khmer_ocr.recognize.export_onnx import best_path, export_onnx, session, texts_apart
 from khmer_ocr.recognize.recognizer import Recognizer
 
 pytest.importorskip("onnxruntime")
@@ -46,10 +46,10 @@ def test_any_number_of_lines_of_any_width(
     frames, count, log_probs, slots = session(str(graphs[0])).run(None, {"images": images, "width": width})
     with torch.inference_mode():
         memory = taught.model.encode(torch.from_numpy(images), torch.from_numpy(width))
-        wanted, wanted_slots = taught.model.ctc_log_probs(memory)
+        expected, wanted_slots = taught.model.ctc_log_probs(memory)
     assert (count == memory.frame_count_B.numpy()).all() and (slots == wanted_slots.numpy()).all()
     for line in range(lines):
-        np.testing.assert_allclose(log_probs[line, : slots[line]], wanted[line, : slots[line]].numpy(), atol=1e-4)
+        np.testing.assert_allclose(log_probs[line, : slots[line]], expected[line, : slots[line]].numpy(), atol=1e-4)
         np.testing.assert_allclose(
             frames[line, : count[line]], memory.frames_BTD[line, : count[line]].numpy(), atol=1e-4
         )
@@ -81,7 +81,7 @@ def test_real_lines_are_read_as_torch_reads_them(
 ) -> None:
     real = sorted((SETS / "clean").glob("*.png"))[:20] if SETS.is_dir() else []
     assert texts_apart(taught, graphs[0], [*lines, *real]) == 0
-    other = replace(taught, model=Reader(taught.model.config, len(taught.charset)).fold())
+    other = replace(taught, model=Seq2Seq(taught.model.config, len(taught.charset)).fold())
     assert texts_apart(other, graphs[0], lines) > 0
 
 
@@ -98,7 +98,7 @@ def test_what_cannot_be_exported(taught: LoadedModel, tmp_path: Path, monkeypatc
         export_onnx(taught, tmp_path / "reader.pt")
     gru = replace(preset("buoy2022"), channels=(4, 4, 4, 4, 4, 4, 8), width=8, embedding=8)
     with pytest.raises(ConfigError, match="Export compact or base"):
-        export_onnx(replace(taught, model=Reader(gru, len(taught.charset))), tmp_path / "reader.onnx")
+        export_onnx(replace(taught, model=Seq2Seq(gru, len(taught.charset))), tmp_path / "reader.onnx")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ConfigError, match=r"needs onnxscript, which is not installed.*\[onnx\]"):
         export_onnx(taught, tmp_path / "reader.onnx")
@@ -110,7 +110,7 @@ def test_graphs_that_differ_are_not_written(
     taught: LoadedModel, graphs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The comparison itself: graphs of this reader against another one."""
-    other = Reader(taught.model.config, len(taught.charset)).fold()
+    other = Seq2Seq(taught.model.config, len(taught.charset)).fold()
     content = [path.read_bytes() for path in graphs]
     assert room._difference(room._Encoder(taught.model), room._Decoder(taught.model), *content) < 1e-4
     assert room._difference(room._Encoder(other), room._Decoder(other), *content) > 0.1

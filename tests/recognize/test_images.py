@@ -15,8 +15,8 @@ from PIL import Image, TiffImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
 from khmer_ocr.errors import ImageError
-from khmer_ocr.recognize import images as room
-from khmer_ocr.recognize.images import pages_of, read_grey
+from khmer_ocr.recognize import image_input as room
+from khmer_ocr.recognize.image_input import pages_of, read_grey
 
 Grey = npt.NDArray[np.uint8]
 
@@ -51,10 +51,12 @@ def test_every_mode_is_the_same_grey(grey: Grey, mode: str) -> None:
 
 
 def test_two_levels(grey: Grey) -> None:
-    wanted = np.where(grey > 127, 255, 0)
-    np.testing.assert_array_equal(read_grey(Image.fromarray(grey > 127)), wanted)
-    np.testing.assert_array_equal(read_grey(file_of(Image.fromarray(grey > 127), "TIFF", compression="group4")), wanted)
-    np.testing.assert_array_equal(read_grey(grey > 127), wanted)
+    expected = np.where(grey > 127, 255, 0)
+    np.testing.assert_array_equal(read_grey(Image.fromarray(grey > 127)), expected)
+    np.testing.assert_array_equal(
+        read_grey(file_of(Image.fromarray(grey > 127), "TIFF", compression="group4")), expected
+    )
+    np.testing.assert_array_equal(read_grey(grey > 127), expected)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,7 @@ def test_deep_pixels_are_scaled_not_clipped(grey: Grey, bits: int) -> None:
     """By the smallest usual depth that holds them."""
     full = (1 << bits) - 1
     deep = np.rint(grey.astype(np.float64) * full / 255).astype(np.uint16)
-    wanted = grey.astype(int) * (511 / 1023 if bits == 9 else 1)
+    expected = grey.astype(int) * (511 / 1023 if bits == 9 else 1)
     for source in (
         Image.fromarray(deep),
         file_of(Image.fromarray(deep)),
@@ -92,7 +94,7 @@ def test_deep_pixels_are_scaled_not_clipped(grey: Grey, bits: int) -> None:
         deep.astype(np.float32),
         Image.fromarray(deep.astype(np.float32)),
     ):
-        np.testing.assert_allclose(read_grey(source).astype(int), wanted, atol=1)
+        np.testing.assert_allclose(read_grey(source).astype(int), expected, atol=1)
 
 
 def test_floats_from_0_to_1_and_bytes_in_any_container(grey: Grey) -> None:

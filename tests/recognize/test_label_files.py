@@ -12,7 +12,7 @@ from PIL import Image
 
 from khmer_ocr.errors import DatasetError
 from khmer_ocr.recognize import label_files
-from khmer_ocr.recognize.sets import labelled_set, read_labels
+from khmer_ocr.recognize.labelled_sets import labelled_set, read_labels
 
 SHARED = Path(__file__).parents[3] / "shared/cases/04-labels-with-tab"
 

@@ -7,16 +7,16 @@ import pytest
 import torch
 from reading import Grey
 
-from khmer_ocr import chance
+from khmer_ocr import rng
+from khmer_ocr.augment.batch_augmenter import BatchAugmenter
 from khmer_ocr.augment.recipe import load_recipe
-from khmer_ocr.augment.transform import BatchWear
 from khmer_ocr.errors import ImageError
-from khmer_ocr.recognize.images import read_grey
+from khmer_ocr.fonts.discovery import FontFace
+from khmer_ocr.recognize.image_input import read_grey
 from khmer_ocr.recognize.prepare import MAX_WIDTH_PX, is_light_on_dark, prepare
-from khmer_ocr.render.compose import LineRenderer
-from khmer_ocr.render.fonts import FontFace
-from khmer_ocr.render.metrics import measure_all
-from khmer_ocr.text.corpus import sample_lines
+from khmer_ocr.render.compositor import LineRenderer
+from khmer_ocr.render.measured_faces import measure_all
+from khmer_ocr.samples import sample_lines
 from khmer_ocr.text.normalize import normalize
 
 SETS = Path(__file__).resolve().parents[3] / "shared" / "eval"
@@ -27,13 +27,13 @@ def clean(embedded: list[FontFace]) -> list[Grey]:
     """Lines as the generator draws them, in all weights and widths of the embedded font."""
     renderer = LineRenderer(embedded, measure_all(embedded, progress=False))
     texts = [text for text in map(normalize, sample_lines()[:260]) if not renderer.planner.rejections([text])[0]]
-    plan = renderer.plan(texts, np.arange(len(texts), dtype=np.uint64), chance.key(5, "train", "plan"))
+    plan = renderer.plan(texts, np.arange(len(texts), dtype=np.uint64), rng.key(5, "train", "plan"))
     batch = renderer.draw(texts, plan)
     assert len(texts) > 200
     return [np.array(batch.image(line)) for line in range(len(texts))]
 
 
-def worn(lines: list[Grey], strength: str) -> list[Grey]:
+def augmented(lines: list[Grey], strength: str) -> list[Grey]:
     """Lines as the recipe `scan` leaves them."""
     recipe = load_recipe("scan", strength)
     assert recipe is not None
@@ -41,13 +41,13 @@ def worn(lines: list[Grey], strength: str) -> list[Grey]:
     images_B1HW = torch.full((len(lines), 1, 32, int(width_B.max())), 255, dtype=torch.uint8)
     for row_1HW, line in zip(images_B1HW, lines, strict=True):
         row_1HW[0, :, : line.shape[1]] = torch.from_numpy(line)
-    out_B1HW, out_width_B = BatchWear(recipe, seed=5)(images_B1HW, width_B, range(len(lines)), 0)
+    out_B1HW, out_width_B = BatchAugmenter(recipe, seed=5)(images_B1HW, width_B, range(len(lines)), 0)
     return [row[0, :, :width].numpy() for row, width in zip(out_B1HW, out_width_B.tolist(), strict=True)]
 
 
 @pytest.mark.parametrize("strength", ["none", "mild", "medium", "heavy"])
 def test_polarity_of_lines_as_the_generator_wears_them(clean: list[Grey], strength: str) -> None:
-    lines = clean if strength == "none" else worn(clean, strength)
+    lines = clean if strength == "none" else augmented(clean, strength)
     assert [at for at, line in enumerate(lines) if is_light_on_dark(line)] == []
     missed = [at for at, line in enumerate(lines) if not is_light_on_dark(255 - line)]
     assert len(missed) <= (0.005 * len(lines) if strength == "heavy" else 0), missed

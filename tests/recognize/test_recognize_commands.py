@@ -11,15 +11,15 @@ from PIL import Image
 from rapidfuzz.distance import Levenshtein
 from reading import TEXTS, Grey, draw
 
+from khmer_ocr.cli.recognize_commands import ReadingOptions, recognize_images
 from khmer_ocr.errors import ConfigError
-from khmer_ocr.recognize.commands import ReadingOptions, recognize_images
-from khmer_ocr.render.fonts import FontFace
+from khmer_ocr.fonts.discovery import FontFace
 
 SHIPPED_TEXTS = ("ព្រះរាជាណាចក្រកម្ពុជា", "ជ្រើសរើសមួយពីបញ្ជី", "ភូមិអន្លង់កញ្ចុះ")
 
 
 def run(*arguments: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "khmer_ocr.cli", *arguments]
+    command = [sys.executable, "-m", "khmer_ocr", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=300)
     assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr
@@ -118,7 +118,7 @@ def test_no_image_and_no_model_are_told(folder: Path) -> None:
 
 def test_reading_asks_for_nothing_that_draws() -> None:
     """Start-up is what a user waits for: no kornia, no DALI, no HarfBuzz, none of the drawing half."""
-    code = "import sys, khmer_ocr.recognize.commands; print([m for m in sys.modules if m.startswith(%r)])"
+    code = "import sys, khmer_ocr.cli.recognize_commands; print([m for m in sys.modules if m.startswith(%r)])"
     heavy = ("kornia", "nvidia.dali", "uharfbuzz", "torchvision", "khmer_ocr.render", "khmer_ocr.generate", "scipy")
     done = subprocess.run([sys.executable, "-c", code % (heavy,)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -12,12 +12,12 @@ from PIL import Image
 from reading import TEXTS, Grey, draw
 
 from khmer_ocr.errors import ConfigError, ImageError, ModelError
+from khmer_ocr.fonts.discovery import FontFace
 from khmer_ocr.model.weights import SHIPPED, LoadedModel
 from khmer_ocr.recognize import recognizer as room
 from khmer_ocr.recognize.confidence import line_confidence, syllables_of
 from khmer_ocr.recognize.recognizer import METHODS, Recognition, Recognizer
-from khmer_ocr.render.fonts import FontFace
-from khmer_ocr.text.compare import Score, score
+from khmer_ocr.text.metrics import Score, score
 from khmer_ocr.text.syllables import split
 
 
@@ -90,9 +90,9 @@ def test_padding_never_changes_the_text(taught: LoadedModel, lines: list[Grey], 
     batch = [room.prepare(line, 32) for line in (*lines, wide)]
     together = Recognizer(taught, device="cpu", decode=decode)._read(batch)
     for line, seen in zip((*lines, wide), together, strict=True):
-        wanted = alone.recognize(line)
-        assert seen.text == wanted.text
-        assert math.isclose(seen.confidence, wanted.confidence, rel_tol=1e-3, abs_tol=1e-6)
+        expected = alone.recognize(line)
+        assert seen.text == expected.text
+        assert math.isclose(seen.confidence, expected.confidence, rel_tol=1e-3, abs_tol=1e-6)
 
 
 def test_order_is_kept_through_windows_and_batches_of_like_width(reads: Recognizer, lines: list[Grey]) -> None:
@@ -186,9 +186,9 @@ def test_scores_follow_code_points_that_normalising_moves() -> None:
 
 def test_settings_out_of_range(taught: LoadedModel, taught_folder: Path, tmp_path: Path) -> None:
     for options, says in (
-        ({"decode": "best"}, "'best'; wanted one of ctc, greedy, beam"),
-        ({"device": "tpu"}, "'tpu'; wanted one of auto, cpu, cuda"),
-        ({"precision": "int8"}, "'int8'; wanted one of auto, float32, bfloat16"),
+        ({"decode": "best"}, "'best'; expected one of ctc, greedy, beam"),
+        ({"device": "tpu"}, "'tpu'; expected one of auto, cpu, cuda"),
+        ({"precision": "int8"}, "'int8'; expected one of auto, float32, bfloat16"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"beam_size": 0}, "beam_size is 0"),
     ):
@@ -209,9 +209,9 @@ def test_a_gpu_asked_for_and_absent(taught: LoadedModel, monkeypatch: pytest.Mon
 def test_half_precision_reads_the_same_lines(taught: LoadedModel, lines: list[Grey]) -> None:
     half = Recognizer(taught, device="cpu", decode="greedy", precision="bfloat16")
     full = Recognizer(taught, device="cpu", decode="greedy", precision="float32")
-    found, wanted = half.recognize_lines(lines), full.recognize_lines(lines)
+    found, expected = half.recognize_lines(lines), full.recognize_lines(lines)
     assert texts(found) == list(TEXTS)
-    assert 0 < max(abs(a.confidence - b.confidence) for a, b in zip(found, wanted, strict=True)) < 0.05
+    assert 0 < max(abs(a.confidence - b.confidence) for a, b in zip(found, expected, strict=True)) < 0.05
 
 
 @pytest.mark.parametrize("amx", [False, True])

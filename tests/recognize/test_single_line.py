@@ -10,11 +10,11 @@ from reading import Grey, draw
 
 from khmer_ocr.cli import main
 from khmer_ocr.errors import NotOneLineError
+from khmer_ocr.fonts.discovery import FontFace
 from khmer_ocr.recognize.confidence import line_confidence
-from khmer_ocr.recognize.images import read_grey
+from khmer_ocr.recognize.image_input import read_grey
 from khmer_ocr.recognize.recognizer import Recognition, Recognizer
 from khmer_ocr.recognize.single_line import beyond, cut_between, halves, is_tall, zones_of_text
-from khmer_ocr.render.fonts import FontFace
 
 EVAL = Path(__file__).resolve().parents[3] / "shared" / "eval"
 REAL = EVAL.parent / "real"

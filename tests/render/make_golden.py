@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from khmer_ocr.render.fonts import FontFace, find_faces
+from khmer_ocr.fonts.discovery import FontFace, find_faces
 
 HERE = Path(__file__).resolve().parent
 FONTS = HERE.parents[1] / "fonts"

@@ -5,8 +5,8 @@ import numpy.typing as npt
 import uharfbuzz as hb
 from PIL import Image, ImageDraw, ImageFont
 
-from khmer_ocr.render.fonts import FontFace
-from khmer_ocr.render.shape import script_of
+from khmer_ocr.fonts.discovery import FontFace
+from khmer_ocr.render.shaping import script_of
 
 SENTINEL = 60000
 

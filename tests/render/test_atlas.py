@@ -6,12 +6,13 @@ import pytest
 from freetype import raw as ft
 
 from khmer_ocr.errors import FontError
-from khmer_ocr.render import atlas as atlas_module
-from khmer_ocr.render import raster
-from khmer_ocr.render.atlas import Atlas, cache_dir, freetype_version, keys
-from khmer_ocr.render.fonts import FontFace
-from khmer_ocr.render.raster import Rasteriser
-from khmer_ocr.render.shape import Shaper
+from khmer_ocr.fonts.discovery import FontFace
+from khmer_ocr.io.cache_dir import cache_dir
+from khmer_ocr.render import glyph_atlas as atlas_module
+from khmer_ocr.render import rasterizer
+from khmer_ocr.render.glyph_atlas import GlyphAtlas, freetype_version, keys
+from khmer_ocr.render.rasterizer import Rasterizer
+from khmer_ocr.render.shaping import Shaper
 
 SIZES64 = (20 * 64, 21 * 64 + 13)
 
@@ -37,7 +38,7 @@ def wanted_keys(faces: list[FontFace], seed: int = 0, n: int = 400):
     return keys(glyph, random.choice(SIZES64, len(glyph)), random.integers(0, 16, len(glyph)))
 
 
-def rasters(atlas: Atlas, keys_Q, faces):
+def rasters(atlas: GlyphAtlas, keys_Q, faces):
     """What the atlas gives for keys: (left, top, pixels) of each."""
     out = []
     for entry in atlas.entries_of(keys_Q, range(len(faces))).tolist():
@@ -46,8 +47,8 @@ def rasters(atlas: Atlas, keys_Q, faces):
     return out
 
 
-def small(faces: list[FontFace], folder=None, limit_bytes: int = 1 << 20, limit_entries: int = 1 << 12) -> Atlas:
-    return Atlas(faces, bases(faces), folder, limit_bytes, limit_entries)
+def small(faces: list[FontFace], folder=None, limit_bytes: int = 1 << 20, limit_entries: int = 1 << 12) -> GlyphAtlas:
+    return GlyphAtlas(faces, bases(faces), folder, limit_bytes, limit_entries)
 
 
 def by_freetype_py(face: FontFace, gid: int, size64: int, phase: int):
@@ -75,7 +76,7 @@ def test_the_slot_is_read_where_freetype_put_it():
     names = [name for name, _ in ft.FT_Bitmap._fields_]
     assert names == ["rows", "width", "pitch", "buffer", "num_grays", "pixel_mode", "palette_mode", "palette"]
     assert ft.FT_Bitmap.width.offset == 4, "rows and width are read as one word"
-    assert slot.bitmap_left.offset == raster._LEFT_AT and slot.bitmap_top.offset == raster._TOP_AT
+    assert slot.bitmap_left.offset == rasterizer._LEFT_AT and slot.bitmap_top.offset == rasterizer._TOP_AT
     assert slot.bitmap_left.offset == slot.bitmap.offset + ctypes.sizeof(ft.FT_Bitmap)
 
 
@@ -135,12 +136,12 @@ def test_its_memory_is_taken_once(pair):
 def test_kept_on_disk_between_runs(pair, tmp_path):
     asked = wanted_keys(pair)
     one = small(pair, tmp_path)
-    wanted = rasters(one, asked, pair)
+    expected = rasters(one, asked, pair)
     one.save()
     files = sorted(tmp_path.iterdir())
     assert len(files) == 2 and all(freetype_version() in file.name for file in files)
     two = small(pair, tmp_path)
-    assert rasters(two, asked, pair) == wanted
+    assert rasters(two, asked, pair) == expected
     assert two.drawn == 0
     two.save()
     assert sorted(tmp_path.iterdir()) == files
@@ -149,7 +150,7 @@ def test_kept_on_disk_between_runs(pair, tmp_path):
     mirrored = np.where(
         asked >> 24 < bases(pair)[1][0], asked + (bases(pair[::-1])[1][0] << 24), asked - (bases(pair)[1][0] << 24)
     )
-    assert rasters(three, mirrored, pair) == wanted
+    assert rasters(three, mirrored, pair) == expected
     assert three.drawn == 0
 
 
@@ -161,11 +162,11 @@ def test_what_was_drawn_before_the_file_is_read_stays(pair, tmp_path):
     two = small(pair, tmp_path)
     first = two.entries_of(asked[:50], [])
     assert two.drawn == len(np.unique(asked[:50]))
-    wanted = rasters(small(pair), asked, pair)
-    assert rasters(two, asked, pair) == wanted
+    expected = rasters(small(pair), asked, pair)
+    assert rasters(two, asked, pair) == expected
     assert two.entries_of(asked[:50], [0, 1]).tolist() == first.tolist()
     two.save()
-    assert rasters(small(pair, tmp_path), asked, pair) == wanted
+    assert rasters(small(pair, tmp_path), asked, pair) == expected
 
 
 def damage_by_cutting(content: bytes) -> list[bytes]:
@@ -186,7 +187,7 @@ def test_a_damaged_file_is_thrown_away_and_drawn_anew(pair, tmp_path, caplog, da
     asked = wanted_keys(pair, 0, 60)
     one = small(pair[:1], tmp_path)
     asked = asked[asked >> 24 < bases(pair)[1][0]]
-    wanted = rasters(one, asked, pair[:1])
+    expected = rasters(one, asked, pair[:1])
     one.save()
     (file,) = tmp_path.iterdir()
     noticed = 0
@@ -194,7 +195,7 @@ def test_a_damaged_file_is_thrown_away_and_drawn_anew(pair, tmp_path, caplog, da
         file.write_bytes(content)
         caplog.clear()
         again = small(pair[:1], tmp_path)
-        assert rasters(again, asked, pair[:1]) == wanted
+        assert rasters(again, asked, pair[:1]) == expected
         if again.drawn:
             # A flipped byte in zip's own padding harms nothing; everything else must be said, and the file be gone.
             assert str(file) in caplog.text and "damaged" in caplog.text
@@ -247,10 +248,10 @@ def test_a_file_of_objects_is_not_unpickled(pair, tmp_path, caplog):
 
 def test_a_file_too_large_for_the_atlas_is_left_on_disk(pair, tmp_path):
     one = small(pair, tmp_path)
-    wanted = rasters(one, wanted_keys(pair), pair)
+    expected = rasters(one, wanted_keys(pair), pair)
     one.save()
     tiny = small(pair, tmp_path, limit_bytes=1 << 14)
-    assert rasters(tiny, wanted_keys(pair), pair) == wanted
+    assert rasters(tiny, wanted_keys(pair), pair) == expected
     assert tiny.drawn > 0
 
 
@@ -282,15 +283,15 @@ def test_a_glyph_that_does_not_load_is_an_error_that_names_the_face(pair):
 
 def test_an_atlas_without_room_grows_amid_a_batch(pair):
     asked = wanted_keys(pair)
-    roomy, tight = small(pair), Atlas(pair, bases(pair), None, limit_bytes=64, limit_entries=4)
+    roomy, tight = small(pair), GlyphAtlas(pair, bases(pair), None, limit_bytes=64, limit_entries=4)
     assert rasters(tight, asked, pair) == rasters(roomy, asked, pair)
 
 
 def test_a_glyph_larger_than_the_first_guess(pair):
     gid = Shaper(pair[0]).shape("ក")[0].gid
-    large, left, top = Rasteriser(pair[0]).bitmap(0, gid, 64 * 400)
+    large, left, top = Rasterizer(pair[0]).bitmap(0, gid, 64 * 400)
     assert large.size > 1 << 14 and all(edge.any() for edge in (large[0], large[-1], large[:, 0], large[:, -1]))
-    half, half_left, half_top = Rasteriser(pair[0]).bitmap(0, gid, 64 * 200)
+    half, half_left, half_top = Rasterizer(pair[0]).bitmap(0, gid, 64 * 200)
     assert abs(len(large) - 2 * len(half)) <= 2 and abs(left - 2 * half_left) <= 2 and abs(top - 2 * half_top) <= 2
 
 

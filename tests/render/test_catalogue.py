@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from khmer_ocr.errors import ConfigError
-from khmer_ocr.render.catalogue import Catalogue, load_catalogue
+from khmer_ocr.fonts.catalogue import Catalogue, load_catalogue
 
 HELDOUT = {
     "Noto Serif Khmer",
@@ -174,7 +174,7 @@ def test_doubles_are_refused(tmp_path: Path) -> None:
 
 def test_catalogue_inside_the_package_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, SMALL)
-    monkeypatch.setattr("khmer_ocr.render.catalogue.files", lambda _: tmp_path)
+    monkeypatch.setattr("khmer_ocr.fonts.catalogue.files", lambda _: tmp_path)
     assert [package.slug for package in load_catalogue().packages] == ["angkor"]
 
 

@@ -9,16 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import cropped, draw_with_raqm, has_dotted_circle, overlap
 
-from khmer_ocr import chance
-from khmer_ocr.render.compose import LineRenderer
-from khmer_ocr.render.fonts import FontFace
-from khmer_ocr.render.metrics import FaceMetrics
-from khmer_ocr.render.plan import LinePlan, RenderConfig
-from khmer_ocr.render.shape import Shaper, script_runs, undrawn
+from khmer_ocr import rng
+from khmer_ocr.corpus.synthesis.syllable_lines import synthesize_lines
+from khmer_ocr.fonts.discovery import FontFace
+from khmer_ocr.render.compositor import LineRenderer
+from khmer_ocr.render.face_metrics import FaceMetrics
+from khmer_ocr.render.planner import LinePlan
+from khmer_ocr.render.settings import RenderConfig
+from khmer_ocr.render.shaping import Shaper, script_runs, undrawn
 from khmer_ocr.text.normalize import normalize
-from khmer_ocr.text.synthesize import synthesize_lines
 
-KEY = chance.key(42, "train", "plan")
+KEY = rng.key(42, "train", "plan")
 IOU_PPEM = 128
 
 
@@ -141,7 +142,7 @@ def test_margins_are_paper_and_begin_at_the_ink(renderer, real_lines):
 def test_pixels_do_not_depend_on_batch_order_atlas_or_cache(few_faces, metrics, real_lines, tmp_path):
     one = LineRenderer(few_faces, metrics)
     lines, batch = drawn(one, real_lines[:240])
-    wanted = [batch.image(line).tobytes() for line in range(len(lines))]
+    expected = [batch.image(line).tobytes() for line in range(len(lines))]
     address_B = np.arange(len(lines), dtype=np.uint64)
 
     def pixels(renderer: LineRenderer, order) -> list[bytes]:
@@ -150,19 +151,19 @@ def test_pixels_do_not_depend_on_batch_order_atlas_or_cache(few_faces, metrics, 
         return [got.image(line).tobytes() for line in range(len(texts))]
 
     backwards = list(range(len(lines)))[::-1]
-    assert pixels(one, backwards) == wanted[::-1]
+    assert pixels(one, backwards) == expected[::-1]
     stored = LineRenderer(few_faces, metrics, atlas_dir=tmp_path)
-    assert pixels(stored, backwards) == wanted[::-1]
+    assert pixels(stored, backwards) == expected[::-1]
     stored.atlas.save()
     again = LineRenderer(few_faces, metrics, atlas_dir=tmp_path)
-    assert [image for n in range(len(lines)) for image in pixels(again, [n])] == wanted
+    assert [image for n in range(len(lines)) for image in pixels(again, [n])] == expected
     assert again.atlas.drawn == 0
     scarce = LineRenderer(few_faces, metrics)
     scarce.atlas = type(scarce.atlas)(few_faces, scarce.runs.glyph_base, None, 1 << 15, 1 << 8)
     scarce.runs._allocate(1 << 8)
     assert [
         image for a in range(0, len(lines), 20) for image in pixels(scarce, range(a, min(a + 20, len(lines))))
-    ] == wanted
+    ] == expected
     assert scarce.atlas.cleared > 1
 
 
@@ -218,7 +219,7 @@ def test_ink_overlaps_that_of_pillow_with_raqm(usable, metrics, renderer, real_l
         able = [line for line in plain if not _lacks(renderer.runs.shapers[number], line)][:11]
         assert len(able) >= 8, face.name
         # Pillow puts glyphs on whole pixels: where a stem is thinner than 4 px that alone costs a tenth of the overlap.
-        ppem = IOU_PPEM if metrics[face.name].stem_em16 * IOU_PPEM >= 4 << 16 else 4 * IOU_PPEM
+        ppem = IOU_PPEM if metrics[face.name].stroke_em16 * IOU_PPEM >= 4 << 16 else 4 * IOU_PPEM
         if ppem > IOU_PPEM:
             enlarged.add(face.name)
         sizes = np.full(len(able), ppem * 64, np.int64)

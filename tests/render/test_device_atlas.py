@@ -16,15 +16,15 @@ pytest.importorskip("triton")
 import torch
 from gpu import run_on_tensors
 
-from khmer_ocr import chance
+from khmer_ocr import rng
 from khmer_ocr.render import device_atlas
-from khmer_ocr.render.atlas import Atlas, keys
-from khmer_ocr.render.compose import LineRenderer
+from khmer_ocr.render.compositor import LineRenderer
 from khmer_ocr.render.device_atlas import DeviceAtlas
-from khmer_ocr.render.plan import RenderConfig
-from khmer_ocr.render.runs import RunCache
+from khmer_ocr.render.glyph_atlas import GlyphAtlas, keys
+from khmer_ocr.render.settings import RenderConfig
+from khmer_ocr.render.shaping_cache import ShapingCache
 
-KEY = chance.key(7, "train", "plan")
+KEY = rng.key(7, "train", "plan")
 CPU = torch.device("cpu")
 HERE = "test_device_atlas"
 SCARCE = (1 << 10, 1 << 3)
@@ -34,7 +34,7 @@ BATCHES = [["ក", "ស្ត្រី"], ["ក"], ["ខ្ញុំ", "A1", "�
 
 @pytest.fixture
 def atlas(few_faces):
-    return Atlas(few_faces, RunCache(few_faces, [1] * len(few_faces), [""] * len(few_faces)).glyph_base)
+    return GlyphAtlas(few_faces, ShapingCache(few_faces, [1] * len(few_faces), [""] * len(few_faces)).glyph_base)
 
 
 @pytest.fixture
@@ -116,14 +116,14 @@ def test_a_cleared_atlas_is_sent_anew(atlas):
 def test_another_atlas_is_sent_anew(atlas, few_faces):
     mirror = DeviceAtlas(CPU)
     mirror.sync(atlas, drawn_into(atlas, range(20, 60))[1])
-    other = Atlas(few_faces, [[0]])
+    other = GlyphAtlas(few_faces, [[0]])
     entry_Q, count = drawn_into(other, range(90, 100))
     mirror.sync(other, count)
     assert_same_rasters(mirror, other, entry_Q)
 
 
 def test_an_atlas_that_grows_on_the_host(few_faces):
-    small, mirror = Atlas(few_faces, [[0]], None, 1 << 10, 1 << 4), DeviceAtlas(CPU)
+    small, mirror = GlyphAtlas(few_faces, [[0]], None, 1 << 10, 1 << 4), DeviceAtlas(CPU)
     for gids in (range(20, 24), range(20, 220)):
         entry_Q, count = drawn_into(small, gids)
         mirror.sync(small, count)
@@ -155,7 +155,7 @@ def test_out_of_memory_loses_nothing(atlas, monkeypatch):
 def renderer(faces, metrics, device, limits=None):
     made = LineRenderer(faces, metrics, RenderConfig(image_height=24), None, device)
     if limits:
-        made.atlas = Atlas(faces, made.runs.glyph_base, None, *limits)
+        made.atlas = GlyphAtlas(faces, made.runs.glyph_base, None, *limits)
     return made
 
 
@@ -210,13 +210,14 @@ def test_without_a_device_there_is_no_torch():
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from khmer_ocr.generate.settings import usable_faces\n"
-        "from khmer_ocr.generate.artist import Artist, Job\n"
-        "from khmer_ocr.render.plan import RenderConfig\n"
+        "from khmer_ocr.render.measured_faces import usable_faces\n"
+        "from khmer_ocr.generate.chunk_renderer import ChunkRenderer, RenderJob\n"
+        "from khmer_ocr.render.settings import RenderConfig\n"
         "from khmer_ocr.augment.recipe import load_recipe\n"
         "faces, metrics = usable_faces(['NotoSansKhmer-Regular'], fonts_dir=Path('none'), system=False)\n"
-        "job = Job(tuple(faces), metrics, RenderConfig(), 'none', 'files', 42, None, recipe=load_recipe('basic'))\n"
-        "assert Artist(job).lines('train', 0, ['\\u1780'])[1]\n"
+        "settings = (tuple(faces), metrics, RenderConfig(), 'none', 'files', 42, None)\n"
+        "job = RenderJob(*settings, recipe=load_recipe('basic'))\n"
+        "assert ChunkRenderer(job).lines('train', 0, ['\\u1780'])[1]\n"
         "print([name for name in sys.modules if name.split('.')[0] in ('torch', 'triton', 'kornia')])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -12,12 +12,12 @@ from fontTools.ttLib import TTCollection, TTFont
 from fontTools.varLib.instancer import instantiateVariableFont
 
 from khmer_ocr.errors import FontError, NoFontsError
-from khmer_ocr.render import fonts
-from khmer_ocr.render.fonts import FontFace, find_faces
-from khmer_ocr.render.metrics import measure_all
-from khmer_ocr.render.raster import Rasteriser
-from khmer_ocr.render.report import font_table
-from khmer_ocr.render.shape import Shaper
+from khmer_ocr.fonts import discovery
+from khmer_ocr.fonts.discovery import FontFace, find_faces
+from khmer_ocr.preview.font_card import font_table
+from khmer_ocr.render.measured_faces import measure_all
+from khmer_ocr.render.rasterizer import Rasterizer
+from khmer_ocr.render.shaping import Shaper
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_variable_fonts_give_an_instance_a_weight_and_width(embedded):
     regular, condensed = (next(f for f in embedded if f.style == style) for style in ("Regular", "CondensedRegular"))
     wide, narrow = (sum(glyph.advance for glyph in Shaper(face).shape("ភាសាខ្មែរ")) for face in (regular, condensed))
     assert narrow < 0.9 * wide
-    assert Rasteriser(regular).bitmap(0, 30, 6400)[0].shape != Rasteriser(condensed).bitmap(0, 30, 6400)[0].shape
+    assert Rasterizer(regular).bitmap(0, 30, 6400)[0].shape != Rasterizer(condensed).bitmap(0, 30, 6400)[0].shape
 
 
 def test_sorted_by_name_each_name_and_content_once(faces):
@@ -116,7 +116,7 @@ def test_an_empty_folder_falls_back_on_the_package(tmp_path):
 
 
 def test_no_fonts_at_all_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(fonts, "_packaged_files", lambda: iter(()))
+    monkeypatch.setattr(discovery, "_packaged_files", lambda: iter(()))
     with pytest.raises(NoFontsError, match=r"No Khmer fonts found in .*/ directory") as caught:
         find_faces(fonts_dir=tmp_path)
     assert "khmer-ocr fonts install" in str(caught.value)
@@ -242,7 +242,7 @@ def test_the_longest_names_and_names_that_are_not_utf_8(tmp_path, static_file):
     assert [face.name for face in found] == ["caf\\xe9", "ក" * 83]
     for face in found:
         face.name.encode()  # it goes into metadata
-        assert len(Shaper(face).shape("ភាសា")) == 2 and Rasteriser(face).bitmap(0, 30, 1280)[0].size
+        assert len(Shaper(face).shape("ភាសា")) == 2 and Rasterizer(face).bitmap(0, 30, 1280)[0].size
     assert "\\xe9" in font_table(found)
 
 
@@ -282,7 +282,7 @@ def test_web_fonts_are_unpacked_and_drawn(web, static_file, tmp_path):
     assert [face.name for face in found] == ["Web0", "Web1"]
     plain = Shaper(find_faces([static_file])[0])
     for face in found:
-        assert Shaper(face).shape("ស្ត្រី") == plain.shape("ស្ត្រី") and Rasteriser(face).bitmap(0, 30, 1280)[0].size
+        assert Shaper(face).shape("ស្ត្រី") == plain.shape("ស្ត្រី") and Rasterizer(face).bitmap(0, 30, 1280)[0].size
         assert face.files[0].is_relative_to(tmp_path / "cache" / "fonts")
     times = [face.files[0].stat().st_mtime_ns for face in found]
     assert find_faces([web]) == found and find_faces([web / "Web1.woff2"]) == found[1:]
@@ -322,7 +322,7 @@ def test_held_out_faces_of_a_folder_are_counted(fonts_dir, faces, folder, caplog
 
 def test_the_command_says_what_it_passed_over(folder):
     os.mkfifo(folder / "pipe.ttf")
-    command = [sys.executable, "-m", "khmer_ocr.cli", "fonts", "list", str(folder)]
+    command = [sys.executable, "-m", "khmer_ocr", "fonts", "list", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0 and "Good.ttf" in done.stdout
     assert "1 passed over (a pipe): pipe.ttf" in done.stderr and "Traceback" not in done.stderr
@@ -364,11 +364,11 @@ def test_collections_give_each_font(folder, static_file, noto_file):
     single = find_faces([folder / "Good.ttf"])[0]
     for face in found:
         assert Shaper(face).shape("ស្ត្រី") == Shaper(single).shape("ស្ត្រី")
-        assert (Rasteriser(face).bitmap(0, 30, 1280)[0] == Rasteriser(single).bitmap(0, 30, 1280)[0]).all()
+        assert (Rasterizer(face).bitmap(0, 30, 1280)[0] == Rasterizer(single).bitmap(0, 30, 1280)[0]).all()
 
 
 def test_system_folders_are_looked_into_when_asked(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(fonts, "SYSTEM_FOLDERS", (str(folder), str(tmp_path / "missing")))
+    monkeypatch.setattr(discovery, "SYSTEM_FOLDERS", (str(folder), str(tmp_path / "missing")))
     assert "Good" in {face.name for face in find_faces(fonts_dir=tmp_path / "none", system=True)}
     assert "Good" not in {face.name for face in find_faces(fonts_dir=tmp_path / "none")}
 
@@ -390,7 +390,7 @@ def test_a_broken_companion_is_fatal_not_silent(folder, monkeypatch, tmp_path):
 
 def test_harfbuzz_and_freetype_count_the_same_glyphs(few_faces):
     for face in few_faces:
-        shaper, rasteriser = Shaper(face), Rasteriser(face)
+        shaper, rasteriser = Shaper(face), Rasterizer(face)
         for chain, count in enumerate(shaper.glyph_count):
             rasteriser.bitmap(chain, count - 1, 1280)
             with pytest.raises(FontError, match=face.name):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from make_golden import RUNS
 
-from khmer_ocr.render.fonts import FontFace
-from khmer_ocr.render.shape import Shaper, script_of, script_runs
+from khmer_ocr.fonts.discovery import FontFace
+from khmer_ocr.render.shaping import Shaper, script_of, script_runs
 
 GOLDEN = Path(__file__).parent / "golden"
 MANY = 30

@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 from fontTools.ttLib import TTFont
 
-from khmer_ocr import chance
+from khmer_ocr import rng
 from khmer_ocr.errors import KhmerOcrError, OutputError
-from khmer_ocr.render import measure, metrics, probe
-from khmer_ocr.render.compose import LineRenderer
-from khmer_ocr.render.fonts import FontFace, find_faces
-from khmer_ocr.render.metrics import FaceMetrics, from_json, measure_all, quarantine, release
-from khmer_ocr.render.pieces import SCRIPT_RUN, SYLLABLE, WORD
-from khmer_ocr.render.plan import REASONS
-from khmer_ocr.render.report import report_card
-from khmer_ocr.render.shape import EM16, Shaper
+from khmer_ocr.fonts.discovery import FontFace, find_faces
+from khmer_ocr.preview.font_card import report_card
+from khmer_ocr.render import face_metrics, measure, measure_worker
+from khmer_ocr.render.compositor import LineRenderer
+from khmer_ocr.render.face_metrics import FaceMetrics, from_json
+from khmer_ocr.render.measured_faces import measure_all, quarantine, release
+from khmer_ocr.render.planner import REASONS
+from khmer_ocr.render.segments import SCRIPT_RUN, SYLLABLE, WORD
+from khmer_ocr.render.shaping import EM16, Shaper
 
 
 @pytest.fixture
@@ -56,13 +57,13 @@ def test_what_is_measured_is_plausible(faces, metrics):
         assert not m.fatal
         assert 0.7 * EM16 < m.ascent_em16 < 2 * EM16 and 0.2 * EM16 < m.descent_em16 < 1.6 * EM16, face.name
         assert 0.3 * EM16 < m.ka_height_em16 < 1.3 * EM16
-        assert 0.01 * EM16 < m.stem_em16 < 0.35 * EM16
+        assert 0.01 * EM16 < m.stroke_em16 < 0.35 * EM16
         assert m.slack_em16 == 0
         assert m.unit == (SYLLABLE if m.inexact[0] == 0 else WORD if m.inexact[1] == 0 else SCRIPT_RUN)
 
 
 def test_bold_is_bolder_and_condensed_no_lower(metrics):
-    weights = [metrics[f"NotoSansKhmer-{style}"].stem_em16 for style in ("Thin", "Light", "Regular", "Bold", "Black")]
+    weights = [metrics[f"NotoSansKhmer-{style}"].stroke_em16 for style in ("Thin", "Light", "Regular", "Bold", "Black")]
     assert weights == sorted(weights) and weights[0] < weights[-1] / 3
     assert metrics["KhmerOSfreehand"].unit == metrics["KhmerOSfasthand"].unit == WORD
     assert (
@@ -83,7 +84,7 @@ def test_measured_once_and_kept(static, cache, monkeypatch):
     assert list(first) == ["Static"] and not first["Static"].fatal
     (file,) = cache.glob("*.json")
     monkeypatch.setattr(
-        probe, "measure_in_children", lambda faces: iter(()) if not faces else pytest.fail("measured again")
+        measure_worker, "measure_in_children", lambda faces: iter(()) if not faces else pytest.fail("measured again")
     )
     assert measure_all([static], progress=False) == first
     assert from_json(json.loads(file.read_text(encoding="utf-8"))["metrics"]) == first["Static"]
@@ -95,10 +96,10 @@ def test_in_a_child_as_in_this_process(static, cache):
 
 def test_a_damaged_measurement_is_made_anew(static, cache, caplog, monkeypatch):
     good, made = FaceMetrics(ascent_em16=7), FaceMetrics(ascent_em16=8)
-    metrics._write_cached(metrics._cache_file(static), good)
+    face_metrics._write_cached(face_metrics._cache_file(static), good)
     assert measure_all([static], progress=False)["Static"] == good
     (file,) = cache.glob("*.json")
-    monkeypatch.setattr(probe, "measure_in_children", lambda faces: iter([(face, made) for face in faces]))
+    monkeypatch.setattr(measure_worker, "measure_in_children", lambda faces: iter([(face, made) for face in faces]))
     for content in ("", "{", "[]", "null", '{"no_such_key": 1}', "\x00\xff"):
         file.write_text(content, encoding="latin-1")
         caplog.clear()
@@ -110,11 +111,11 @@ def test_a_damaged_measurement_is_made_anew(static, cache, caplog, monkeypatch):
 def test_every_changed_byte_of_a_measurement_is_noticed(static, cache, caplog, monkeypatch):
     good = FaceMetrics(ascent_em16=70_000, inexact=(0.25, 0.0), missing="A é", faults=("lacks A é",))
     made = FaceMetrics(ascent_em16=8)
-    metrics._write_cached(metrics._cache_file(static), good)
+    face_metrics._write_cached(face_metrics._cache_file(static), good)
     (file,) = cache.glob("*.json")
     content = file.read_bytes()
     assert measure_all([static], progress=False)["Static"] == good
-    monkeypatch.setattr(probe, "measure_in_children", lambda faces: iter([(face, made) for face in faces]))
+    monkeypatch.setattr(measure_worker, "measure_in_children", lambda faces: iter([(face, made) for face in faces]))
     for at in range(len(content)):
         damaged = bytearray(content)
         damaged[at] ^= 1 << at % 8
@@ -127,15 +128,17 @@ def test_every_changed_byte_of_a_measurement_is_noticed(static, cache, caplog, m
 
 def test_a_measurement_under_another_name_is_noticed(static, cache, caplog, monkeypatch):
     other = replace(static, name="Other", sha256="f" * 64)
-    metrics._write_cached(metrics._cache_file(static), FaceMetrics(ascent_em16=7))
-    shutil.copy(metrics._cache_file(static), metrics._cache_file(other))
-    monkeypatch.setattr(probe, "measure_in_children", lambda faces: iter([(face, FaceMetrics()) for face in faces]))
+    face_metrics._write_cached(face_metrics._cache_file(static), FaceMetrics(ascent_em16=7))
+    shutil.copy(face_metrics._cache_file(static), face_metrics._cache_file(other))
+    monkeypatch.setattr(
+        measure_worker, "measure_in_children", lambda faces: iter([(face, FaceMetrics()) for face in faces])
+    )
     assert measure_all([other], progress=False)["Other"] == FaceMetrics()
     assert "do not match their checksum" in caplog.text
 
 
 def test_other_content_is_another_measurement(static, cache):
-    assert metrics._cache_file(static) != metrics._cache_file(replace(static, sha256="0" * 64))
+    assert face_metrics._cache_file(static) != face_metrics._cache_file(replace(static, sha256="0" * 64))
 
 
 def test_quarantined_by_content(static, cache):
@@ -160,7 +163,7 @@ def children_of(parent: int) -> list[int]:
             command = (folder / "cmdline").read_bytes()
         except OSError:
             continue  # it ended meanwhile
-        if ppid == parent and b"khmer_ocr.render.probe" in command:
+        if ppid == parent and b"khmer_ocr.render.measure_worker" in command:
             found.append(int(folder.name))
     return found
 
@@ -168,8 +171,8 @@ def children_of(parent: int) -> list[int]:
 CRASHES = """
 import os, resource, signal, sys
 from pathlib import Path
-from khmer_ocr.render import measure, probe
-from khmer_ocr.render.metrics import FaceMetrics
+from khmer_ocr.render import measure, measure_worker
+from khmer_ocr.render.face_metrics import FaceMetrics
 
 def measured(face):
     # The name says what becomes of the process: Once.SIGSEGV dies so the first time only.
@@ -186,7 +189,7 @@ def measured(face):
     signal.pause()
 
 measure.measure = measured
-probe.main()
+measure_worker.main()
 """
 
 
@@ -195,8 +198,8 @@ def crashing(static, cache, tmp_path, monkeypatch):
     """Measures faces whose names say how the child that measures them ends; gives metrics and tries by name."""
     script = tmp_path / "crashes.py"
     script.write_text(CRASHES.replace("TRACE", repr(str(tmp_path))))
-    monkeypatch.setattr(probe, "child_python", lambda module: [sys.executable, "-P", str(script)])
-    monkeypatch.setattr(probe, "_FACES_PER_CHILD", 99)
+    monkeypatch.setattr(measure_worker, "child_python", lambda module: [sys.executable, "-P", str(script)])
+    monkeypatch.setattr(measure_worker, "_FACES_PER_CHILD", 99)
 
     def measure_named(*names: str):
         faces = [replace(static, name=name, sha256=f"{n:02d}" * 32) for n, name in enumerate(names)]
@@ -234,7 +237,7 @@ def test_a_font_is_not_blamed_for_what_came_from_outside_or_from_us(crashing, ca
 
 def test_a_crash_that_does_not_come_again_is_nobody_s(crashing, cache, caplog):
     _, found, tries = crashing("Once.SIGSEGV", "Once.SIGKILL", "Good")
-    assert not any(metrics.fatal for metrics in found.values())
+    assert not any(face_metrics.fatal for metrics in found.values())
     assert [len(tries[name]) for name in found] == [2, 2, 1] and caplog.text.count("tried again") == 2
 
 
@@ -254,7 +257,7 @@ def test_children_run_nothing_of_the_current_folder(static, cache, tmp_path):
         ("fonts", "check", static.files[0]),
         (*generate, "2", "--fonts", static.files[0], "--no-augment"),
     ):
-        command = [sys.executable, "-P", "-m", "khmer_ocr.cli", *map(str, arguments)]
+        command = [sys.executable, "-P", "-m", "khmer_ocr", *map(str, arguments)]
         done = subprocess.run(command, cwd=hostile, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert not marker.exists()
@@ -266,8 +269,8 @@ def test_a_child_that_hangs_is_stopped(static, cache, monkeypatch, tmp_path):
     pipe = tmp_path / "Waits.ttf"
     os.mkfifo(pipe)
     waits = replace(static, name="Waits", files=(pipe,), sha256="1" * 64)
-    monkeypatch.setattr(probe, "TIMEOUT_S", 20.0)
-    monkeypatch.setattr(probe, "_FACES_PER_CHILD", 2)
+    monkeypatch.setattr(measure_worker, "TIMEOUT_S", 20.0)
+    monkeypatch.setattr(measure_worker, "_FACES_PER_CHILD", 2)
     found = measure_all([waits, static], progress=False)
     assert "took over 20 s" in found["Waits"].fatal
     assert not found["Static"].fatal
@@ -286,8 +289,8 @@ def test_nothing_is_started_where_all_is_known(cache, monkeypatch):
 
 
 def test_children_are_stopped_when_the_parent_is_interrupted(embedded, cache, monkeypatch):
-    measuring = probe.measure_in_children(embedded[:4])
-    monkeypatch.setattr(probe, "_FACES_PER_CHILD", 2)
+    measuring = measure_worker.measure_in_children(embedded[:4])
+    monkeypatch.setattr(measure_worker, "_FACES_PER_CHILD", 2)
     next(measuring)
     measuring.close()
     assert children_of(os.getpid()) == []
@@ -295,12 +298,12 @@ def test_children_are_stopped_when_the_parent_is_interrupted(embedded, cache, mo
 
 def test_the_child_has_a_limit_of_memory():
     code = (
-        "import resource; from khmer_ocr.render import measure, probe; "
-        "measure.measure = lambda face: print(resource.getrlimit(resource.RLIMIT_AS)); probe.main()"
+        "import resource; from khmer_ocr.render import measure, measure_worker; "
+        "measure.measure = lambda face: print(resource.getrlimit(resource.RLIMIT_AS)); measure_worker.main()"
     )
     task = json.dumps([{"name": "x", "family": "x", "style": "x", "files": [], "variations": []}])
     ran = subprocess.run([sys.executable, "-c", code], input=task, capture_output=True, text=True, check=False)
-    assert str((probe.MEMORY_BYTES, probe.MEMORY_BYTES)) in ran.stdout
+    assert str((measure_worker.MEMORY_BYTES, measure_worker.MEMORY_BYTES)) in ran.stdout
 
 
 def flipped(content: bytes, seed: int) -> bytes:
@@ -362,15 +365,15 @@ def with_advance(face: FontFace, path: Path, advances: dict[str, int]) -> FontFa
 
 def test_a_run_begins_with_whatever_its_faces_can_draw(static, noto, cache, tmp_path):
     """A worker draws a line before its first task; no face here can draw the letter that comes first."""
-    from khmer_ocr.generate.artist import Artist, Job
-    from khmer_ocr.render.plan import RenderConfig
+    from khmer_ocr.generate.chunk_renderer import ChunkRenderer, RenderJob
+    from khmer_ocr.render.settings import RenderConfig
 
     for number, advances in enumerate(
         ({"ក": 0}, dict.fromkeys(map(chr, (*range(0x1780, 0x17A3), *range(0x17E0, 0x17EA))), 0))
     ):
         face = with_advance(noto, tmp_path / f"Face{number}.ttf", advances)
         metrics = measure_all([face], progress=False)
-        artist = Artist(Job((face,), metrics, RenderConfig(), str(tmp_path), "files", 42, None))
+        artist = ChunkRenderer(RenderJob((face,), metrics, RenderConfig(), str(tmp_path), "files", 42, None))
         assert REASONS[artist.renderer.planner.rejections(["ក"])[0]] == "missing_glyph"
         artist.warm_up()
         artist.close()
@@ -402,7 +405,7 @@ def test_a_face_is_judged_by_its_advances(static, noto, cache, tmp_path):
     assert refused["Letter"][:2] == ["ការងារ", "ស្រុក"] and "ល។" in refused["Narrow"]
     # With a good face beside it the lines go there.
     plan = LineRenderer([static, damaged[0]], measured).plan(
-        ["ភាសា ខ្មែរ"] * 200, np.arange(200, dtype=np.uint64), chance.key(1, "train", "plan")
+        ["ភាសា ខ្មែរ"] * 200, np.arange(200, dtype=np.uint64), rng.key(1, "train", "plan")
     )
     assert set(plan.face_B.tolist()) == {0}
 
@@ -414,7 +417,7 @@ def test_a_character_outside_the_probe_without_room_is_refused(static, noto, cac
 
 
 def test_no_installed_face_is_cramped(metrics):
-    assert {name: m.cramped for name, m in metrics.items() if m.cramped} == {}
+    assert {name: m.cramped for name, m in face_metrics.items() if m.cramped} == {}
 
 
 def test_every_unit_is_exact_on_the_probe_itself(few_faces, metrics):
@@ -429,7 +432,9 @@ def test_every_unit_is_exact_on_the_probe_itself(few_faces, metrics):
 
 
 def test_the_bar_is_shown_for_many_faces_only(static, cache, capfd, monkeypatch):
-    monkeypatch.setattr(probe, "measure_in_children", lambda faces: iter([(face, FaceMetrics()) for face in faces]))
+    monkeypatch.setattr(
+        measure_worker, "measure_in_children", lambda faces: iter([(face, FaceMetrics()) for face in faces])
+    )
     many = [replace(static, name=f"Face{n}", sha256=str(n) * 64) for n in range(9)]
     measure_all(many[:2])
     measure_all(many, progress=False)

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from khmer_ocr import chance
-from khmer_ocr.render.compose import LineRenderer
-from khmer_ocr.render.parts import cut_in_two, pieces_of, with_second_parts
-from khmer_ocr.text.corpus import sample_lines
+from khmer_ocr import rng
+from khmer_ocr.render.compositor import LineRenderer
+from khmer_ocr.render.splice import cut_in_two, pieces_of, with_second_faces
+from khmer_ocr.samples import sample_lines
 
 
 @given(text=st.text("កខ គ", min_size=1, max_size=20), place=st.floats(0, 1))
@@ -33,11 +33,11 @@ def renderer(few_faces, metrics) -> LineRenderer:
 def test_joined_lines_are_their_parts_side_by_side(renderer: LineRenderer) -> None:
     texts = [line for line in sample_lines() if " " in line][:40]
     address_B = np.arange(len(texts), dtype=np.uint64)
-    plan = renderer.plan(texts, address_B, chance.key(1, "train", "plan"))
+    plan = renderer.plan(texts, address_B, rng.key(1, "train", "plan"))
     cut_C = np.arange(0, len(texts), 3)
     parts = {int(n): cut_in_two(texts[n], 0.5) for n in cut_C}
-    second = renderer.plan([parts[int(n)][1] for n in cut_C], address_B[cut_C], chance.key(1, "train", "second"))
-    pieces, plan_P = pieces_of(texts, parts), with_second_parts(plan, second, cut_C)
+    second = renderer.plan([parts[int(n)][1] for n in cut_C], address_B[cut_C], rng.key(1, "train", "second"))
+    pieces, plan_P = pieces_of(texts, parts), with_second_faces(plan, second, cut_C)
     second_P = np.insert(np.zeros(len(texts), bool), cut_C + 1, True)
     apart = renderer.draw(pieces, plan_P)
     joined, clipped_B = renderer.submit(pieces, plan_P, second_P)

@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from khmer_ocr import chance
+from khmer_ocr import rng
 from khmer_ocr.errors import ConfigError, NoFontsError
-from khmer_ocr.render.compose import LineRenderer
-from khmer_ocr.render.extents import extents
-from khmer_ocr.render.glyphs import MISSING, OVERDRAWN
-from khmer_ocr.render.plan import REASONS, RESCUE_STEPS, LinePlan, RenderConfig
+from khmer_ocr.render.compositor import LineRenderer
+from khmer_ocr.render.glyph_table import MISSING, OVERDRAWN
+from khmer_ocr.render.line_extents import line_extents
+from khmer_ocr.render.planner import REASONS, RESCUE_STEPS, LinePlan
+from khmer_ocr.render.settings import RenderConfig
 
-KEY = chance.key(42, "train", "plan")
+KEY = rng.key(42, "train", "plan")
 
 
 @pytest.fixture(scope="module")
@@ -45,23 +46,23 @@ def addresses(n: int, first: int = 0):
 
 def test_a_plan_does_not_depend_on_order_batch_or_history(renderer, faces, metrics, drawable):
     texts, address_B = drawable[:400], addresses(400)
-    wanted = rows(renderer.plan(texts, address_B, KEY))
+    expected = rows(renderer.plan(texts, address_B, KEY))
     order = np.random.default_rng(0).permutation(400)
     shuffled = rows(renderer.plan([texts[n] for n in order.tolist()], address_B[order], KEY))
-    assert [shuffled[n] for n in np.argsort(order).tolist()] == wanted
+    assert [shuffled[n] for n in np.argsort(order).tolist()] == expected
     pieces = [rows(renderer.plan(texts[a : a + 37], address_B[a : a + 37], KEY)) for a in range(0, 400, 37)]
-    assert [row for piece in pieces for row in piece] == wanted
+    assert [row for piece in pieces for row in piece] == expected
     fresh = LineRenderer(renderer.faces, metrics)
-    assert rows(fresh.plan(texts[7:300:13], address_B[7:300:13], KEY)) == wanted[7:300:13]
+    assert rows(fresh.plan(texts[7:300:13], address_B[7:300:13], KEY)) == expected[7:300:13]
 
 
 def test_val_and_test_lines_follow_their_text(renderer, drawable):
-    key = chance.key(42, "val", "plan")
+    key = rng.key(42, "val", "plan")
     texts = drawable[:50]
-    address_B = np.array([chance.text_address(text) for text in texts], np.uint64)
+    address_B = np.array([rng.text_address(text) for text in texts], np.uint64)
     once = rows(renderer.plan(texts, address_B, key))
     assert rows(renderer.plan(texts[::-1], address_B[::-1], key)) == once[::-1]
-    assert rows(renderer.plan(texts, address_B, chance.key(43, "val", "plan"))) != once
+    assert rows(renderer.plan(texts, address_B, rng.key(43, "val", "plan"))) != once
 
 
 def test_every_step_baseline_and_margin_occurs(renderer):
@@ -156,7 +157,7 @@ def test_reasons(few, text, reason):
 def test_a_sign_without_ink_of_its_own_is_never_drawn(renderer, metrics, twice):
     # Drawn over itself by some faces, above or below itself by others: a label says what the ink says.
     every = np.arange(len(renderer.faces), dtype=np.int32)
-    flags = extents(renderer.runs, [twice] * len(every), every).flags_B
+    flags = line_extents(renderer.runs, [twice] * len(every), every).flags_B
     hidden = (flags & OVERDRAWN) > 0
     assert 20 < hidden.sum() < len(every)
     plan = renderer.plan([twice] * 600, addresses(600), KEY)
@@ -169,7 +170,7 @@ def test_a_sign_without_ink_of_its_own_is_never_drawn(renderer, metrics, twice):
 def test_ordinary_lines_are_never_taken_for_drawn_over_themselves(renderer, drawable):
     for number in range(0, len(renderer.faces), 5):
         face_B = np.full(400, number, np.int32)
-        assert not (extents(renderer.runs, drawable[:400], face_B).flags_B & OVERDRAWN).any()
+        assert not (line_extents(renderer.runs, drawable[:400], face_B).flags_B & OVERDRAWN).any()
 
 
 def test_too_tall_is_said(few_faces, metrics):
@@ -183,7 +184,7 @@ def test_too_tall_is_said(few_faces, metrics):
 def test_a_tall_line_takes_a_smaller_size(renderer):
     tall, n = "ស្ត្រ៊ីស្ត្រូវ", 400
     plan = renderer.plan([tall] * n, addresses(n), KEY)
-    seen = extents(renderer.runs, [tall] * n, plan.face_B)
+    seen = line_extents(renderer.runs, [tall] * n, plan.face_B)
     above = renderer.planner.ascent_px(seen.ascent_B, plan.face_B, plan.size64_B)
     below = renderer.planner.ascent_px(seen.descent_B, plan.face_B, plan.size64_B)
     assert (plan.baseline_B - above >= 0).all()
@@ -215,7 +216,7 @@ def test_the_plan_leaves_room_for_all_ink(few_faces, metrics, drawable, height, 
     lines = drawable[:300]
     lines = [line for line, reason in zip(lines, renderer.planner.rejections(lines), strict=True) if not reason]
     plan = renderer.plan(lines, addresses(len(lines)), KEY)
-    seen = extents(renderer.runs, lines, plan.face_B)
+    seen = line_extents(renderer.runs, lines, plan.face_B)
     above = renderer.planner.ascent_px(seen.ascent_B, plan.face_B, plan.size64_B)
     below = renderer.planner.ascent_px(seen.descent_B, plan.face_B, plan.size64_B)
     assert (plan.baseline_B >= above).all() and (plan.baseline_B + below <= height).all()

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from khmer_ocr.fonts.discovery import FontFace
 from khmer_ocr.render import measure
-from khmer_ocr.render.fonts import FontFace
-from khmer_ocr.render.glyphs import BROKEN, MISSING
-from khmer_ocr.render.metrics import FaceMetrics
-from khmer_ocr.render.pieces import SCRIPT_RUN, SYLLABLE, WORD
-from khmer_ocr.render.runs import RunCache
-from khmer_ocr.render.shape import Shaper
+from khmer_ocr.render.face_metrics import FaceMetrics
+from khmer_ocr.render.glyph_table import BROKEN, MISSING
+from khmer_ocr.render.segments import SCRIPT_RUN, SYLLABLE, WORD
+from khmer_ocr.render.shaping import Shaper
+from khmer_ocr.render.shaping_cache import ShapingCache
 from khmer_ocr.text.syllables import split
 
 mixed = st.text(alphabet="កខរវ្ាិីេៅុំះ៉ៗ០១។ abXé-1.«", max_size=40)
@@ -23,10 +23,10 @@ def noto(embedded: list[FontFace]) -> FontFace:
 
 
 def cache_of(faces, units, capacity=1 << 12, malformed=None):
-    return RunCache(faces, units, malformed or [""] * len(faces), capacity)
+    return ShapingCache(faces, units, malformed or [""] * len(faces), capacity)
 
 
-def glyphs_of(cache: RunCache, text: str, face: int = 0):
+def glyphs_of(cache: ShapingCache, text: str, face: int = 0):
     """Glyphs and places that the cache gives a line, from its arrays."""
     looked = cache.look_up([text], np.array([face], np.int32))
     out, pen = [], 0
@@ -78,9 +78,9 @@ def exact(face: FontFace, unit: int, lines: list[str]) -> list[str]:
     shaper, cache, wrong = Shaper(face), cache_of([face], [unit], 1 << 15), []
     base = cache.glyph_base[0]
     for run in dict.fromkeys(run for line in lines for run in measure.pieces(line, SCRIPT_RUN)):
-        wanted, advance = measure.placed(shaper, shaper.shape_with_fallback(run))
+        expected, advance = measure.placed(shaper, shaper.shape_with_fallback(run))
         glyphs, pen = glyphs_of(cache, run)
-        if glyphs != [(base[font] + gid, x, y) for font, gid, x, y in wanted] or pen != advance:
+        if glyphs != [(base[font] + gid, x, y) for font, gid, x, y in expected] or pen != advance:
             wrong.append(run)
     return wrong
 
@@ -124,22 +124,22 @@ def test_a_batch_larger_than_the_cache_is_done_all_the_same(noto, real_lines):
     looked = small.look_up(lines, np.zeros(len(lines), np.int32))
     assert small.capacity_runs > 1 << 4
     large = cache_of([noto], [SCRIPT_RUN])
-    wanted = large.look_up(lines, np.zeros(len(lines), np.int32))
-    assert looked.offsets_L1.tolist() == wanted.offsets_L1.tolist()
-    assert small.advance_R[looked.runs_T].tolist() == large.advance_R[wanted.runs_T].tolist()
+    expected = large.look_up(lines, np.zeros(len(lines), np.int32))
+    assert looked.offsets_L1.tolist() == expected.offsets_L1.tolist()
+    assert small.advance_R[looked.runs_T].tolist() == large.advance_R[expected.runs_T].tolist()
 
 
 def test_equal_hashes_do_not_mix_texts(noto):
     # Forge a collision: the run of one text gets the hash, and stands in the slot, of another of the same length.
     one, other = "កខ", "គឃ"
     cache, second = cache_of([noto], [WORD], 1 << 8), cache_of([noto], [WORD], 1 << 8)
-    wanted = glyphs_of(second, other)
+    expected = glyphs_of(second, other)
     forged = second.hash_R[0]
     first = glyphs_of(cache, one)
     cache.slots_S.fill(-1)
     cache.hash_R[0] = forged
     cache.slots_S[int(forged) & (len(cache.slots_S) - 1)] = 0
-    assert glyphs_of(cache, other) == wanted != first
+    assert glyphs_of(cache, other) == expected != first
     assert cache.runs == 2 and cache.hash_R[0] == cache.hash_R[1]
 
 

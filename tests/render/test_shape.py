@@ -4,8 +4,8 @@ from hypothesis import strategies as st
 from oracles import has_dotted_circle
 
 from khmer_ocr.errors import FontError
-from khmer_ocr.render.fonts import FontFace
-from khmer_ocr.render.shape import EM16, Shaper, script_of, script_runs, to_em16, undrawn
+from khmer_ocr.fonts.discovery import FontFace
+from khmer_ocr.render.shaping import EM16, Shaper, script_of, script_runs, to_em16, undrawn
 from khmer_ocr.text.syllables import is_well_formed
 
 

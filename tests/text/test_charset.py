@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from khmer_ocr.corpus.synthesis.syllable_lines import synthesize_lines
 from khmer_ocr.errors import ConfigError
+from khmer_ocr.samples import sample_lines
 from khmer_ocr.text.charset import EOS, PAD, SOS, SPECIALS, UNK, Charset
-from khmer_ocr.text.corpus import sample_lines
-from khmer_ocr.text.synthesize import synthesize_lines
 
 
 def test_specials_come_first() -> None:

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from khmer_ocr.chance import draws, key
-from khmer_ocr.text.compare import Score, comparable, confusions, plain, score
+from khmer_ocr.rng import draws, key
+from khmer_ocr.text.metrics import Score, comparable, confusions, plain, score
 from khmer_ocr.text.normalize import normalize
 
 SETS = Path(__file__).resolve().parents[3] / "shared" / "eval"

@@ -15,13 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from snapshots import everything as names_and_bytes
 
+from khmer_ocr.corpus.dedup import HashTable, significant
+from khmer_ocr.corpus.filter import is_khmer, near_copy_key, split_of
+from khmer_ocr.corpus.line_breaking import cut
+from khmer_ocr.corpus.pipeline import CorpusReport, process_corpus
+from khmer_ocr.corpus.settings import CorpusConfig
+from khmer_ocr.corpus.split_writer import LOCK, SplitReport, sole_run
+from khmer_ocr.dataset.layout import SPLITS
 from khmer_ocr.errors import ConfigError, CorpusError, OutputError, RunConflictError
-from khmer_ocr.text.corpus import CorpusConfig, CorpusReport, process_corpus, sample_lines
-from khmer_ocr.text.corpus_files import LOCK, SPLITS, SplitReport, sole_run
-from khmer_ocr.text.lines import cut
+from khmer_ocr.samples import sample_lines
 from khmer_ocr.text.normalize import NORMALIZER_VERSION, normalize
-from khmer_ocr.text.seen import SeenTable, significant
-from khmer_ocr.text.sieve import is_khmer, near_copy_key, split_of
 from khmer_ocr.text.syllables import is_well_formed
 from khmer_ocr.text.syllables import split as syllables
 
@@ -313,7 +316,7 @@ def test_cutting_keeps_all_ink_and_whole_syllables(parts: list[tuple[str, str]],
 
 @given(st.lists(st.integers(0, 500), max_size=300), st.integers(1, 50))
 def test_the_table_of_seen_hashes_equals_a_dict(numbers: list[int], batch: int) -> None:
-    table, twin = SeenTable(), dict[int, int]()
+    table, twin = HashTable(), dict[int, int]()
     # Few distinct low bits make the probes collide.
     hashes = significant(
         np.array(numbers, np.uint64) % np.uint64(97) << np.uint64(2) | np.array(numbers, np.uint64) << np.uint64(30)
@@ -328,7 +331,7 @@ def test_the_table_of_seen_hashes_equals_a_dict(numbers: list[int], batch: int) 
 
 
 def test_the_table_of_seen_hashes_grows_and_stays_small() -> None:
-    table = SeenTable()
+    table = HashTable()
     keys = np.random.Generator(np.random.Philox(5)).integers(0, 1 << 64, 1_000_000, np.uint64)
     for part in np.array_split(significant(keys), 100):
         table.insert(part, np.ones(len(part), np.int8))
@@ -411,9 +414,9 @@ def test_output_and_input_are_kept_apart(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="would be overwritten"):
         run(tmp_path, source, overwrite=True)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(OutputError, match="A file stands where a folder is wanted"):
+    with pytest.raises(OutputError, match="A file stands where a folder is expected"):
         run(tmp_path / "file", source)
-    with pytest.raises(OutputError, match="A file stands where a folder is wanted"):
+    with pytest.raises(OutputError, match="A file stands where a folder is expected"):
         run(tmp_path / "file" / "out", source)
 
 
@@ -450,7 +453,7 @@ def test_two_runs_do_not_write_to_one_folder_at_once(tmp_path: Path) -> None:
 
 def test_the_lock_of_a_killed_run_is_no_hindrance(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    code = "import os, pathlib; from khmer_ocr.text.corpus_files import sole_run\n"
+    code = "import os, pathlib; from khmer_ocr.corpus.split_writer import sole_run\n"
     code += f"with sole_run(pathlib.Path({str(out)!r})): os._exit(3)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 3
     assert (out / LOCK).exists()
@@ -506,7 +509,7 @@ def test_lines_read_are_counted_before_anything_is_cut_or_dropped(tmp_path: Path
 CALL = """
 import sys
 from pathlib import Path
-from khmer_ocr.text.corpus import CorpusConfig, process_corpus
+from khmer_ocr.corpus.pipeline import CorpusConfig, process_corpus
 process_corpus(CorpusConfig(input=(Path(sys.argv[1]),), output_dir=Path(sys.argv[2]), overwrite=True), progress=False)
 """
 
@@ -546,7 +549,7 @@ def test_interrupting_leaves_no_half_files(tmp_path: Path) -> None:
 MEASURE = """
 import sys
 from pathlib import Path
-from khmer_ocr.text.corpus import CorpusConfig, process_corpus
+from khmer_ocr.corpus.pipeline import CorpusConfig, process_corpus
 def peak_kb():
     # Not ru_maxrss: that of a child begins at what its parent had when it forked.
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])

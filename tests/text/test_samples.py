@@ -7,11 +7,11 @@ import fontpkg
 import pytest
 import uharfbuzz
 
-from khmer_ocr.text.corpus import sample_lines
+from khmer_ocr.corpus.filter import near_copy_key
+from khmer_ocr.corpus.synthesis.syllable_lines import synthesize_lines
+from khmer_ocr.samples import sample_lines
 from khmer_ocr.text.normalize import normalize
-from khmer_ocr.text.sieve import near_copy_key
 from khmer_ocr.text.syllables import find_broken
-from khmer_ocr.text.synthesize import synthesize_lines
 
 
 @pytest.fixture(scope="module")

@@ -3,17 +3,17 @@ import itertools
 import pytest
 from khmerspell import khnormal
 
+from khmer_ocr.corpus.synthesis.syllable_lines import coverage, synthesize_lines
 from khmer_ocr.errors import ConfigError
-from khmer_ocr.text import inventory
+from khmer_ocr.text import letters
 from khmer_ocr.text.normalize import normalize
 from khmer_ocr.text.syllables import find_broken, is_well_formed
-from khmer_ocr.text.synthesize import coverage, synthesize_lines
 
 
 def test_600_lines_cover_every_class() -> None:
     report = coverage(synthesize_lines(600, seed=42))
     assert report.missing == {}
-    assert set(report.shares) == set(inventory.classes())
+    assert set(report.shares) == set(letters.classes())
     assert all(share == 1 for share in report.shares.values())
     assert report.lines == 600
 
@@ -36,7 +36,7 @@ def test_lines_are_fixed_points_of_the_other_implementation() -> None:
 
 
 def test_every_item_is_normal_on_its_own() -> None:
-    items = inventory.classes()
+    items = letters.classes()
     for text in (*items["subscript pairs"], *items["stacks of three"]):
         assert normalize(text) == text
         assert is_well_formed(text)
@@ -85,5 +85,5 @@ def test_coverage_names_what_is_missing() -> None:
 
 def test_impossible_ranges_are_refused_at_once() -> None:
     for count, low, high in ((-1, 1, 90), (1, 0, 90), (1, 10, 9)):
-        with pytest.raises(ConfigError, match="wanted count"):
+        with pytest.raises(ConfigError, match="expected count"):
             synthesize_lines(count, seed=1, min_chars=low, max_chars=high)

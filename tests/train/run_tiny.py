@@ -8,7 +8,7 @@ import runs
 import torch
 
 from khmer_ocr.errors import KhmerOcrError
-from khmer_ocr.train.run import train
+from khmer_ocr.train.loop import train
 
 torch.set_num_threads(1)
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from khmer_ocr.cli import main
 from khmer_ocr.errors import ConfigError, OutputError, RunConflictError, TrainingError
 from khmer_ocr.io.locks import let_go, take
 from khmer_ocr.model.weights import load_model
-from khmer_ocr.train import run as loop
-from khmer_ocr.train.run import train
+from khmer_ocr.train import loop as loop
+from khmer_ocr.train.loop import train
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ def test_train_and_evaluate_take_a_tree_of_the_known_keys(tmp_path: Path) -> Non
     predictions = tmp_path / "read.tsv"
     line = ["evaluate", str(root), "--model", str(tmp_path / "out/checkpoints/model"), "--decode", "ctc", "--quiet"]
     done = subprocess.run(
-        [sys.executable, "-m", "khmer_ocr.cli", *line, "--predictions", str(predictions), "--device", "cpu"],
+        [sys.executable, "-m", "khmer_ocr", *line, "--predictions", str(predictions), "--device", "cpu"],
         env=runs.environment() | {"PYTHONPATH": str(runs.REPOSITORY)},
         capture_output=True,
         text=True,

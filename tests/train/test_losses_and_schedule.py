@@ -20,9 +20,9 @@ def scores(lines: int, slots: int, tokens: int, seed: int = 0) -> tuple[torch.Te
 
 
 def test_decoder_reads_from_the_start_and_says_the_end() -> None:
-    tokens, wanted = shifted(torch.tensor([[5, 6, 7], [8, 0, 0], [0, 0, 0]]), torch.tensor([3, 1, 0]))
+    tokens, expected = shifted(torch.tensor([[5, 6, 7], [8, 0, 0], [0, 0, 0]]), torch.tensor([3, 1, 0]))
     assert tokens.tolist() == [[SOS, 5, 6, 7], [SOS, 8, 0, 0], [SOS, 0, 0, 0]]
-    assert wanted.tolist() == [[5, 6, 7, EOS], [8, EOS, PAD, PAD], [EOS, PAD, PAD, PAD]]
+    assert expected.tolist() == [[5, 6, 7, EOS], [8, EOS, PAD, PAD], [EOS, PAD, PAD, PAD]]
 
 
 def test_losses_of_a_batch_are_the_sums_of_its_lines() -> None:
@@ -53,8 +53,8 @@ def test_ctc_is_the_sum_over_alignments() -> None:
     ctc, decoder = scores(1, 2, 2)
     found = joint_losses(ctc, torch.tensor([2]), decoder, torch.tensor([[5]]), torch.tensor([1]), 1.0, 0.0).ctc
     p = ctc[0].softmax(1)
-    wanted = p[0, 5] * p[1, 0] + p[0, 0] * p[1, 5] + p[0, 5] * p[1, 5]
-    assert float(found) == pytest.approx(-math.log(float(wanted)), rel=1e-5)
+    expected = p[0, 5] * p[1, 0] + p[0, 0] * p[1, 5] + p[0, 5] * p[1, 5]
+    assert float(found) == pytest.approx(-math.log(float(expected)), rel=1e-5)
 
 
 def test_text_without_room_teaches_ctc_nothing() -> None:

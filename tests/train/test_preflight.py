@@ -12,9 +12,9 @@ import trees
 from khmer_ocr.dataset.index import Strings
 from khmer_ocr.errors import ConfigError, DatasetError, OutputError, SplitNotFoundError
 from khmer_ocr.text.charset import Charset
-from khmer_ocr.train import labels
+from khmer_ocr.train import label_checks
 from khmer_ocr.train import preflight as room
-from khmer_ocr.train.labels import ctc_symbols
+from khmer_ocr.train.label_checks import ctc_symbols
 from khmer_ocr.train.preflight import charset_of, check_writable, open_splits, preflight
 
 
@@ -36,10 +36,10 @@ def look(root: Path, charset: Charset | None = None, slots: int = 3, free: Path 
 
 def test_symbols_and_blanks_between_twins_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ("កក", "", "ក", "កខកខ", "ខខខ", "ខ", "ខ")
-    wanted = [3, 0, 1, 4, 5, 1, 1]
-    assert ctc_symbols(strings(*texts)).tolist() == wanted
-    monkeypatch.setattr(labels, "_LINES_AT_ONCE", 2)
-    assert ctc_symbols(strings(*texts)).tolist() == wanted
+    expected = [3, 0, 1, 4, 5, 1, 1]
+    assert ctc_symbols(strings(*texts)).tolist() == expected
+    monkeypatch.setattr(label_checks, "_LINES_AT_ONCE", 2)
+    assert ctc_symbols(strings(*texts)).tolist() == expected
 
 
 @pytest.mark.parametrize("missing", ["train", "val"])
@@ -107,9 +107,9 @@ def test_lines_that_ctc_cannot_spell_are_counted_and_refused(tmp_path: Path) -> 
 def test_few_lines_that_are_too_dense_are_named_and_stay(tmp_path: Path) -> None:
     runs.write_tree(tmp_path, {"train": 3, "val": 3})
     trees.edit_metadata(tmp_path, "train", 2, text="ក" * 40)
-    found = labels.find_bad_labels("train", open_splits((tmp_path,), None)["train"], 3)
+    found = label_checks.find_bad_labels("train", open_splits((tmp_path,), None)["train"], 3)
     assert (found.dense_are_few, replace(found, lines=1000).dense_are_few) == (False, True)
-    told = labels.judge(replace(found, lines=1000), [], 3, "raise")
+    told = label_checks.judge(replace(found, lines=1000), [], 3, "raise")
     assert len(told) == 1
     assert "train_000002.txt (79 symbols, " in told[0]
 

@@ -7,7 +7,7 @@ import pytest
 
 from khmer_ocr.cli import main
 from khmer_ocr.errors import ConfigError
-from khmer_ocr.train.ranks import Ranks, join
+from khmer_ocr.train.distributed import DistributedContext, join
 
 LAUNCHED = ("SLURM_", "OMPI_", "PMI_", "WORLD_SIZE", "RANK", "LOCAL_RANK")
 
@@ -50,14 +50,14 @@ def test_tasks_that_nothing_joins_are_refused(
 def test_a_single_task_is_fine(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert join("cpu") == Ranks()
+    assert join("cpu") == DistributedContext()
 
 
 def test_one_task_a_machine_with_torchrun_in_it_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    assert join("cpu") == Ranks(0, 1, 0)
+    assert join("cpu") == DistributedContext(0, 1, 0)
 
 
 def test_the_command_writes_nothing_then(

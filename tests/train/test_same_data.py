@@ -12,8 +12,8 @@ import trees
 
 from khmer_ocr.dataset.index import load_index
 from khmer_ocr.errors import ModelError, RunConflictError
-from khmer_ocr.train.data_record import difference, record
-from khmer_ocr.train.run import train
+from khmer_ocr.train.data_fingerprint import difference, record
+from khmer_ocr.train.loop import train
 
 COUNTS = {"train": 24, "val": 8}
 

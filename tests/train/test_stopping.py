@@ -14,7 +14,7 @@ import torch
 from test_training_runs import finished, launch, losses, started
 
 from khmer_ocr.model.weights import load_model
-from khmer_ocr.train.run import train
+from khmer_ocr.train.loop import train
 
 CHANGES: dict[str, Any] = {"num_epochs": 1000, "max_steps": 60, "recipe": "basic"}
 

@@ -17,11 +17,11 @@ from snapshots import everything
 
 from khmer_ocr.errors import ConfigError, DatasetError, ModelError, OutputError, TrainingError
 from khmer_ocr.model.weights import load_model, save_model
-from khmer_ocr.train import checkpoint, trainer
+from khmer_ocr.train import checkpoint, step
 from khmer_ocr.train.checkpoint import write_checkpoint
-from khmer_ocr.train.run import train
+from khmer_ocr.train.loop import train
 from khmer_ocr.train.settings import check_same_run, plain
-from khmer_ocr.train.trainer import Trainer
+from khmer_ocr.train.step import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_gathered_batches_count_by_their_tokens(tree: Path, tmp_path: Path) -> N
 def test_loss_that_is_no_number_stops_and_keeps_the_last_good(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, int]
 ) -> None:
-    real, calls = trainer.joint_losses, iter(range(10**6))
+    real, calls = step.joint_losses, iter(range(10**6))
 
     def spoilt(*arguments: Any) -> Any:
         found = real(*arguments)
@@ -134,7 +134,7 @@ def test_loss_that_is_no_number_stops_and_keeps_the_last_good(
             found.joint.data.fill_(math.nan)
         return found
 
-    monkeypatch.setattr(trainer, "joint_losses", spoilt)
+    monkeypatch.setattr(step, "joint_losses", spoilt)
     config = runs.settings(tree, tmp_path, num_epochs=5, **changes)
     with pytest.raises(TrainingError, match=r"no number any more.*kept"):
         train(config)

@@ -1,0 +1,1 @@
+"""Raw text to lines: read, filtered, cut, deduplicated, split."""

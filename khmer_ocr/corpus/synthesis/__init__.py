@@ -1,0 +1,1 @@
+"""Lines that no corpus holds: random syllables, recombined lines, numbers, fragments."""

@@ -1,0 +1,114 @@
+"""Where a chunk's encoded lines go: the known tree of files, or one tar shard with an index for DALI.
+
+A sink writes a chunk's images and labels completely; only then does the worker commit the chunk to the journal. What a
+killed worker left half done is written again by whoever draws the chunk next, with the same bytes.
+"""
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from khmer_ocr.dataset import layout, shards
+from khmer_ocr.dataset.layout import Sample
+from khmer_ocr.io.atomic import FRESH, create_fresh, make_folder, refuse_links, replace
+from khmer_ocr.io.json_bytes import json_bytes
+
+
+class SampleWriter(Protocol):
+    """Takes whole chunks."""
+
+    def write(self, chunk: int, samples: Sequence[Sample], images: Sequence[bytes]) -> int:
+        """Store a chunk; returns the bytes written."""
+
+
+class FileWriter:
+    """`images/{split}_{i:06d}.png` beside `labels/{split}_{i:06d}.txt`.
+
+    Args:
+        root: the data set's folder.
+        split: name of the split.
+    """
+
+    def __init__(self, root: Path, split: str) -> None:
+        folders = (root / split / layout.IMAGES, root / split / layout.LABELS)
+        self._images, self._labels = folders
+        for folder in folders:
+            make_folder(root, folder)
+        # Names relative to an open folder spare the kernel four path look-ups a file.
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._images_fd, self._labels_fd = (os.open(folder, flags) for folder in folders)
+
+    def write(self, chunk: int, samples: Sequence[Sample], images: Sequence[bytes]) -> int:
+        """Write two files a sample."""
+        total = 0
+        for sample, image in zip(samples, images, strict=True):
+            name, label = sample["filename"], sample["text"].encode()
+            _write_file(self._images, self._images_fd, f"{name}.png", image)
+            _write_file(self._labels, self._labels_fd, f"{name}.txt", label)
+            total += len(image) + len(label)
+        return total
+
+    def close(self) -> None:
+        """Let go of the folders."""
+        os.close(self._images_fd)
+        os.close(self._labels_fd)
+
+
+def _write_file(folder: Path, folder_fd: int, name: str, data: bytes) -> None:
+    """Write a file of an open folder under its own name; what had that name before is not written into."""
+    try:
+        fd = os.open(name, FRESH, 0o644, dir_fd=folder_fd)
+    except FileExistsError:
+        # Left by a killed process, or planted: a link would lead elsewhere, a second name (hard link) keeps its bytes.
+        if stat.S_ISLNK(os.stat(name, dir_fd=folder_fd, follow_symlinks=False).st_mode):
+            refuse_links(folder, folder / name)
+        fd = create_fresh(name, 0o644, dir_fd=folder_fd)
+    try:
+        written = os.write(fd, data)
+        while written < len(data):
+            written += os.write(fd, data[written:])
+    finally:
+        os.close(fd)
+
+
+class ShardWriter:
+    """`shards/{split}-{chunk:06d}.tar` in WebDataset's naming, and its `.idx` in DALI's format v1.2.
+
+    Args:
+        root: the data set's folder.
+        split: name of the split.
+    """
+
+    def __init__(self, root: Path, split: str) -> None:
+        self._root, self._folder, self._split = root, root / split / layout.SHARDS, split
+        make_folder(root, self._folder)
+
+    def write(self, chunk: int, samples: Sequence[Sample], images: Sequence[bytes]) -> int:
+        """Write one tar with three members a sample, then its index."""
+        blocks: list[bytes] = []
+        members: dict[str, tuple[int, int]] = {}
+        offset = 0
+        for sample, image in zip(samples, images, strict=True):
+            stem = sample["filename"]
+            facts = json_bytes(sample)
+            for suffix, data in (("png", image), ("txt", sample["text"].encode()), ("json", facts)):
+                block = shards.member_block(f"{stem}.{suffix}", data)
+                members[f"{stem}.{suffix}"] = offset + shards.TAR_BLOCK, len(data)
+                blocks.append(block)
+                offset += len(block)
+        blocks.append(shards.TAR_END)
+        tar = self._folder / layout.shard_name(self._split, chunk)
+        # The same temporary name each time: what a killed process left goes when its chunk is drawn again.
+        replace(tar, b"".join(blocks), self._root, tag="")
+        replace(tar.with_suffix(".idx"), shards.dali_index(members), self._root, tag="")
+        return offset + len(shards.TAR_END)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def open_writer(format_name: str, root: Path, split: str) -> FileWriter | ShardWriter:
+    """The sink of a format of `layout.FORMATS`."""
+    return FileWriter(root, split) if format_name == "files" else ShardWriter(root, split)

@@ -1,0 +1,1 @@
+"""Encoded lines to texts: greedy, CTC beam, or CTC and decoder jointly."""

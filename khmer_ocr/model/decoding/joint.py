@@ -1,0 +1,199 @@
+"""Texts by both heads: CTC's best, questioned by the decoder where there is doubt.
+
+Where CTC is sure, its text is the reading. Elsewhere the decoder is asked, and where it would have written that text
+itself, it is the reading too. What is left is searched: CTC's next texts and the best one repaired where the decoder
+would have gone on otherwise; the best by both scores is questioned again. Texts that can't win are not asked about. So
+clean lines, which most are, cost little.
+
+Letters: S slots, V token ids, K texts, L tokens.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from khmer_ocr.model.decoder import Memory
+from khmer_ocr.model.decoding.ctc_beam import ctc_score, prefix_beam_search
+from khmer_ocr.model.decoding.greedy import Hypothesis, best_path
+from khmer_ocr.model.seq2seq import Seq2Seq
+from khmer_ocr.text.charset import EOS, PAD, SOS
+
+SURE = 1.5
+"""CTC is sure of a text that it likes better than any other by this (log-probability)."""
+_SURE_ALONE = -math.log1p(math.exp(-SURE))
+"""So it is of the text of an alignment that is likelier than this by itself."""
+MARGIN = 3.0
+"""Texts that CTC likes less than the best so far by more than this are not asked about."""
+ROUNDS = 4
+"""How often the decoder is asked about other texts of a line,"""
+ASKED = 3
+"""and about how many each time, those that may win by most."""
+PLACES = 3
+"""Places of a text that are repaired in a round, those where the decoder gains most."""
+_NEVER = -1e30
+
+
+class TextScore(NamedTuple):
+    """What the decoder thinks of a text.
+
+    Attributes:
+        token_log_probs: of its tokens and of `<eos>` after them.
+        table_LV: log-probabilities of all tokens at each of these places, given the text before.
+    """
+
+    token_log_probs: list[float]
+    table_LV: npt.NDArray[np.float32]
+
+
+@dataclass
+class _Weighed:
+    """A text, what CTC and the decoder think of it, and both together."""
+
+    ids: list[int]
+    ctc: float
+    decoder: TextScore
+    both: float
+
+    def changes(self) -> Iterator[tuple[int, int]]:
+        """Places where the decoder would have gone on otherwise, and how; where it gains most first."""
+        wanted_L, table_LV = np.array([*self.ids, EOS]), self.decoder.table_LV
+        own_L = table_LV.argmax(1)
+        gain_L = table_LV[range(len(own_L)), own_L] - table_LV[range(len(own_L)), wanted_L]
+        for place in np.argsort(-gain_L, kind="stable").tolist():
+            if own_L[place] != wanted_L[place]:
+                yield place, int(own_L[place])
+
+    def most(self, ids: list[int]) -> float:
+        """No more than this does the decoder give another text: what it gives up to where that goes its own way."""
+        shared = _shared(self.ids, ids)
+        turn = [*ids, EOS][shared]
+        return sum(self.decoder.token_log_probs[:shared]) + float(self.decoder.table_LV[shared, turn])
+
+
+@dataclass
+class _Doubt:
+    """A line that is searched."""
+
+    line: int
+    log_prob_SV: npt.NDArray[np.float32]
+    ctc_weight: float
+    waiting: list[tuple[list[int], float]]
+    known: set[tuple[int, ...]] = field(default_factory=set)
+    best: _Weighed | None = None
+
+    def hear(self, ids: list[int], ctc: float, decoder: TextScore) -> None:
+        """Take the answer on a text."""
+        both = self.ctc_weight * ctc + (1 - self.ctc_weight) * sum(decoder.token_log_probs)
+        if self.best is None or both > self.best.both:
+            self.best = _Weighed(ids, ctc, decoder, both)
+
+    def questions(self) -> Iterator[tuple[list[int], float]]:
+        """Texts to ask about next, with CTC's scores."""
+        best = self.best
+        if best is None:
+            self.known.update(tuple(ids) for ids, _ in self.waiting)
+            yield self.waiting.pop(0)
+            return
+        changes = list(best.changes())
+        if not changes:  # the decoder would have written it
+            return
+        repaired = 0
+        for place, token in changes:
+            repairs = self._repairs(best.ids, place, token)
+            self.waiting += repairs
+            repaired += bool(repairs)
+            if repaired == PLACES:
+                break
+        hopes = [
+            (self.ctc_weight * ctc + (1 - self.ctc_weight) * best.most(ids), ids, ctc) for ids, ctc in self.waiting
+        ]
+        hopes = sorted((each for each in hopes if each[0] > best.both and each[2] > best.ctc - MARGIN), reverse=True)
+        self.waiting = [(ids, ctc) for _, ids, ctc in hopes[ASKED:]]
+        yield from ((ids, ctc) for _, ids, ctc in hopes[:ASKED])
+
+    def _repairs(self, ids: list[int], place: int, token: int) -> list[tuple[list[int], float]]:
+        """A text with this token at that place, beside or instead of what is there, or without what is there."""
+        if token == EOS:
+            spliced = [ids[:place]]
+        else:
+            spliced = [[*ids[:place], *new, *ids[place + gone :]] for new in ([], [token]) for gone in range(3)]
+        texts = {tuple(text): text for text in spliced if tuple(text) not in self.known}
+        self.known.update(texts)
+        return [(text, ctc_score(self.log_prob_SV, text)) for text in texts.values()]
+
+
+def joint_decode(
+    model: Seq2Seq, memory: Memory, log_prob_BSV: Tensor, slot_count_B: Tensor, beam_size: int, ctc_weight: float
+) -> list[Hypothesis]:
+    """Choose among the texts of both heads; see `khmer_ocr.model.decoding.decode.decode`."""
+    found = best_path(log_prob_BSV, slot_count_B)
+    host_BSV, doubts = log_prob_BSV.cpu().numpy(), []
+    for line, slots in enumerate(slot_count_B.tolist()):
+        path = found[line]
+        if path.log_prob > _SURE_ALONE:
+            continue
+        log_prob_SV = host_BSV[line, :slots]
+        texts = prefix_beam_search(log_prob_SV, max(beam_size, 2))
+        ids, score = texts[0]
+        if ids == path.ids and (len(texts) == 1 or score - texts[1][1] > SURE):
+            found[line] = Hypothesis(ids, score, path.token_log_probs, score)
+        else:
+            # The beam's scores leave alignments out, which those of repairs do not.
+            texts = [(ids, ctc_score(log_prob_SV, ids)) for ids, _ in texts]
+            doubts.append(_Doubt(line, log_prob_SV, ctc_weight, texts))
+    if doubts:
+        memory = memory.rows(torch.tensor([doubt.line for doubt in doubts], device=slot_count_B.device))
+    for _ in range(1 + ROUNDS):
+        asked = [(row, *text) for row, doubt in enumerate(doubts) for text in doubt.questions()]
+        if not asked:
+            break
+        answers = score_texts(model, memory, [row for row, _, _ in asked], [ids for _, ids, _ in asked])
+        for (row, ids, ctc), answer in zip(asked, answers, strict=True):
+            doubts[row].hear(ids, ctc, answer)
+    for doubt in doubts:
+        if doubt.best is not None:
+            best = doubt.best
+            found[doubt.line] = Hypothesis(best.ids, best.both, best.decoder.token_log_probs[:-1], best.ctc)
+    return found
+
+
+def _shared(one: list[int], other: list[int]) -> int:
+    """How many tokens two texts have in common at their beginning."""
+    for place, (mine, yours) in enumerate(zip(one, other, strict=False)):
+        if mine != yours:
+            return place
+    return min(len(one), len(other))
+
+
+def score_texts(model: Seq2Seq, memory: Memory, lines: list[int], texts: list[list[int]]) -> list[TextScore]:
+    """Ask the decoder about known texts.
+
+    Args:
+        model: in eval mode.
+        memory: encoded lines.
+        lines: which line each text is of.
+        texts: token ids.
+
+    Returns:
+        Its score of each text.
+    """
+    if not texts:
+        return []
+    device = memory.frame_count_B.device
+    longest = max(map(len, texts)) + 1
+    tokens_KL = torch.tensor([[SOS, *ids] + [PAD] * (longest - 1 - len(ids)) for ids in texts], device=device)
+    rows_K = None if lines == list(range(len(memory.frame_count_B))) else torch.tensor(lines, device=device)
+    log_prob_KLV = model.decoder_log_probs(memory, tokens_KL, rows_K)
+    log_prob_KLV[..., [PAD, SOS]] = _NEVER
+    scores = []
+    for table_LV, ids in zip(log_prob_KLV.cpu().numpy(), texts, strict=True):
+        expected = [*ids, EOS]
+        table_LV = table_LV[: len(expected)]
+        scores.append(TextScore(table_LV[range(len(expected)), expected].tolist(), table_LV))
+    return scores

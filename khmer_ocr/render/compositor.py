@@ -1,0 +1,278 @@
+"""Texts and a plan to ragged lines of pixels: layout in integers, rasters from the atlas, the compose kernel.
+
+Letters: B lines, Q quads (glyphs placed), T pieces.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from khmer_ocr_kernels.compose import compose
+from khmer_ocr_kernels.jit import compiled
+from khmer_ocr_kernels.reference import line_offsets
+
+from khmer_ocr import rng
+from khmer_ocr.errors import NoFontsError
+from khmer_ocr.fonts.discovery import FontFace
+from khmer_ocr.io.transfer import Download, upload
+from khmer_ocr.render.face_metrics import FaceMetrics
+from khmer_ocr.render.glyph_atlas import GlyphAtlas, keys
+from khmer_ocr.render.line_extents import line_extents
+from khmer_ocr.render.planner import WORDS, LinePlan, Planner
+from khmer_ocr.render.settings import RenderConfig
+from khmer_ocr.render.shaping_cache import ShapingCache
+from khmer_ocr.render.splice import join
+
+if TYPE_CHECKING:
+    import torch
+
+    from khmer_ocr.render.device_atlas import DeviceAtlas
+
+
+@dataclass(frozen=True, slots=True)
+class LineBatch:
+    """Ragged lines: line b is pixels_N[offsets_B1[b]:offsets_B1[b + 1]], height_px rows of width_B[b]; paper is 255.
+
+    A renderer on a device makes tensors there of pixels_N.
+    """
+
+    pixels_N: "npt.NDArray[np.uint8] | torch.Tensor"
+    offsets_B1: npt.NDArray[np.int64]
+    width_B: npt.NDArray[np.int32]
+    height_px: int
+    plan: LinePlan
+
+    def image(self, line: int) -> "npt.NDArray[np.uint8] | torch.Tensor":
+        """Pixels (height, width) of one line, a view."""
+        flat = self.pixels_N[self.offsets_B1[line] : self.offsets_B1[line + 1]]
+        return flat.reshape(self.height_px, int(self.width_B[line]))
+
+
+@compiled
+def _lay_out(
+    runs_T: npt.NDArray[np.int32],
+    offsets_B1: npt.NDArray[np.int64],
+    glyph_span_R2: npt.NDArray[np.int32],
+    advance_R: npt.NDArray[np.int32],
+    glyph_G: npt.NDArray[np.int32],
+    place_G2: npt.NDArray[np.int32],
+    size64_B: npt.NDArray[np.int64],
+) -> tuple[
+    npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int64]
+]:
+    """Glyph, size and phase of every quad, its pixel place from the line's pen origin, and each line's first quad."""
+    total = 0
+    for run in runs_T:
+        total += glyph_span_R2[run, 1] - glyph_span_R2[run, 0]
+    glyph_Q, size64_Q = np.empty(total, np.int64), np.empty(total, np.int64)
+    phase_Q, place_Q2 = np.empty(total, np.int64), np.empty((total, 2), np.int32)
+    quad_offsets_B1 = np.zeros(len(offsets_B1), np.int64)
+    q = 0
+    for b in range(len(offsets_B1) - 1):
+        size64, pen = size64_B[b], np.int64(0)
+        for t in range(offsets_B1[b], offsets_B1[b + 1]):
+            run = runs_T[t]
+            for g in range(glyph_span_R2[run, 0], glyph_span_R2[run, 1]):
+                # 1/65536 em x 26.6 size = 2**22 units a pixel; quarter pixels, rounded half up.
+                x_q2 = ((pen + place_G2[g, 0]) * size64 + (1 << 19)) >> 20
+                y_q2 = (place_G2[g, 1] * size64 + (1 << 19)) >> 20
+                glyph_Q[q], size64_Q[q] = glyph_G[g], size64
+                phase_Q[q] = (x_q2 & 3) | ((y_q2 & 3) << 2)
+                place_Q2[q, 0], place_Q2[q, 1] = x_q2 >> 2, y_q2 >> 2
+                q += 1
+            pen += advance_R[run]
+        quad_offsets_B1[b + 1] = q
+    return glyph_Q, size64_Q, phase_Q, place_Q2, quad_offsets_B1
+
+
+@compiled
+def _shift_to_ink(
+    place_Q2: npt.NDArray[np.int32],
+    entry_Q: npt.NDArray[np.int32],
+    quad_offsets_B1: npt.NDArray[np.int64],
+    entries_E5: npt.NDArray[np.int32],
+    left_B: npt.NDArray[np.int32],
+    right_B: npt.NDArray[np.int32],
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Quads measured from the line's left edge, margin included, and each line's width."""
+    quads_Q3 = np.empty((len(entry_Q), 3), np.int32)
+    width_B = np.empty(len(left_B), np.int32)
+    for b in range(len(left_B)):
+        low, high = np.int64(1 << 40), np.int64(-(1 << 40))
+        for q in range(quad_offsets_B1[b], quad_offsets_B1[b + 1]):
+            entry = entry_Q[q]
+            if entries_E5[entry, 1]:
+                x = np.int64(place_Q2[q, 0]) + entries_E5[entry, 3]
+                low, high = min(low, x), max(high, x + entries_E5[entry, 1])
+        if high < low:
+            low = high = np.int64(0)
+        width_B[b] = high - low + left_B[b] + right_B[b]
+        for q in range(quad_offsets_B1[b], quad_offsets_B1[b + 1]):
+            quads_Q3[q, 0] = entry_Q[q]
+            quads_Q3[q, 1] = place_Q2[q, 0] - low + left_B[b]
+            quads_Q3[q, 2] = place_Q2[q, 1]
+    return quads_Q3, width_B
+
+
+class LineRenderer:
+    """Draws batches of lines with a fixed set of faces.
+
+    Args:
+        faces: the faces; their order matters to nothing but their numbers.
+        metrics: by face name, from `metrics.measure_all`; faces with `fatal` must be left out before.
+        config: how to draw.
+        atlas_dir: folder where rasters are kept between runs; None keeps nothing.
+        device: "cpu" draws arrays; "cuda", or any device of torch's, draws tensors there. The bytes are the same.
+    """
+
+    def __init__(
+        self,
+        faces: Sequence[FontFace],
+        metrics: dict[str, FaceMetrics],
+        config: RenderConfig | None = None,
+        atlas_dir: Path | None = None,
+        device: "str | torch.device" = "cpu",
+    ) -> None:
+        if not faces:
+            raise NoFontsError("No Khmer fonts found: a renderer needs at least one face. Run: khmer-ocr fonts install")
+        self.faces, self.config = list(faces), config or RenderConfig()
+        measured = [metrics[face.name] for face in faces]
+        bad = [face.faulty + m.malformed + m.cramped for face, m in zip(faces, measured, strict=True)]
+        self.runs = ShapingCache(faces, [m.unit for m in measured], bad)
+        # A folder per height: the sizes of other runs would only be read to be thrown away.
+        folder = atlas_dir / f"{self.config.image_height}px" if atlas_dir else None
+        self.atlas = GlyphAtlas(faces, self.runs.glyph_base, folder)
+        self.planner = Planner(faces, measured, self.config, self.runs)
+        self._device_atlas = None if device == "cpu" else _device_atlas(device)
+
+    def plan(self, texts: Sequence[str], address_B: npt.NDArray[np.uint64], key_2: npt.NDArray[np.uint32]) -> LinePlan:
+        """Choose face, size and place of each line from its address.
+
+        Args:
+            texts: normalised lines that passed `planner.rejections`.
+            address_B: uint64 sample numbers or text hashes.
+            key_2: from `rng.key(seed, split, "plan")`.
+        """
+        return self.planner.choose(texts, rng.draws(key_2, address_B, WORDS))
+
+    def draw(self, texts: Sequence[str], plan: LinePlan) -> LineBatch:
+        """Draw lines as planned.
+
+        Args:
+            texts: the lines of the plan.
+            plan: from `plan`.
+
+        Returns:
+            The lines, dark ink on white paper.
+
+        Raises:
+            AssertionError: ink fell outside an image: a fault of ours, never of the input.
+        """
+        batch, clipped_B = self.submit(texts, plan)
+        self.refuse_clipped(texts, plan, Download(clipped_B).take())
+        return batch
+
+    def submit(
+        self, texts: Sequence[str], plan: LinePlan, second_P: npt.NDArray[np.bool_] | None = None
+    ) -> "tuple[LineBatch, npt.NDArray[np.int64] | torch.Tensor]":
+        """`draw` without waiting for a device.
+
+        Args:
+            texts: the lines of the plan.
+            plan: from `plan`.
+            second_P: true for texts that are the second part of the line that the text before begins (`parts.join`);
+                the batch then has fewer lines than there are texts. None: every text is a line.
+
+        Returns:
+            The lines, and int64 counts (B,) for `refuse_clipped`, on the device.
+
+        Raises:
+            torch.cuda.OutOfMemoryError: the device has no room for so many lines at once.
+        """
+        return self._compose(texts, plan, self.config.image_height, self._device_atlas, second_P)
+
+    def refuse_clipped(self, texts: Sequence[str], plan: LinePlan, clipped_B: npt.NDArray[np.int64]) -> None:
+        """Raise AssertionError if ink of a batch fell outside an image.
+
+        Args:
+            texts: the lines of the plan.
+            plan: from `plan`.
+            clipped_B: how many ink pixels of each line.
+        """
+        if clipped_B.any():
+            worst = int(clipped_B.argmax())
+            raise AssertionError(
+                f"{clipped_B[worst]} ink pixels of {texts[worst]!r} in {self.faces[plan.face_B[worst]].name} "
+                f"at {plan.size64_B[worst] / 64} ppem fell outside the image"
+            )
+
+    def draw_at(
+        self, texts: Sequence[str], face_B: npt.NDArray[np.int32], size64_B: npt.NDArray[np.int64], margin_px: int = 2
+    ) -> list[npt.NDArray[np.uint8]]:
+        """Draw lines in given faces at given sizes on the CPU, each as high as it needs, whatever their faces lack.
+
+        Args:
+            texts: B normalised lines; a character that a face lacks becomes its `.notdef`.
+            face_B: int32 numbers of faces.
+            size64_B: int64 sizes in 26.6 ppem.
+            margin_px: paper left and right of the ink.
+
+        Returns:
+            uint8 images (height, width), dark ink on white paper.
+        """
+        seen = line_extents(self.runs, texts, face_B)
+        above_B = np.maximum(self.planner.ascent_px(seen.ascent_B, face_B, size64_B), 1)
+        below_B = np.maximum(self.planner.ascent_px(seen.descent_B, face_B, size64_B), 0)
+        margin_B, baseline = np.full(len(texts), margin_px, np.int32), int(above_B.max(initial=1))
+        plan = LinePlan(face_B, size64_B, np.full(len(texts), baseline, np.int32), margin_B, margin_B)
+        batch, _ = self._compose(texts, plan, baseline + int(below_B.max(initial=0)))
+        rows = zip((baseline - above_B).tolist(), (baseline + below_B).tolist(), strict=True)
+        return [batch.image(line)[top:end] for line, (top, end) in enumerate(rows)]
+
+    def _compose(
+        self,
+        texts: Sequence[str],
+        plan: LinePlan,
+        height_px: int,
+        device_atlas: "DeviceAtlas | None" = None,
+        second_P: npt.NDArray[np.bool_] | None = None,
+    ) -> "tuple[LineBatch, npt.NDArray[np.int64] | torch.Tensor]":
+        """The lines, drawn on the CPU or where the device's atlas is, and how many of their ink pixels fell outside."""
+        looked, cache = self.runs.look_up(texts, plan.face_B), self.runs
+        glyph_Q, size64_Q, phase_Q, place_Q2, quad_offsets_B1 = _lay_out(
+            looked.runs_T,
+            looked.offsets_L1,
+            cache.glyph_span_R2,
+            cache.advance_R,
+            cache.glyph_G,
+            cache.place_G2,
+            plan.size64_B,
+        )
+        entry_Q = self.atlas.entries_of(keys(glyph_Q, size64_Q, phase_Q), np.unique(plan.face_B).tolist())
+        atlas, margins = self.atlas, (plan.left_B, plan.right_B)
+        quads_Q3, width_B = _shift_to_ink(place_Q2, entry_Q, quad_offsets_B1, atlas.entries_E5, *margins)
+        layout = (quads_Q3, quad_offsets_B1, plan.baseline_B, width_B)
+        if second_P is not None:
+            layout = join(*layout, second_P)
+            width_B = layout[3]
+        if device_atlas is None:
+            pixels_N, offsets_B1, clipped_B = compose(*layout, atlas.pixels_N, atlas.entries_E5, height_px)
+            return LineBatch(pixels_N, offsets_B1, width_B, height_px, plan), clipped_B
+        device_atlas.sync(atlas, int(entry_Q.max(initial=-1)) + 1)
+        quads, starts, baselines, widths = (upload(array, device_atlas.device) for array in layout)
+        drawn_N, _, counts_B = compose(
+            quads, starts, baselines, widths, device_atlas.pixels_N, device_atlas.entries_E5, height_px
+        )
+        # Offsets are known here: they need not come back.
+        return LineBatch(drawn_N, line_offsets(width_B, height_px), width_B, height_px, plan), counts_B
+
+
+def _device_atlas(device: "str | torch.device") -> "DeviceAtlas":
+    import torch
+
+    from khmer_ocr.render.device_atlas import DeviceAtlas
+
+    return DeviceAtlas(torch.device(device))
