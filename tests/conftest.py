@@ -9,15 +9,15 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
-from gpu import require_cuda
 from hypothesis import settings
 
 from khmer_ocr.fonts.discovery import FontFace, find_faces
 from khmer_ocr.render.face_metrics import FaceMetrics
 from khmer_ocr.render.measured_faces import measure_all
+from tests import REPOSITORY, SHARED
+from tests.gpu import require_cuda
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-CORPUS = REPOSITORY.parent / "shared" / "corpus"
+CORPUS = SHARED / "corpus"
 # A variable font's instances, old Khmer OS tables, word-wise shaping, a companion for Latin, Graphite-era tables.
 FEW = (
     "NotoSansKhmer-Regular",

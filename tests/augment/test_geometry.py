@@ -1,11 +1,11 @@
 import pytest
 import torch
-from augmented_lines import batch, drawn_values, keys, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from khmer_ocr.augment.torch_ops.geometry import geometry
 from khmer_ocr.augment.torch_ops.padded_lines import PaddedLines, ink_box
+from tests.augment.sample_lines import batch, drawn_values, keys, values
 
 AT_REST = {
     "rotation_deg": 0,

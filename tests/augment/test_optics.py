@@ -3,21 +3,21 @@
 import numpy as np
 import pytest
 import torch
-from augmented_lines import batch, keys, values
 from khmer_ocr_kernels import degrade_reference
 
-from khmer_ocr.augment.torch_ops.apply import Lines, apply
+from khmer_ocr.augment.torch_ops.apply import PaddedLines, apply
+from tests.augment.sample_lines import batch, keys, values
 
 GREY = 1 / 255
 
 
-def grey(lines: Lines, line: int) -> np.ndarray:
+def grey(lines: PaddedLines, line: int) -> np.ndarray:
     ink = lines.ink_B1HW[line, 0, :, : int(lines.width_B[line])]
     return (255 - (ink * 255).round()).to(torch.int64).numpy()
 
 
-def whole_grey(lines: Lines) -> Lines:
-    return Lines((lines.ink_B1HW * 255).round() / 255, lines.width_B)
+def whole_grey(lines: PaddedLines) -> PaddedLines:
+    return PaddedLines((lines.ink_B1HW * 255).round() / 255, lines.width_B)
 
 
 @pytest.mark.parametrize("height", [24, 32, 61])
@@ -41,13 +41,13 @@ def test_morphology_is_the_fused_one_within_a_grey_level(height: int) -> None:
         assert np.abs(grey(augmented, line) - expected).max() <= 1
 
 
-def dot() -> Lines:
+def dot() -> PaddedLines:
     ink = torch.zeros(1, 1, 33, 41)
     ink[0, 0, 16, 20] = 1
-    return Lines(ink, torch.tensor([41]))
+    return PaddedLines(ink, torch.tensor([41]))
 
 
-def moments(lines: Lines) -> tuple[float, float, float, float]:
+def moments(lines: PaddedLines) -> tuple[float, float, float, float]:
     """Mass, and variance along the line, across it, and mixed, of what became of a dot."""
     ink = lines.ink_B1HW[0, 0].double()
     y, x = torch.arange(33.0).double()[:, None] - 16, torch.arange(41.0).double() - 20
@@ -114,10 +114,10 @@ def test_nothing_asked_for_nothing_done(op: str, still: dict[str, float]) -> Non
 def test_resolution_loss_keeps_the_mass_and_the_flats(factor: float) -> None:
     ink = torch.zeros(1, 1, 64, 120)
     ink[..., 16:48, 20:100] = 1
-    augmented = apply("resolution_loss", Lines(ink, torch.tensor([120])), values(factor=factor), keys(1)).ink_B1HW
+    augmented = apply("resolution_loss", PaddedLines(ink, torch.tensor([120])), values(factor=factor), keys(1)).ink_B1HW
     assert float(augmented.sum()) == pytest.approx(float(ink.sum()), rel=0.01)
     torch.testing.assert_close(augmented[..., 26:38, 30:90], ink[..., 26:38, 30:90], rtol=0, atol=1e-4)
     fine = torch.zeros(1, 1, 32, 120)
     fine[..., ::2] = 1
-    swing = apply("resolution_loss", Lines(fine, torch.tensor([120])), values(factor=factor), keys(1)).ink_B1HW
+    swing = apply("resolution_loss", PaddedLines(fine, torch.tensor([120])), values(factor=factor), keys(1)).ink_B1HW
     assert float(swing[..., 10:22, 10:110].std()) < 0.5 * float(fine.std())

@@ -5,17 +5,17 @@ import io
 import numpy as np
 import pytest
 import torch
-from augmented_lines import batch, keys, values
 from PIL import Image
 
-from khmer_ocr.augment.torch_ops.apply import Lines, apply
+from khmer_ocr.augment.torch_ops.apply import PaddedLines, apply
+from tests.augment.sample_lines import batch, keys, values
 
 
-def sheet(count: int = 40, width: int = 400, ink: float = 0.0) -> Lines:
-    return Lines(torch.full((count, 1, 32, width), ink), torch.full((count,), width))
+def sheet(count: int = 40, width: int = 400, ink: float = 0.0) -> PaddedLines:
+    return PaddedLines(torch.full((count, 1, 32, width), ink), torch.full((count,), width))
 
 
-def parallel_map(lines: Lines, **fixed: float) -> dict[str, torch.Tensor]:
+def parallel_map(lines: PaddedLines, **fixed: float) -> dict[str, torch.Tensor]:
     return {name: value.expand(len(lines.width_B)) for name, value in values(**fixed).items()}
 
 
@@ -28,7 +28,7 @@ def test_noise_has_the_deviation_asked_for() -> None:
 
 
 def test_contrast_gives_the_tones_asked_for() -> None:
-    lines = Lines(torch.tensor([[[[0.0, 1.0, 0.5]]]]), torch.tensor([3]))
+    lines = PaddedLines(torch.tensor([[[[0.0, 1.0, 0.5]]]]), torch.tensor([3]))
     augmented = apply("contrast", lines, values(paper=0.2, contrast=0.5), keys(1))
     assert augmented.ink_B1HW.flatten().tolist() == pytest.approx([0.2, 0.6, 0.4])
 
@@ -88,7 +88,7 @@ def test_a_fax_keeps_thin_strokes_and_counters(paper: float, stroke: float) -> N
     ink = torch.full((1, 1, 32, 200), paper)
     ink[..., 8:24, 20:180:8] = stroke  # strokes one pixel wide
     ink[..., 8:24, 60:100:4] = stroke  # and close together
-    augmented = apply("threshold", Lines(ink, torch.tensor([200])), values(bias=0.6, gain=8), keys(1)).ink_B1HW
+    augmented = apply("threshold", PaddedLines(ink, torch.tensor([200])), values(bias=0.6, gain=8), keys(1)).ink_B1HW
     strokes = ink == stroke
     assert float(augmented[strokes].min()) > 0.6
     assert float(augmented[~strokes].max()) < 0.2
@@ -98,7 +98,7 @@ def test_a_fax_keeps_pale_hairlines_beside_black_stems() -> None:
     ink = torch.zeros(1, 1, 32, 200)
     ink[..., 8:24, 20:180:10] = 1
     ink[..., 15, 20:180] = ink[..., 15, 20:180].clamp(min=0.6)
-    augmented = apply("threshold", Lines(ink, torch.tensor([200])), values(bias=0.5, gain=8), keys(1)).ink_B1HW
+    augmented = apply("threshold", PaddedLines(ink, torch.tensor([200])), values(bias=0.5, gain=8), keys(1)).ink_B1HW
     assert float(augmented[ink == 0.6].min()) > 0.6
 
 
@@ -121,7 +121,7 @@ def test_jpeg_loses_what_libjpeg_loses(quality: int, width: int, height: int) ->
     file = io.BytesIO()
     Image.fromarray(grey.to(torch.uint8).numpy()).save(file, "JPEG", quality=quality)
     expected = np.asarray(Image.open(file)).astype(int)
-    augmented = apply("jpeg", Lines(1 - grey[None, None] / 255, lines.width_B), values(quality=quality), keys(1))
+    augmented = apply("jpeg", PaddedLines(1 - grey[None, None] / 255, lines.width_B), values(quality=quality), keys(1))
     seen = (255 - augmented.ink_B1HW[0, 0] * 255).round().int().numpy()
     difference = np.abs(seen - expected)
     lost = np.abs(expected - grey.numpy()).mean()

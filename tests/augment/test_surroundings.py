@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from augmented_lines import batch, drawn_values, keys, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from khmer_ocr.augment.torch_ops.apply import PaddedLines, apply
 from khmer_ocr.augment.torch_ops.padded_lines import ink_box
+from tests.augment.sample_lines import batch, drawn_values, keys, values
 
 WIDTHS = [120, 60, 200, 33]
 

@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from trees import edit_metadata, only_known_keys, pixels, png, sample, text, write_overall, write_tree
 
 from khmer_ocr.cli import main
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.index import load_index
 from khmer_ocr.dataset.verify import verify
 from khmer_ocr.load.cache import tree_key
+from tests.dataset.trees import edit_metadata, only_known_keys, pixels, png, sample, text, write_overall, write_tree
 
 COUNTS = {"train": 9, "val": 3}
 

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from trees import edit_metadata, only_known_keys, png, write_shard, write_tree
 
 from khmer_ocr.dataset.index import load_index
 from khmer_ocr.dataset.repair_advice import drawn_here
 from khmer_ocr.errors import DatasetError
+from tests import SHARED
+from tests.dataset.trees import edit_metadata, only_known_keys, png, write_shard, write_tree
 
 TEXTS = ["កខ", "ខ្មែរ", "ស្ត្រី ៧", "គ", "ទឹក", "ផ្ទះ"]
-CASES = Path(__file__).parents[3] / "shared/cases"
+CASES = SHARED / "cases"
 
 
 def page(i: int) -> np.ndarray:

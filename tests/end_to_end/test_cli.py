@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests import REPOSITORY
 
 
 def run(*arguments: str, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -95,7 +95,7 @@ def test_stats_and_preview_show_what_is_there(made: Path, tmp_path: Path) -> Non
 
 
 def test_scripts_are_doors_to_the_same_commands(made: Path, tmp_path: Path) -> None:
-    script = ROOT / "scripts/generate_synthetic_images.py"
+    script = REPOSITORY / "scripts/generate_synthetic_images.py"
     flags = ["--corpus-dir", str(made / "data/processed"), "--output-dir", str(tmp_path / "out"), "--max-lines", "20"]
     flags += ["--splits", "train", "val", "--no-augment", "--log-level", "WARNING", "--stats"]
     done = subprocess.run([sys.executable, script, *flags], capture_output=True, text=True, check=False, timeout=300)
@@ -104,7 +104,7 @@ def test_scripts_are_doors_to_the_same_commands(made: Path, tmp_path: Path) -> N
     overall = json.loads((tmp_path / "out/generation_metadata.json").read_text())
     assert overall["generation_config"]["augment_train"] is False and set(overall["splits"]) == {"train", "val"}
     help_text = subprocess.run(
-        [sys.executable, ROOT / "scripts/process_corpus.py", "--help"], capture_output=True, text=True, check=True
+        [sys.executable, REPOSITORY / "scripts/process_corpus.py", "--help"], capture_output=True, text=True, check=True
     ).stdout
     assert "--input" in help_text and "--synthesize" in help_text
 
@@ -112,7 +112,7 @@ def test_scripts_are_doors_to_the_same_commands(made: Path, tmp_path: Path) -> N
 def test_training_by_the_script_that_users_know(made: Path, tmp_path: Path) -> None:
     flags = ["--synthetic-dir", "data/synthetic", "--max-samples", "12", "--num-epochs", "2", "--batch-size", "6"]
     flags += ["--log-dir", str(tmp_path / "logs"), "--checkpoint-dir", str(tmp_path / "checkpoints")]
-    command = [sys.executable, str(ROOT / "scripts/train_production.py"), *flags, "--validate-lines", "4"]
+    command = [sys.executable, str(REPOSITORY / "scripts/train_production.py"), *flags, "--validate-lines", "4"]
     done = subprocess.run(command, cwd=made, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "Pre-flight: train 12" in done.stdout and "epoch 2, step 4" in done.stdout + done.stderr

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from khmer_ocr.errors import EXTRA_OF, install_hint, require
+from tests import REPOSITORY
 
-ROOT = Path(__file__).parents[2]
 LACKING = f"""
 import sys
 class MissingCharacters:
@@ -72,7 +72,7 @@ def test_verbs_of_the_drawing_half_need_nothing_more(tmp_path: Path) -> None:
 def test_every_extra_of_the_table_exists() -> None:
     import tomllib
 
-    with (ROOT / "pyproject.toml").open("rb") as file:
+    with (REPOSITORY / "pyproject.toml").open("rb") as file:
         extras = tomllib.load(file)["project"]["optional-dependencies"]
     for package, extra in EXTRA_OF.items():
         requirement = {"nvidia.dali": "nvidia-dali-cuda130"}.get(package, package)
@@ -91,7 +91,7 @@ def test_the_package_runs_as_a_module() -> None:
     assert done.returncode == 0 and done.stdout.startswith("usage: khmer-ocr ")
 
 
-@pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("script", sorted((REPOSITORY / "scripts").glob("*.py")), ids=lambda path: path.name)
 def test_scripts_say_what_to_install_where_nothing_is(script: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-I", "-S", script], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60

@@ -15,9 +15,13 @@ import pytest
 from PIL import Image
 
 from khmer_ocr.cli import app
+from tests import REPOSITORY
 
-ROOT = Path(__file__).parents[2]
-DOCS = [ROOT / "README.md", *sorted((ROOT / "benchmarks").rglob("*.md")), *sorted((ROOT / "khmer_ocr").rglob("*.md"))]
+DOCS = [
+    REPOSITORY / "README.md",
+    *sorted((REPOSITORY / "benchmarks").rglob("*.md")),
+    *sorted((REPOSITORY / "khmer_ocr").rglob("*.md")),
+]
 PLACES = {
     "1000+PART": "1003",
     "T0 ... T15": "T0 T1",
@@ -96,8 +100,8 @@ def test_documents_show_commands_of_every_verb() -> None:
 def test_flags_in_prose_exist(file: Path) -> None:
     flags = set(re.findall(r"`(?:[\w ]* )?(--[a-z][a-z-]+)", file.read_text(encoding="utf-8")))
     known = {"--all", "--shm-size", "--signal"}  # of scripts/test, of docker, of Slurm
-    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "khmer_ocr/verbs").glob("*.py"))
-    source += (ROOT / "khmer_ocr/train/settings.py").read_text(encoding="utf-8")
+    source = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "khmer_ocr/verbs").glob("*.py"))
+    source += (REPOSITORY / "khmer_ocr/train/settings.py").read_text(encoding="utf-8")
     for flag in flags - known:
         name = flag.removeprefix("--").removeprefix("no-").replace("-", "_")
         assert re.search(rf"\b{name}: ", source), flag
@@ -110,13 +114,13 @@ def test_files_that_documents_name_exist(file: Path) -> None:
         assert "://" in target or (file.parent / target).exists(), target
     for _, command in ((file, command) for command in commands(file) if command.startswith(("scripts/", "python b"))):
         script = shlex.split(command)[1 if command.startswith("python ") else 0]
-        assert (ROOT / script).is_file() and os.access(ROOT / script, os.R_OK), command
+        assert (REPOSITORY / script).is_file() and os.access(REPOSITORY / script, os.R_OK), command
 
 
 def run(command: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
     words = shlex.split(command)
     begin = {"khmer-ocr": [sys.executable, "-m", "khmer_ocr"], "python": [sys.executable]}
-    words = [*begin.get(words[0], [sys.executable, str(ROOT / words[0])]), *words[1:]]
+    words = [*begin.get(words[0], [sys.executable, str(REPOSITORY / words[0])]), *words[1:]]
     return subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False, timeout=600)
 
 
@@ -152,7 +156,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shown_in_readme() -> Iterator[str]:
-    for command in dict.fromkeys(commands(ROOT / "README.md")):
+    for command in dict.fromkeys(commands(REPOSITORY / "README.md")):
         if not command.startswith(NOT_RUN) and command != "scripts/test":
             yield command
 
@@ -175,7 +179,7 @@ def test_every_command_of_the_readme_runs_as_printed(place: Path) -> None:
 
 @pytest.mark.slow
 def test_python_of_the_readme_runs_as_printed(place: Path) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    blocks = re.findall(r"^```python\n(.*?)^```$", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.M | re.S)
     assert blocks
     for block in blocks:
         code = block.replace("data/synthetic", "stand-in/drawn").replace("num_workers=4", "num_workers=0")

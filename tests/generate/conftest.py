@@ -4,12 +4,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from generating import FEW, LINES, Corpora, misspelt, run, tree_hash
 
 from khmer_ocr.corpus.pipeline import process_corpus
 from khmer_ocr.corpus.settings import CorpusConfig
 from khmer_ocr.corpus.synthesis.syllable_lines import synthesize_lines
 from khmer_ocr.samples import sample_lines
+from tests.generate.generating import FEW, LINES, Corpora, misspelt, run, tree_hash
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ from typing import Any
 
 from khmer_ocr.generate.generator import SyntheticImageGenerator
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 FONTS = ("NotoSansKhmer-Bold", "NotoSansKhmer-Regular", "NotoSansKhmer-SemiCondensedLight")
 LINES = 3400
 FEW = ("--max-lines", "1100", "--splits", "train")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from generating import FEW, generator, run, tree_files
 from PIL import Image
 
 from khmer_ocr.dataset import layout
+from tests.generate.generating import FEW, generator, run, tree_files
 
 
 def flip_pixel(root: Path) -> None:

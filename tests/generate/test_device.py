@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests import REPOSITORY
+
 pytest.importorskip("triton")
 
 import torch
-from generating import FONTS, run, tree_hash
-from gpu import run_on_tensors
 
 from khmer_ocr import rng
 from khmer_ocr.augment import torch_batches
@@ -31,6 +31,8 @@ from khmer_ocr.io import transfer
 from khmer_ocr.render import compositor as composing
 from khmer_ocr.render.measured_faces import usable_faces
 from khmer_ocr.render.settings import RenderConfig
+from tests.generate.generating import FONTS, run, tree_hash
+from tests.gpu import run_on_tensors
 
 TEXTS = ["ក", "ស្ត្រី", "ខ្ញុំ 1", "A", "ដើរ", "ភាសា", "៛១"]
 """Few and short: the interpreter draws a few lines a second."""
@@ -87,9 +89,9 @@ def chunk_on_device(job, texts, block_lines, most_lines):
 
 
 def on_device(cases, device, folder, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY), prepend=os.pathsep)
     there = [(replace(job, device=torch.device(device)), *rest) for job, *rest in cases]
-    results = run_on_tensors("test_device:chunk_on_device", there, folder, device)
+    results = run_on_tensors("tests.generate.test_device:chunk_on_device", there, folder, device)
     return [json.loads(done.tobytes()) for (done,) in results]
 
 

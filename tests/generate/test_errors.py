@@ -13,20 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from generating import (
-    FEW,
-    FONTS,
-    alive,
-    children,
-    command,
-    generator,
-    names,
-    run,
-    samples_of,
-    start,
-    tree_files,
-    write_corpus,
-)
 
 from khmer_ocr.errors import (
     ConfigError,
@@ -44,6 +30,20 @@ from khmer_ocr.generate.settings import GenerateConfig
 from khmer_ocr.generate.split_text import LONGEST_LINE_BYTES, SplitText
 from khmer_ocr.render import face_metrics
 from khmer_ocr.render.measured_faces import usable_faces
+from tests.generate.generating import (
+    FEW,
+    FONTS,
+    alive,
+    children,
+    command,
+    generator,
+    names,
+    run,
+    samples_of,
+    start,
+    tree_files,
+    write_corpus,
+)
 
 LINE = "ខ្ញុំទៅសាលារៀន"
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import xxhash
-from generating import FONTS, Corpora, generator, names, run, samples_of, start, tree_files, tree_hash, write_corpus
 from PIL import Image
 
 from khmer_ocr.corpus.synthesis.syllable_lines import synthesize_lines
@@ -24,6 +23,18 @@ from khmer_ocr.render.measured_faces import usable_faces
 from khmer_ocr.render.planner import REASONS
 from khmer_ocr.render.settings import RenderConfig
 from khmer_ocr.text.normalize import normalize
+from tests.generate.generating import (
+    FONTS,
+    Corpora,
+    generator,
+    names,
+    run,
+    samples_of,
+    start,
+    tree_files,
+    tree_hash,
+    write_corpus,
+)
 
 TYPES = {"filename": str, "text": str, "font": str, "image_path": str, "label_path": str}
 TYPES |= {"image_width": int, "image_height": int}

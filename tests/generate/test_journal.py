@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xxhash
-from generating import names
 
 from khmer_ocr.dataset import layout
 from khmer_ocr.errors import OutputError, RunConflictError
 from khmer_ocr.generate.finalise import complete_splits, finish_split, read_overall, write_overall
 from khmer_ocr.generate.journal import Journal, differences
 from khmer_ocr.io import locks
+from tests.generate.generating import names
 
 SUMMARY = {"samples": 2, "bytes": 10, "fonts": {"A": 2}}
 LINES = ['{"text": "ក"}'.encode(), '{"text": "ខ"}'.encode()]

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import xxhash
-from generating import FEW, TIMEOUT_S, command, generator, run, samples_of, tree_files, write_corpus
 
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.verify import verify
@@ -17,6 +16,7 @@ from khmer_ocr.errors import RunConflictError
 from khmer_ocr.generate import fingerprint
 from khmer_ocr.generate.fingerprint import renormalised_lines
 from khmer_ocr.generate.split_text import SplitText
+from tests.generate.generating import FEW, TIMEOUT_S, command, generator, run, samples_of, tree_files, write_corpus
 
 NEXT = """
 import sys

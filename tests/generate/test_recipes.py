@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from generating import Corpora, generator, run, samples_of, start, tree_files
 from PIL import Image
 
 from khmer_ocr.errors import ConfigError
 from khmer_ocr.generate.settings import GenerateConfig
+from tests.generate.generating import Corpora, generator, run, samples_of, start, tree_files
 
 SCAN = ("--recipe", "scan", "--strength", "mixed", "--max-lines", "1100", "--splits", "train")
 

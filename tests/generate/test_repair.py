@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from generating import generator, tree_files, write_corpus
-from snapshots import everything
 
 from khmer_ocr.cli import dataset_verbs
 from khmer_ocr.dataset import shards
@@ -21,6 +19,8 @@ from khmer_ocr.generate import generator as generator_module
 from khmer_ocr.generate import settings as settings_module
 from khmer_ocr.generate.repair import RepairReport, repair
 from khmer_ocr.samples import sample_lines
+from tests.generate.generating import generator, tree_files, write_corpus
+from tests.snapshots import everything
 
 SECRET = "export TOKEN=mine\n"
 

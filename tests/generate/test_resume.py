@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from generating import (
+
+from khmer_ocr.dataset import layout
+from khmer_ocr.dataset.verify import verify
+from khmer_ocr.errors import CorpusError, DatasetError, FontError, OutputError, RunConflictError
+from khmer_ocr.generate import local_executor
+from khmer_ocr.generate.generator import SyntheticImageGenerator
+from khmer_ocr.generate.journal import Journal
+from khmer_ocr.generate.local_executor import LocalExecutor
+from khmer_ocr.render.settings import RenderConfig
+from tests.generate.generating import (
     FEW,
     FONTS,
     Corpora,
@@ -28,15 +37,6 @@ from generating import (
     tree_hash,
     write_corpus,
 )
-
-from khmer_ocr.dataset import layout
-from khmer_ocr.dataset.verify import verify
-from khmer_ocr.errors import CorpusError, DatasetError, FontError, OutputError, RunConflictError
-from khmer_ocr.generate import local_executor
-from khmer_ocr.generate.generator import SyntheticImageGenerator
-from khmer_ocr.generate.journal import Journal
-from khmer_ocr.generate.local_executor import LocalExecutor
-from khmer_ocr.render.settings import RenderConfig
 
 
 def gone(pids: list[int], within_s: float = 10.0) -> bool:

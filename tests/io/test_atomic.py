@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from snapshots import everything
 
 from khmer_ocr.errors import OutputError
 from khmer_ocr.io.atomic import (
@@ -19,6 +18,7 @@ from khmer_ocr.io.atomic import (
     replacing,
     write_output,
 )
+from tests.snapshots import everything
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from khmer_ocr.io import locks
+from tests import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 NO_FLOCK_C = "#include <errno.h>\nint flock(int fd, int op) { errno = ENOLCK; return -1; }\n"
 NO_FLOCK_PY = """
 import errno, fcntl

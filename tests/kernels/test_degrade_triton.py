@@ -1,25 +1,27 @@
 """The Triton `degrade`: bit for bit the reference in the interpreter and on a device; compiles for devices absent."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests import REPOSITORY
 
 pytest.importorskip("triton")
 
 import torch
 import triton
-from cubin import Case, capability_of, compile_apart
-from gpu import require_cuda, run_on_tensors
 from khmer_ocr_kernels import degrade_reference, degrade_triton
 from khmer_ocr_kernels.degrade import degrade
 from khmer_ocr_kernels.degrade_reference import NOISE_SALT
 from khmer_ocr_kernels.philox import philox4x32
-from test_degrade import any_batch, batch
+
+from tests.gpu import require_cuda, run_on_tensors
+from tests.kernels.cubin import Case, capability_of, compile_apart
+from tests.kernels.test_degrade import any_batch, batch
 
 DEGRADE = "khmer_ocr_kernels.degrade:degrade"
-PROBE = "philox_probe:draw_bytes"
+PROBE = "tests.kernels.philox_probe:draw_bytes"
 
 
 def batches():
@@ -51,7 +53,7 @@ def assert_like_the_reference(results):
 
 
 def assert_draws_are_philox(folder, device, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY), prepend=os.pathsep)
     keys = np.array([[0, 0], [0xFFFFFFFF, 0xFFFFFFFF], [0xA4093822, 0x299F31D0], [1, 2]], np.uint32)
     firsts = (0, 1, 64, 2**27 - 32)  # up to lines of 2**31 pixels
     results = run_on_tensors(PROBE, [(keys.view(np.int32), first) for first in firsts], folder, device)

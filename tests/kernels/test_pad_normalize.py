@@ -6,12 +6,13 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from gpu import POISON, require_cuda, run_on_tensors
 from hypothesis import given
 from hypothesis import strategies as st
 from khmer_ocr_kernels import pad_normalize as fast
 from khmer_ocr_kernels import reference
 from khmer_ocr_kernels.pad_normalize import as_tensor, normalisation_table, pad_normalize
+
+from tests.gpu import POISON, require_cuda, run_on_tensors
 
 DTYPES = ("float32", "float16", "bfloat16")
 HEIGHTS = (1, 24, 32, 33, 48, 96)
@@ -210,8 +211,9 @@ def test_a_device_gives_the_bytes_of_the_reference(tmp_path):
 
 def test_compiles_for_three_generations_of_devices(tmp_path):
     pytest.importorskip("triton")
-    from cubin import Case, capability_of, compile_apart
     from khmer_ocr_kernels import pad_normalize_triton
+
+    from tests.kernels.cubin import Case, capability_of, compile_apart
 
     module, tiles = (
         pad_normalize_triton.__name__,

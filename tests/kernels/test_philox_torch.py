@@ -6,11 +6,12 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from gpu import require_cuda
 from hypothesis import given
 from hypothesis import strategies as st
 from khmer_ocr_kernels import philox, philox_torch
-from test_philox import KNOWN
+
+from tests.gpu import require_cuda
+from tests.kernels.test_philox import KNOWN
 
 word = st.integers(0, 2**32 - 1)
 

@@ -7,11 +7,12 @@ pytest.importorskip("triton")
 
 import torch
 import triton
-from cubin import Case, capability_of, compile_apart
-from gpu import require_cuda, run_on_tensors
 from khmer_ocr_kernels import compose_triton, reference
 from khmer_ocr_kernels.compose import compose
-from test_kernel_compose import case
+
+from tests.gpu import require_cuda, run_on_tensors
+from tests.kernels.cubin import Case, capability_of, compile_apart
+from tests.kernels.test_kernel_compose import case
 
 MODULE = "khmer_ocr_kernels.compose_triton"
 LAYOUT = {

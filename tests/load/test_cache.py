@@ -11,8 +11,6 @@ import pytest
 import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
-from snapshots import everything
-from trees import as_older_scripts_wrote_it, edit_metadata, pixels, write_tree
 
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.index import load_index
@@ -22,6 +20,8 @@ from khmer_ocr.load.cache import HEADER_BYTES, PackedCache, cache_file, tree_key
 from khmer_ocr.load.cache_builder import build_cache, open_or_build
 from khmer_ocr.load.cache_check import check_caches
 from khmer_ocr.load.line_copies import line_sums
+from tests.dataset.trees import as_older_scripts_wrote_it, edit_metadata, pixels, write_tree
+from tests.snapshots import everything
 
 COUNT = 60
 

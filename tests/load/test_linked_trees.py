@@ -5,14 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from loading import ENGINES, assert_equal, open_split
-from snapshots import everything
-from trees import write_tree
 
 from khmer_ocr.cli.load_commands import build_caches
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.verify import verify
 from khmer_ocr.errors import DatasetError, OutputError
+from tests.dataset.trees import write_tree
+from tests.load.loading import ENGINES, assert_equal, open_split
+from tests.snapshots import everything
 
 COUNT = 40
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trees import pixels, png
 
 from khmer_ocr.dataset.reader import read_plain
 from khmer_ocr.dataset.sample_decoding import is_plain_grey, png_chunks
@@ -17,6 +16,7 @@ from khmer_ocr.load.prefetch import ahead
 from khmer_ocr.load.read_errors import ReadErrorLog
 from khmer_ocr.load.targets import TargetEncoder
 from khmer_ocr.text.charset import Charset
+from tests.dataset.trees import pixels, png
 
 KHMER = st.text(st.sampled_from("កខគ្រាំ។ A\u200c\U00010000é"), max_size=12)
 

@@ -1,20 +1,20 @@
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
-from trees import edit_metadata, pixels, text, write_tree
+
+from tests import REPOSITORY
+from tests.dataset.trees import edit_metadata, pixels, text, write_tree
 
 torch = pytest.importorskip("torch")
-
-from loading import ENGINES, assert_equal, digest, open_split  # noqa: E402
 
 from khmer_ocr.dataset import layout  # noqa: E402
 from khmer_ocr.errors import ConfigError, DatasetError, SplitNotFoundError  # noqa: E402
 from khmer_ocr.load.loader import LoadConfig, open_loader  # noqa: E402
 from khmer_ocr.text.charset import Charset  # noqa: E402
+from tests.load.loading import ENGINES, assert_equal, digest, open_split  # noqa: E402
 
 COUNT = 70
 WAYS = [(engine, cache) for engine in ENGINES for cache in (False, True)]
@@ -92,11 +92,11 @@ def test_three_ranks_are_disjoint_and_have_as_many_batches(root, engine):
 
 RESUME = """
 import sys
-sys.path[:0] = [sys.argv[1], sys.argv[2]]
-from loading import digest, open_split
-for way in sys.argv[4:]:
+sys.path.insert(0, sys.argv[1])
+from tests.load.loading import digest, open_split
+for way in sys.argv[3:]:
     engine, cache = way.split("/")
-    loader = open_split(sys.argv[3], engine=engine, cache=cache == "True")
+    loader = open_split(sys.argv[2], engine=engine, cache=cache == "True")
     print(digest([*loader.epoch(1, start_batch=2), *loader.epoch(2)]))
 """
 
@@ -107,9 +107,8 @@ def test_a_run_resumes_in_a_new_process_as_if_never_stopped(root):
         loader = open_split(root, engine=engine, cache=cache)
         uninterrupted = [batch for epoch in range(3) for batch in loader.epoch(epoch)]
         expected.append(digest(uninterrupted[loader.batch_count(0) + 2 :]))
-    here = Path(__file__).parent
     ways = [f"{engine}/{cache}" for engine, cache in WAYS]
-    command = [sys.executable, "-c", RESUME, here, here.parent / "dataset", root, *ways]
+    command = [sys.executable, "-c", RESUME, REPOSITORY, root, *ways]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == expected
 

@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from trees import as_older_scripts_wrote_it, edit_metadata, pixels, png, write_tree
 
 from khmer_ocr.dataset import layout
+from tests.dataset.trees import as_older_scripts_wrote_it, edit_metadata, pixels, png, write_tree
 
 pytest.importorskip("torch")
 

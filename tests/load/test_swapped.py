@@ -7,17 +7,17 @@ import tarfile
 
 import numpy as np
 import pytest
-from trees import edit_metadata, pixels, text, write_shard, write_tree
+
+from tests.dataset.trees import edit_metadata, pixels, text, write_shard, write_tree
 
 torch = pytest.importorskip("torch")
-
-from loading import ENGINES, open_split  # noqa: E402
 
 from khmer_ocr.dataset import layout, reader  # noqa: E402
 from khmer_ocr.dataset.index import load_index  # noqa: E402
 from khmer_ocr.errors import DatasetError  # noqa: E402
 from khmer_ocr.load.dataset import SyntheticImageDataset, create_synthetic_dataloaders  # noqa: E402
 from khmer_ocr.recognize.labelled_sets import split_set  # noqa: E402
+from tests.load.loading import ENGINES, open_split  # noqa: E402
 
 COUNT = 130
 ONE, OTHER = 10, 70  # of equal size: widths repeat after 60 samples

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from loading import ENGINES, assert_equal, open_split
 from PIL import Image
-from trees import pixels, text
 
 from khmer_ocr.cli.load_commands import build_caches
 from khmer_ocr.errors import DatasetError
+from tests.dataset.trees import pixels, text
+from tests.load.loading import ENGINES, assert_equal, open_split
 
 COUNT = 120
 SUFFIXES = (".png", ".jpg", ".PNG", ".tif", ".webp", ".bmp")

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_reader import SMALL, lines
 
 from khmer_ocr.errors import ModelError
 from khmer_ocr.model.presets import preset
 from khmer_ocr.model.seq2seq import Seq2Seq
 from khmer_ocr.model.weights import DESCRIPTION, WEIGHTS, load_model, save_model
 from khmer_ocr.text.charset import Charset
+from tests.model.test_seq2seq import SMALL, lines
 
 CHARSET = Charset(tuple("កខគឃងចឆជឈញដ្ 123"))
 

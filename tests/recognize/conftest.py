@@ -1,17 +1,12 @@
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))  # where `reading` lies
-sys.path.insert(0, str(Path(__file__).parents[1] / "dataset"))  # where `trees` lies
-
-from reading import TEXTS, Grey, draw, teach
-
 from khmer_ocr.fonts.discovery import FontFace
 from khmer_ocr.model.weights import LoadedModel, load_model
+from tests.recognize.reading import TEXTS, Grey, draw, teach
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, features
-from reading import TEXTS, Grey
-from trees import write_tree
 
 from khmer_ocr import evaluate_lines
 from khmer_ocr.cli.recognize_commands import ReadingOptions, evaluate_set, read_set
@@ -18,6 +16,8 @@ from khmer_ocr.preview.error_sheet import worst_sheet
 from khmer_ocr.recognize.labelled_sets import labelled_set, read_labels, split_set
 from khmer_ocr.recognize.recognizer import Recognizer
 from khmer_ocr.text.metrics import Score
+from tests.dataset.trees import write_tree
+from tests.recognize.reading import TEXTS, Grey
 
 GREEDY = {"decode": "greedy", "device": "cpu"}
 LABELS = {"a.png": "ខ្មែរ", "b.png": "ស្ត្រី", "c.png": "ភាសាខ្មែរ ងាយស្រួល", "d.png": "១២"}

@@ -13,8 +13,9 @@ from PIL import Image
 from khmer_ocr.errors import DatasetError
 from khmer_ocr.recognize import label_files
 from khmer_ocr.recognize.labelled_sets import labelled_set, read_labels
+from tests import SHARED
 
-SHARED = Path(__file__).parents[3] / "shared/cases/04-labels-with-tab"
+FOLDER = SHARED / "cases/04-labels-with-tab"
 
 
 def draw(folder: Path, *names: str, ink: bool = True) -> None:
@@ -193,15 +194,15 @@ def test_names_are_compared_in_one_composition() -> None:
     assert label_files._folded("E\u0301") == label_files._folded(unicodedata.normalize("NFC", "e\u0301"))
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the cases are not here")
+@pytest.mark.skipif(not FOLDER.is_dir(), reason="the cases are not here")
 def test_the_case_04() -> None:
     for name in ("onlynames.tsv", "space.txt", "labels.csv", "json.json"):
         with pytest.raises(DatasetError, match="line 1: no TAB"):
-            labelled_set(SHARED / name)
-    plain = labelled_set(SHARED / "head.tsv").labels
-    assert labelled_set(SHARED / "tabs.tsv").labels == plain and len(plain) == 10
+            labelled_set(FOLDER / name)
+    plain = labelled_set(FOLDER / "head.tsv").labels
+    assert labelled_set(FOLDER / "tabs.tsv").labels == plain and len(plain) == 10
     with pytest.raises(DatasetError, match="5 of 10 lines can't be used: without label: 5"):
-        labelled_set(SHARED / "somenolabel.tsv")
+        labelled_set(FOLDER / "somenolabel.tsv")
 
 
 @settings(max_examples=150, deadline=None)

@@ -3,10 +3,10 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
-from reading import Grey
 
 from khmer_ocr.recognize.line_finding import MARGIN_KEPT, SIDE_KEPT, FoundLine, find_line
 from khmer_ocr.recognize.prepare import prepare
+from tests.recognize.reading import Grey
 
 Box = tuple[int, int, int, int]
 

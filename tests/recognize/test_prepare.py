@@ -1,11 +1,8 @@
 """Lines to one height and one polarity, on lines that the project itself draws and wears."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from reading import Grey
 
 from khmer_ocr import rng
 from khmer_ocr.augment.batch_augmenter import BatchAugmenter
@@ -18,8 +15,10 @@ from khmer_ocr.render.compositor import LineRenderer
 from khmer_ocr.render.measured_faces import measure_all
 from khmer_ocr.samples import sample_lines
 from khmer_ocr.text.normalize import normalize
+from tests import SHARED
+from tests.recognize.reading import Grey
 
-SETS = Path(__file__).resolve().parents[3] / "shared" / "eval"
+SETS = SHARED / "eval"
 
 
 @pytest.fixture(scope="module")

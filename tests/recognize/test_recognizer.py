@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from reading import TEXTS, Grey, draw
 
 from khmer_ocr.errors import ConfigError, ImageError, ModelError
 from khmer_ocr.fonts.discovery import FontFace
@@ -19,6 +18,7 @@ from khmer_ocr.recognize.confidence import line_confidence, syllables_of
 from khmer_ocr.recognize.recognizer import METHODS, Recognition, Recognizer
 from khmer_ocr.text.metrics import Score, score
 from khmer_ocr.text.syllables import split
+from tests.recognize.reading import TEXTS, Grey, draw
 
 
 @pytest.fixture(scope="module")

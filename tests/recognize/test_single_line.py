@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reading import Grey, draw
 
 from khmer_ocr.cli import main
 from khmer_ocr.errors import NotOneLineError
@@ -15,8 +14,10 @@ from khmer_ocr.recognize.confidence import line_confidence
 from khmer_ocr.recognize.image_input import read_grey
 from khmer_ocr.recognize.recognizer import Recognition, Recognizer
 from khmer_ocr.recognize.single_line import beyond, cut_between, halves, is_tall, zones_of_text
+from tests import SHARED
+from tests.recognize.reading import Grey, draw
 
-EVAL = Path(__file__).resolve().parents[3] / "shared" / "eval"
+EVAL = SHARED / "eval"
 REAL = EVAL.parent / "real"
 LINES = (
     "សៀវភៅថ្មីរបស់សិស្សសាលា",

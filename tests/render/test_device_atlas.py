@@ -6,15 +6,15 @@ What is drawn runs in another process, in Triton's interpreter; `batches_drawn` 
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests import REPOSITORY
+
 pytest.importorskip("triton")
 
 import torch
-from gpu import run_on_tensors
 
 from khmer_ocr import rng
 from khmer_ocr.render import device_atlas
@@ -23,10 +23,11 @@ from khmer_ocr.render.device_atlas import DeviceAtlas
 from khmer_ocr.render.glyph_atlas import GlyphAtlas, keys
 from khmer_ocr.render.settings import RenderConfig
 from khmer_ocr.render.shaping_cache import ShapingCache
+from tests.gpu import run_on_tensors
 
 KEY = rng.key(7, "train", "plan")
 CPU = torch.device("cpu")
-HERE = "test_device_atlas"
+HERE = "tests.render.test_device_atlas"
 SCARCE = (1 << 10, 1 << 3)
 BATCHES = [["ក", "ស្ត្រី"], ["ក"], ["ខ្ញុំ", "A1", "ភាសា"], ["៛"], ["ដើរ", "ក"]]
 """Few and short: the interpreter draws a few lines a second."""
@@ -184,7 +185,7 @@ def batches_drawn(faces, metrics, device, limits):
 
 
 def assert_draws_like_the_cpu(faces, metrics, folder, device, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY), prepend=os.pathsep)
     cases = [(faces, metrics, torch.device(device), limits) for limits in (None, SCARCE)]
     on_device = run_on_tensors(f"{HERE}:batches_drawn", cases, folder, device)
     for limits, (pixels_N, offsets, widths, cleared) in zip((None, SCARCE), on_device, strict=True):

@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
-from make_golden import RUNS
 
 from khmer_ocr.fonts.discovery import FontFace
 from khmer_ocr.render.shaping import Shaper, script_of, script_runs
+from tests.render.make_golden import RUNS
 
 GOLDEN = Path(__file__).parent / "golden"
 MANY = 30

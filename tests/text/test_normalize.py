@@ -1,7 +1,6 @@
 import re
 import unicodedata
 from functools import lru_cache
-from pathlib import Path
 
 import fontpkg_noto_sans_khmer
 import pytest
@@ -13,8 +12,9 @@ from khmerspell import khnormal
 from khmer_ocr.text import normalize as normalize_module
 from khmer_ocr.text.normalize import CHANGED_IN, NORMALIZER_VERSION, normalize
 from khmer_ocr.text.syllables import is_well_formed
+from tests import SHARED
 
-CORPUS = Path(__file__).resolve().parents[3] / "shared" / "corpus"
+CORPUS = SHARED / "corpus"
 LETTERS = [chr(c) for c in range(0x1780, 0x17B4)]
 MARKS = [chr(c) for c in (*range(0x17B6, 0x17D2), 0x17D3, 0x17DD, 0x17D2, 0x17D2)]
 PARTS = [*(chr(c) for c in (*range(0x17B6, 0x17D2), 0x17DD)), *("\u17d2" + letter for letter in LETTERS[:35])]

@@ -4,7 +4,6 @@ import random
 import re
 import unicodedata
 from functools import lru_cache
-from pathlib import Path
 
 import fontpkg_noto_sans_khmer
 import pytest
@@ -13,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from khmer_ocr.text.syllables import find_broken, is_well_formed, split
+from tests import SHARED
 
 CIRCLE = 60_000
-CORPUS = Path(__file__).resolve().parents[3] / "shared" / "corpus"
+CORPUS = SHARED / "corpus"
 KHMER = [chr(c) for c in range(0x1780, 0x1800)]
 MARKS = [chr(c) for c in (*range(0x17B6, 0x17D4), 0x17DD, 0x17D2, 0x17D2, 0x200C, 0x200D)]
 OTHERS = list("ab 09-().\u00a0\u25cc\u2022\u200b\ufeff\u0301\u19e0")

@@ -4,11 +4,11 @@ import json
 import sys
 from pathlib import Path
 
-import runs
 import torch
 
 from khmer_ocr.errors import KhmerOcrError
 from khmer_ocr.train.loop import train
+from tests.train import runs
 
 torch.set_num_threads(1)
 if __name__ == "__main__":

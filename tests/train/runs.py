@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import trees
 
 from khmer_ocr.dataset import layout
 from khmer_ocr.model import presets
 from khmer_ocr.train.settings import TrainConfig
+from tests import REPOSITORY
+from tests.dataset import trees
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 LETTERS = "កខគឃងចឆជឈញ"
 TINY = replace(
     presets.PRESETS["compact"],
@@ -92,8 +92,7 @@ def rows(out: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def environment() -> dict[str, str]:
-    here = Path(__file__).parent
-    path = os.pathsep.join(map(str, (here, here.parent / "dataset", REPOSITORY, REPOSITORY / "kernels")))
+    path = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "kernels")))
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "KHMER_OCR_PROGRESS": "0"}
 
 

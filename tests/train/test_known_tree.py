@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import runs
-import trees
+from tests.dataset import trees
+from tests.train import runs
 
 
 def test_train_and_evaluate_take_a_tree_of_the_known_keys(tmp_path: Path) -> None:

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import runs
-import trees
 
 from khmer_ocr.dataset.index import Strings
 from khmer_ocr.errors import ConfigError, DatasetError, OutputError, SplitNotFoundError
@@ -16,6 +14,8 @@ from khmer_ocr.train import label_checks
 from khmer_ocr.train import preflight as room
 from khmer_ocr.train.label_checks import ctc_symbols
 from khmer_ocr.train.preflight import charset_of, check_writable, open_splits, preflight
+from tests.dataset import trees
+from tests.train import runs
 
 
 def strings(*texts: str) -> Strings:

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import runs
 import torch
-import trees
 
 from khmer_ocr.dataset.index import load_index
 from khmer_ocr.errors import ModelError, RunConflictError
 from khmer_ocr.train.data_fingerprint import difference, record
 from khmer_ocr.train.loop import train
+from tests.dataset import trees
+from tests.train import runs
 
 COUNTS = {"train": 24, "val": 8}
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import runs
 import torch
-from test_training_runs import finished, launch, losses, started
 
 from khmer_ocr.model.weights import load_model
 from khmer_ocr.train.loop import train
+from tests.train import runs
+from tests.train.test_training_runs import finished, launch, losses, started
 
 CHANGES: dict[str, Any] = {"num_epochs": 1000, "max_steps": 60, "recipe": "basic"}
 

@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import runs
 import torch
-import trees
-from snapshots import everything
 
 from khmer_ocr.errors import ConfigError, DatasetError, ModelError, OutputError, TrainingError
 from khmer_ocr.model.weights import load_model, save_model
@@ -22,6 +19,9 @@ from khmer_ocr.train.checkpoint import write_checkpoint
 from khmer_ocr.train.loop import train
 from khmer_ocr.train.settings import check_same_run, plain
 from khmer_ocr.train.step import Trainer
+from tests.dataset import trees
+from tests.snapshots import everything
+from tests.train import runs
 
 
 @pytest.fixture(scope="module")
