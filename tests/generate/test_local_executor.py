@@ -30,6 +30,8 @@ from pathlib import Path
 pipe, state = Connection(int(sys.argv[1])), mmap.mmap(int(sys.argv[2]), mmap.PAGESIZE)
 job = pipe.recv()
 marks = Path(job.folder)
+for number in (signal.SIGTERM, signal.SIGXCPU, signal.SIGHUP):  # nohup has the tests ignore one, and their children too
+    signal.signal(number, signal.SIG_DFL)
 if job.start_with:
     os.kill(os.getpid(), job.start_with)
 (marks / f"started-{os.getpid()}").touch()
