@@ -9,9 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +19,7 @@ from khmer_ocr.generate import local_executor
 from khmer_ocr.generate.local_executor import FontCrashError, LocalExecutor, translate_os_error
 from tests import REPOSITORY
 from tests.generate.generating import alive, names
+from tests.generate.stand_in_job import StandInJob
 
 STAND_IN = """
 import mmap, os, signal, struct, sys, time
@@ -67,17 +66,10 @@ while True:
 """
 
 
-@dataclass(frozen=True)
-class StandInJob:
-    folder: str
-    start_with: int = 0
-    faces: tuple[Any, ...] = (SimpleNamespace(name="Good"), SimpleNamespace(name="Bad"))
-
-
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandInJob:
     script = tmp_path / "stand_in.py"
-    # The faces come by pickle, which needs this module's name there too.
+    # The job comes by pickle, which imports the module of its class there too.
     script.write_text(f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n{STAND_IN}", encoding="utf-8")
     monkeypatch.setattr(local_executor, "WORKER_COMMAND", (sys.executable, "-P", str(script)))
     (tmp_path / "marks").mkdir()
