@@ -1,4 +1,4 @@
-"""What a stand-in worker of the executor's tests is sent, in a module that imports nothing heavy: each start imports it."""
+"""What a stand-in worker of the executor's tests is sent, apart from all heavy modules: each start imports this one."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
