@@ -18,7 +18,8 @@ from khmer_ocr.cli import app
 from tests import REPOSITORY
 
 DOCS = [
-    REPOSITORY / "README.md",
+    *sorted(REPOSITORY.glob("*.md")),
+    *sorted((REPOSITORY / "docs").rglob("*.md")),
     *sorted((REPOSITORY / "benchmarks").rglob("*.md")),
     *sorted((REPOSITORY / "khmer_ocr").rglob("*.md")),
 ]
@@ -100,8 +101,8 @@ def test_documents_show_commands_of_every_verb() -> None:
 def test_flags_in_prose_exist(file: Path) -> None:
     flags = set(re.findall(r"`(?:[\w ]* )?(--[a-z][a-z-]+)", file.read_text(encoding="utf-8")))
     known = {"--all", "--shm-size", "--signal"}  # of scripts/test, of docker, of Slurm
-    source = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "khmer_ocr/verbs").glob("*.py"))
-    source += (REPOSITORY / "khmer_ocr/train/settings.py").read_text(encoding="utf-8")
+    source = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "khmer_ocr/cli").glob("*.py"))
+    source += "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "khmer_ocr").glob("*/settings.py"))
     for flag in flags - known:
         name = flag.removeprefix("--").removeprefix("no-").replace("-", "_")
         assert re.search(rf"\b{name}: ", source), flag

@@ -93,7 +93,7 @@ def rows(out: Path, kind: str) -> list[dict[str, Any]]:
 
 def environment() -> dict[str, str]:
     path = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "kernels")))
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "KHMER_OCR_PROGRESS": "0"}
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
 def start(script: str, *arguments: str, launcher: Sequence[str] = ()) -> "subprocess.Popen[str]":
