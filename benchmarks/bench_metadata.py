@@ -14,7 +14,6 @@ from common import store
 
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.metadata import iter_samples
-from khmer_ocr.generate.finalise import finish_split
 from khmer_ocr.generate.journal import Journal
 
 SETTINGS = {"corpus_dir": "c", "output_dir": "o", "image_height": 32, "augment_train": True, "fonts": []}
@@ -32,7 +31,8 @@ def write(root: Path, samples: int) -> None:
         rows = [row(i) for i in range(first, min(first + layout.CHUNK, samples))]
         journal.commit("train", chunk, {"samples": len(rows), "bytes": 0, "fonts": {"A": len(rows)}}, rows)
     begin = perf_counter()
-    finish_split(journal, "train", chunks, {}, {"format": "files", "splits": {}}, SETTINGS)
+    run = {"format": "files", "recipe": "none", "splits": {"train": {}}}
+    journal.finalise("train", chunks, {}, run, SETTINGS)
     report(perf_counter() - begin, root)
 
 

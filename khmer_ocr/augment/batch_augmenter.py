@@ -89,7 +89,7 @@ class BatchAugmenter:
                 f"stroke_px_B has shape {stroke_px_B.shape}; expected a thickness for each of {len(width)}"
             )
         augment_plan = self._augmenter.decide(
-            layout.WORN_SPLIT, index.astype(np.uint64), stroke_px_B, f"augment/epoch {epoch}"
+            layout.AUGMENTED_SPLIT, index.astype(np.uint64), stroke_px_B, f"augment/epoch {epoch}"
         )
         with torch.no_grad(), exactly(device):
             grey_BHW = self._to_grey(images_B1HW[:, 0].to(device))

@@ -23,7 +23,6 @@ from khmer_ocr.corpus.split_writer import (
     SplitWriter,
     check_place,
     check_run,
-    output_errors,
     sole_run,
 )
 from khmer_ocr.corpus.synthesis.recombine import SHARES, recombine_lines
@@ -31,6 +30,7 @@ from khmer_ocr.corpus.synthesis.source_lines import MAX_LINES, index_source_line
 from khmer_ocr.corpus.synthesis.syllable_lines import coverage, synthesize_lines
 from khmer_ocr.dataset.layout import SPLITS
 from khmer_ocr.errors import CorpusError, RunConflictError
+from khmer_ocr.io.os_errors import output_errors
 from khmer_ocr.samples import sample_text
 from khmer_ocr.text.normalize import NORMALIZER_VERSION
 
@@ -108,7 +108,8 @@ def process_corpus(config: CorpusConfig, *, progress: bool = True) -> CorpusRepo
         raise CorpusError(f"Nothing is left to read. {' '.join(inputs.notes())}")
     check_place(config.output_dir, inputs)
     run = _run_identity(config, files)
-    with output_errors(config.output_dir), sole_run(config.output_dir):
+    advice = "name another --output-dir", "Nothing was changed."
+    with output_errors(config.output_dir, *advice), sole_run(config.output_dir):
         stored = None if config.overwrite else check_run(config.output_dir, run)
         split_by = "document"
         writer, counts = _sift(config, files, progress, by_line=False)

@@ -1,6 +1,5 @@
 """The folder of a processed corpus: refused when it holds another one, written whole or not at all."""
 
-import errno
 import hashlib
 import json
 import os
@@ -17,18 +16,11 @@ from khmer_ocr.errors import OutputError, RunConflictError
 from khmer_ocr.io import locks
 from khmer_ocr.io.atomic import create_fresh, refuse_links
 from khmer_ocr.io.json_bytes import json_bytes
+from khmer_ocr.io.run_record import differences
 
 STATS = "corpus_stats.json"
 LOCK = ".lock"
 _OUTPUTS = (*(f"{split}.txt" for split in SPLITS), STATS)
-_ADVICE = {
-    errno.ENOSPC: "The disk is full: free some space or name another --output-dir.",
-    errno.EDQUOT: "The disk quota is used up: free some space or name another --output-dir.",
-    errno.EROFS: "The file system is read-only: name another --output-dir.",
-    errno.EACCES: "You may not write there: change the permissions or name another --output-dir.",
-    errno.ENOTDIR: "A file stands where a folder is expected: name another --output-dir.",
-    errno.EEXIST: "A file stands where a folder is expected: name another --output-dir.",
-}
 
 
 @dataclass(frozen=True)
@@ -38,20 +30,6 @@ class SplitReport:
     lines: int
     chars: int
     sha256: str
-
-
-@contextmanager
-def output_errors(folder: Path) -> Iterator[None]:
-    """Turn what the operating system says about writing into an `OutputError` with advice."""
-    try:
-        yield
-    except OutputError:
-        raise
-    except OSError as error:
-        advice = _ADVICE.get(error.errno or 0, "Check the folder or name another --output-dir.")
-        raise OutputError(
-            f"{folder} cannot be written: {error.strerror or error}. {advice} Nothing was changed."
-        ) from error
 
 
 @contextmanager
@@ -129,18 +107,9 @@ def check_run(folder: Path, run: Mapping[str, Any]) -> Mapping[str, Any] | None:
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise RunConflictError(f"{folder / STATS} is not readable ({error!r}). {overwrite}") from error
-    differences = "; ".join(_differences("", before, run))
-    if differences:
-        raise RunConflictError(f"{folder} holds another corpus: {differences}. {overwrite}")
+    if different := differences(before, run):
+        raise RunConflictError(f"{folder} holds another corpus: {'; '.join(different)}. {overwrite}")
     return dict(stored)
-
-
-def _differences(name: str, before: Any, after: Any) -> Iterator[str]:
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        for key in sorted({*before, *after}):
-            yield from _differences(f"{name}.{key}".lstrip("."), before.get(key), after.get(key))
-    elif before != after:
-        yield f"{name} was {before!r:.200}, now {after!r:.200}"
 
 
 class SplitWriter:

@@ -22,7 +22,7 @@ SPLITS = ("train", "val", "test")
 CHUNK = 1024
 """Consecutive samples per chunk: the unit of work, of commit, of resume, of a shard."""
 FORMATS = ("files", "webdataset")
-WORN_SPLIT = "train"
+AUGMENTED_SPLIT = "train"
 """The only split that recipes touch: what a reader is measured on stays clean."""
 
 GENERATION_METADATA = "generation_metadata.json"

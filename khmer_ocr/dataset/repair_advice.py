@@ -5,14 +5,12 @@ Everybody else's data set comes from somewhere, and there it has to be restored 
 stop, since some end with a command that is copied.
 """
 
-import json
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from khmer_ocr.dataset import layout
+from khmer_ocr.dataset.generation_metadata import read_overall
 
-_MOST_BYTES = 1 << 24
 _HEAD_BYTES = 1 << 16
 _FOREIGN = "khmer-ocr did not draw it"
 _FORGOTTEN = "Nothing here says any more how it was drawn"
@@ -31,25 +29,20 @@ def drawn_here(root: str | Path, split: str | None = None) -> bool:
 
 
 def _drawn_splits(root: Path) -> frozenset[str]:
-    path = root / layout.GENERATION_METADATA
     try:
-        status = path.stat()
-        contained = not path.is_symlink() or path.resolve().is_relative_to(root.resolve())
-    except (OSError, ValueError, RuntimeError):
+        status = (root / layout.GENERATION_METADATA).stat()
+    except (OSError, ValueError):
         return frozenset()
     # Asked for every damaged line of a split: reading it each time would cost more than finding the damage.
-    state = (status.st_mtime_ns, status.st_size, status.st_ino)
-    return _splits_of_run(path, state) if contained and path.is_file() else frozenset()
+    return _splits_of_run(root, (status.st_mtime_ns, status.st_size, status.st_ino))
 
 
 @lru_cache(maxsize=8)
-def _splits_of_run(path: Path, state: tuple[int, ...]) -> frozenset[str]:
-    if state[1] > _MOST_BYTES:
-        return frozenset()
+def _splits_of_run(root: Path, state: tuple[int, ...]) -> frozenset[str]:
     try:
-        run: Any = json.loads(path.read_bytes())["run"]
+        run = read_overall(root)["run"]
         return frozenset(run["splits"]) if "normalizer" in run["versions"] else frozenset()
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError):
         return frozenset()
 
 

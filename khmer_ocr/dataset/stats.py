@@ -3,7 +3,6 @@
 Letters: N samples.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from khmer_ocr.dataset import layout, paths
+from khmer_ocr.dataset import layout
+from khmer_ocr.dataset.generation_metadata import read_overall
 from khmer_ocr.dataset.index import SplitIndex, load_index
 from khmer_ocr.dataset.repair_advice import to_have, to_mend
 from khmer_ocr.errors import DatasetError, SplitNotFoundError
@@ -93,7 +93,10 @@ def dataset_statistics(root: str | Path) -> dict[str, Any]:
         DatasetError: metadata is damaged.
     """
     root = Path(root)
-    overall = _overall(root)
+    try:
+        overall = read_overall(root)
+    except ValueError as fault:
+        raise DatasetError(f"{root / layout.GENERATION_METADATA} {fault}. {to_mend(root)}") from fault
     recorded = overall.get("splits") if isinstance(overall.get("splits"), dict) else {}
     splits: dict[str, Any] = {}
     for split in (*layout.SPLITS, *sorted((recorded or {}).keys() - set(layout.SPLITS))):
@@ -118,19 +121,6 @@ def dataset_statistics(root: str | Path) -> dict[str, Any]:
         "bytes_on_disk": _bytes_on_disk(root),
         "splits": splits,
     }
-
-
-def _overall(root: Path) -> dict[str, Any]:
-    path = root / layout.GENERATION_METADATA
-    if not path.exists():
-        return {}
-    try:
-        overall = json.loads(paths.read_contained(root, path))
-    except (ValueError, RecursionError) as fault:
-        raise DatasetError(f"{path} is not whole JSON ({fault}). {to_mend(root)}") from fault
-    if not isinstance(overall, dict):
-        raise DatasetError(f"{path} holds no object. {to_mend(root)}")
-    return overall
 
 
 def format_statistics(stats: dict[str, Any]) -> str:

@@ -1,6 +1,5 @@
 """Compare a stored data set with its metadata and name everything that is damaged, missing or extra."""
 
-import json
 import os
 import shlex
 import time
@@ -14,7 +13,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from khmer_ocr.dataset import layout, paths, repair_advice
+from khmer_ocr.dataset import layout, repair_advice
+from khmer_ocr.dataset.generation_metadata import read_overall
 from khmer_ocr.dataset.index import SplitIndex, build_index, load_index, split_folder
 from khmer_ocr.dataset.metadata import read_header
 from khmer_ocr.dataset.scan import LEFT_BEHIND, TreeReport, is_left_by_system, scan
@@ -163,15 +163,15 @@ def verify(
 
 
 def _overall_metadata(root: Path, report: VerifyReport) -> dict[str, Any]:
-    path = root / layout.GENERATION_METADATA
-    if not os.path.lexists(path) and not repair_advice.begun_here(root):
+    there = os.path.lexists(root / layout.GENERATION_METADATA)
+    if not there and not repair_advice.begun_here(root):
         return {}  # others need not write one
     try:
-        overall = json.loads(paths.read_contained(root, path))
-        if not isinstance(overall, dict) or not isinstance(overall.get("splits"), dict):
-            raise DatasetError("holds no object `splits`")
-    except (DatasetError, ValueError, RecursionError) as fault:
-        report.problems.append(Problem("", None, path.name, brief(fault, path)))
+        overall = read_overall(root)
+        if not isinstance(overall.get("splits"), dict):
+            raise ValueError("holds no object `splits`" if there else "is missing")
+    except ValueError as fault:
+        report.problems.append(Problem("", None, layout.GENERATION_METADATA, str(fault)))
         return {}
     return overall
 

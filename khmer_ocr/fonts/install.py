@@ -18,11 +18,12 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from khmer_ocr.errors import ConfigError, FontError, OutputError
+from khmer_ocr.errors import ConfigError, FontError
 from khmer_ocr.fonts.catalogue import Catalogue, FileEntry, PackageEntry, load_catalogue
 from khmer_ocr.fonts.font_files import as_opentype
 from khmer_ocr.fonts.package_clients import LICENCE_AND_FETCH, PackageClients, read_members
 from khmer_ocr.io import locks
+from khmer_ocr.io.os_errors import output_errors
 
 RECORD = ".installed.json"
 _WORKSHOP = ".installing"
@@ -153,20 +154,17 @@ def _select(catalogue: Catalogue, only: Sequence[str]) -> list[PackageEntry]:
 def _workshop(destination: Path) -> Iterator[Path]:
     """Lock the destination and lend an empty folder inside it, so that finished work is moved by a rename."""
     workshop = destination / _WORKSHOP
-    try:
+    with output_errors(destination, "name another folder for fonts"):
         destination.mkdir(parents=True, exist_ok=True)
-        lock = locks.take(destination / _LOCK, wait=False)
-    except BlockingIOError as error:
-        raise FontError(f"another install is at work in {destination}; wait for it to end") from error
-    except OSError as error:
-        raise OutputError(f"cannot write fonts to {destination}: {error.strerror}") from error
+        try:
+            lock = locks.take(destination / _LOCK, wait=False)
+        except BlockingIOError as error:
+            raise FontError(f"another install is at work in {destination}; wait for it to end") from error
     try:
         # Under the lock, whatever lies there was left by an install that was killed.
         shutil.rmtree(workshop, ignore_errors=True)
-        try:
+        with output_errors(destination, "name another folder for fonts"):
             workshop.mkdir()
-        except OSError as error:
-            raise OutputError(f"cannot write fonts to {destination}: {error.strerror}") from error
         yield workshop
     finally:
         shutil.rmtree(workshop, ignore_errors=True)

@@ -177,7 +177,7 @@ class ChunkRenderer:
         else:
             address_B = np.array([rng.text_address(text) for text in texts], np.uint64)
         plan = self.renderer.plan(texts, address_B, key_2)
-        if self._augmenter is None or split != layout.WORN_SPLIT:
+        if self._augmenter is None or split != layout.AUGMENTED_SPLIT:
             batch, clipped_B = self.renderer.submit(texts, plan)
             coming = Download(batch.pixels_N), Download(clipped_B)
             return _Block(split, first, texts, plan, *coming, batch.offsets_B1, batch.width_B, [])

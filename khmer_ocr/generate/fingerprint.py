@@ -20,11 +20,11 @@ from khmer_ocr.text.normalize import CHANGED_IN, NORMALIZER_VERSION
 _PACKAGE, NORMAL_FORM = "khmer_ocr", "normalizer"
 """Keys of a run's `versions`."""
 
-DRAWING_VERSION, WEAR_VERSION = 1, 1
-"""Raised when a change of this project changes pixels, so that a run is never finished by another drawing or wear."""
+DRAWING_VERSION, AUGMENTATION_VERSION = 1, 1
+"""Raised when a change of this project changes pixels, so that a run is never completed with other ones."""
 
 
-def run_identity(
+def fingerprint(
     faces: Sequence[FontFace],
     render: RenderConfig,
     format_name: str,
@@ -33,7 +33,7 @@ def run_identity(
     recipe: Recipe | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
-    """Collect seed, settings, fonts, recipe, versions and corpora as one JSON object."""
+    """Collect seed, settings, fonts, recipe, versions and corpora as one JSON object: the run, as it is recorded."""
     return {
         "seed": seed,
         "format": format_name,
@@ -48,7 +48,7 @@ def run_identity(
             "harfbuzz": hb.version_string(),
             "freetype": freetype_version(),
             "png": ENCODING_VERSION,
-            **(_wear_versions(recipe, device) if recipe else {}),
+            **(_augmentation_versions(recipe, device) if recipe else {}),
         },
         "splits": {
             name: {"corpus_sha256": text.sha256, "lines": text.lines, "max_lines": text.max_lines}
@@ -87,22 +87,23 @@ def renormalised_lines(version: object, texts: Iterable[SplitText]) -> int | Non
     return sum(any(pattern.search(line) for pattern in patterns) for text in texts for line in text.read())
 
 
-def as_known(known: Mapping[str, Any], identity: dict[str, Any], texts: Iterable[SplitText]) -> dict[str, Any]:
-    """A run's identity with what changes none of its bytes as the known run has it: the versions it was begun with."""
-    before, versions = known.get("versions"), dict(identity["versions"])
+def as_known(known: Mapping[str, Any], run: dict[str, Any], texts: Iterable[SplitText]) -> dict[str, Any]:
+    """A run with what changes none of its bytes as the known run has it: the versions it was begun with."""
+    before, versions = known.get("versions"), dict(run["versions"])
     if not isinstance(before, dict):
-        return identity
+        return run
     if _PACKAGE in before:
         versions[_PACKAGE] = before[_PACKAGE]
     else:
         del versions[_PACKAGE]
     if before.get(NORMAL_FORM) != versions[NORMAL_FORM] and renormalised_lines(before.get(NORMAL_FORM), texts) == 0:
         versions[NORMAL_FORM] = before[NORMAL_FORM]
-    return {**identity, "versions": versions}
+    return {**run, "versions": versions}
 
 
-def _wear_versions(recipe: Recipe, device: str) -> dict[str, Any]:
+def _augmentation_versions(recipe: Recipe, device: str) -> dict[str, Any]:
     """What augmentation depends on: fused kernels give the same everywhere, float ops on one device and version."""
+    own = {"wear": AUGMENTATION_VERSION}
     if recipe.engine == "fused":
-        return {"wear": WEAR_VERSION}
-    return {"wear": WEAR_VERSION, "torch": version_of("torch"), "kornia": version_of("kornia"), "device": device}
+        return own
+    return {**own, "torch": version_of("torch"), "kornia": version_of("kornia"), "device": device}

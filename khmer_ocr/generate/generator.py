@@ -18,24 +18,24 @@ from tqdm import tqdm
 from khmer_ocr.augment.augmenter import Augmenter
 from khmer_ocr.augment.recipe import Recipe, load_recipe
 from khmer_ocr.dataset import layout, paths
-from khmer_ocr.errors import ConfigError, CorpusError, FontError, KhmerOcrError, OutputError
+from khmer_ocr.errors import ConfigError, CorpusError, FontError, OutputError
 from khmer_ocr.generate import split_text
 from khmer_ocr.generate.chunk_renderer import RenderJob
-from khmer_ocr.generate.finalise import complete_splits, finish_split
-from khmer_ocr.generate.fingerprint import run_identity
-from khmer_ocr.generate.journal import Journal
-from khmer_ocr.generate.local_executor import FontCrashError, LocalExecutor, Task, translate_os_error
-from khmer_ocr.generate.resume import is_complete, take_over
+from khmer_ocr.generate.fingerprint import fingerprint
+from khmer_ocr.generate.journal import RECORDED_ROOT, Journal, complete_splits
+from khmer_ocr.generate.local_executor import FontCrashError, LocalExecutor, Task
+from khmer_ocr.generate.resume import Runs, is_complete, resume
 from khmer_ocr.generate.settings import DrawingSettings, GenerateConfig, SplitResult
 from khmer_ocr.io.cache_dir import cache_dir
 from khmer_ocr.io.devices import pick_device
+from khmer_ocr.io.os_errors import output_errors
 from khmer_ocr.render.measured_faces import quarantine, usable_faces
 from khmer_ocr.render.planner import REASONS
 from khmer_ocr.render.settings import RenderConfig
 
 log = logging.getLogger(__name__)
 PLAN_LINES, PLAN_CHARS = 2048, 1 << 18
-"""Most lines and characters planned at once; the run cache holds the pieces of so many at the least."""
+"""Most lines and characters planned at once; the shaping cache holds the runs of so many at the least."""
 
 
 class SyntheticImageGenerator:
@@ -46,7 +46,7 @@ class SyntheticImageGenerator:
         output_dir: the data set's folder.
         config_manager: settings of the stages `render` and `generate`; None takes the defaults.
         fonts: files, folders, families or faces; None takes `fonts/` and installed font packages.
-        augment_train: wear training lines with the recipe of the settings (default `basic`).
+        augment_train: augment training lines with the recipe of the settings (default `basic`).
         random_seed: the run's seed; equal seeds give equal bytes.
 
     Raises:
@@ -103,14 +103,16 @@ class SyntheticImageGenerator:
         paths.refuse_links_of(self.output_dir, expected)
         texts = {name: split_text.SplitText.open(self.corpus_dir, name, max_lines) for name in expected}
         recipe, device = self._recipe(config)
-        identity = run_identity(self.faces, self.render, config.format, self.seed, texts, recipe, device)
+        run = fingerprint(self.faces, self.render, config.format, self.seed, texts, recipe, device)
         journal = Journal(self.output_dir)
+        then = "The same command goes on where it stopped."
         try:
-            if is_complete(journal, identity, texts):
-                log.info("%s is complete: nothing to do", self.output_dir)
-                return {name: self._complete(name) for name in expected}
-            with journal.locked(*config.shard):
-                return self._run(config, texts, journal, identity, recipe, device)
+            with output_errors(self.output_dir, "choose another --output-dir", then):
+                if is_complete(journal, run, texts):
+                    log.info("%s is complete: nothing to do", self.output_dir)
+                    return {name: self._complete(name) for name in expected}
+                with journal.locked(*config.shard):
+                    return self._run(config, texts, journal, run, recipe, device)
         except FontCrashError as crash:
             face = self.faces[crash.face]
             quarantine(face, str(crash))
@@ -119,10 +121,6 @@ class SyntheticImageGenerator:
                 "the same command with --overwrite draws without it, "
                 f"khmer-ocr fonts check {face.name} --retry takes it out of quarantine."
             ) from crash
-        except OSError as error:
-            if isinstance(error, KhmerOcrError):
-                raise
-            raise translate_os_error(error, str(self.output_dir)) from error
 
     def _recipe(self, config: GenerateConfig) -> tuple[Recipe | None, str]:
         """The recipe for training lines and where it is applied; what they need is made sure of first."""
@@ -147,13 +145,13 @@ class SyntheticImageGenerator:
         config: GenerateConfig,
         texts: dict[str, split_text.SplitText],
         journal: Journal,
-        identity: dict[str, Any],
+        run: dict[str, Any],
         recipe: Recipe | None,
         device: str,
     ) -> dict[str, SplitResult]:
         with journal.exclusive():
-            root_as_given = self.output_dir.as_posix()
-            recorded_root = take_over(journal, identity, texts, root_as_given, overwrite=config.overwrite)
+            root = self.output_dir.as_posix()
+            runs = resume(journal, run, texts, root, overwrite=config.overwrite)
         job = RenderJob(
             faces=tuple(self.faces),
             metrics=self.metrics,
@@ -162,30 +160,26 @@ class SyntheticImageGenerator:
             format=config.format,
             seed=self.seed,
             atlas_dir=cache_dir() / "atlas",
-            recorded_root=recorded_root,
+            recorded_root=next((each[RECORDED_ROOT] for each in runs.values()), root),
             recipe=recipe,
             device=device,
         )
         most_tasks = max(-(-text.lines // layout.CHUNK) for text in texts.values())
         workers = min(config.workers or len(os.sched_getaffinity(0)), most_tasks)
-        with LocalExecutor(job, workers) as pool:
-            results = {name: self._split(config, text, pool, journal) for name, text in texts.items()}
-        with journal.exclusive():
-            run = journal.known_run() or identity
-            journal.finished = set(run["splits"]) <= set(complete_splits(self.output_dir))
-        return results
+        with LocalExecutor(job, workers) as executor:
+            return {name: self._split(config, text, executor, journal, runs) for name, text in texts.items()}
 
     def _complete(self, split: str) -> SplitResult:
         facts = complete_splits(self.output_dir)[split]
         return SplitResult(facts["total_samples"], 0, facts.get("rejected", {}), True)
 
     def _split(
-        self, config: GenerateConfig, text: split_text.SplitText, pool: LocalExecutor, journal: Journal
+        self, config: GenerateConfig, text: split_text.SplitText, executor: LocalExecutor, journal: Journal, runs: Runs
     ) -> SplitResult:
         # Asked here and not before the first split: another shard may have completed this one since.
         if text.split in complete_splits(self.output_dir):
             return self._complete(text.split)
-        reasons_L = self._plan(config, text, pool, journal)
+        reasons_L = self._plan(config, text, executor, journal)
         counts = np.bincount(reasons_L, minlength=len(REASONS)).tolist()
         accepted, rejected = counts[0], {REASONS[n]: count for n, count in enumerate(counts) if n and count}
         if not accepted:
@@ -197,37 +191,37 @@ class SyntheticImageGenerator:
         chunks = range(-(-accepted // layout.CHUNK))
         shard, shards = config.shard
         mine = set(chunks[shard::shards])
-        bad = self._check(config, text, reasons_L, journal.committed(text.split) & set(chunks), pool)
+        bad = self._check(config, text, reasons_L, journal.committed(text.split) & set(chunks), executor)
         journal.forget(text.split, bad & mine)
-        drawn = self._draw(config, text, reasons_L, mine - journal.committed(text.split), pool, journal)
+        drawn = self._draw(config, text, reasons_L, mine - journal.committed(text.split), executor, journal)
         with journal.exclusive():
             complete = text.split in complete_splits(self.output_dir)
             if not complete and journal.committed(text.split) >= set(chunks):
-                damaged = self._check(config, text, reasons_L, bad - mine, pool)
+                damaged = self._check(config, text, reasons_L, bad - mine, executor)
                 if damaged := damaged | journal.damaged(text.split, chunks):
                     journal.forget(text.split, damaged)
-                    drawn += self._draw(config, text, reasons_L, damaged, pool, journal)
-                identity, settings = self._recorded(journal)
-                finish_split(journal, text.split, len(chunks), rejected, identity, settings)
+                    drawn += self._draw(config, text, reasons_L, damaged, executor, journal)
+                run = runs[text.split]
+                settings = self._generation_config(run[RECORDED_ROOT])
+                journal.finalise(text.split, len(chunks), rejected, run, settings)
                 complete = True
         return SplitResult(accepted, drawn, rejected, complete)
 
-    def _recorded(self, journal: Journal) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The run with the splits of all who work on it, and `generation_config` as users know it."""
-        run = journal.known_run() or {}
+    def _generation_config(self, recorded_root: str) -> dict[str, Any]:
+        """`generation_config` as users know it."""
         settings = {
             "corpus_dir": self.corpus_dir.as_posix(),
-            "output_dir": run.pop("output_dir"),
+            "output_dir": recorded_root,
             "image_height": self.render.image_height,
             "augment_train": self.augment_train,
             "fonts": [face.name for face in self.faces],
         }
         if self._font_sources:
             settings["font_files"] = self._font_sources
-        return run, settings
+        return settings
 
     def _plan(
-        self, config: GenerateConfig, text: split_text.SplitText, pool: LocalExecutor, journal: Journal
+        self, config: GenerateConfig, text: split_text.SplitText, executor: LocalExecutor, journal: Journal
     ) -> npt.NDArray[np.uint8]:
         known = journal.read_plan(text.split, text.lines)
         if known is not None:
@@ -236,7 +230,7 @@ class SyntheticImageGenerator:
         with self._bar(config, f"plan {text.split}", text.lines, "line") as bar:
             blocks = split_text.blocks(text.read(), PLAN_LINES, PLAN_CHARS)
             tasks = (("plan", text.split, first, lines, text.normalised) for first, lines in blocks)
-            for (_, _, first, *_), reasons in pool.imap(tasks):
+            for (_, _, first, *_), reasons in executor.imap(tasks):
                 reasons_L[first : first + len(reasons)] = np.frombuffer(reasons, np.uint8)
                 bar.update(len(reasons))
         reasons_L[sorted(text.overlong)] = REASONS.index("too_long")
@@ -249,12 +243,12 @@ class SyntheticImageGenerator:
         text: split_text.SplitText,
         reasons_L: npt.NDArray[np.uint8],
         old: set[int],
-        pool: LocalExecutor,
+        executor: LocalExecutor,
     ) -> set[int]:
         """Chunks of an earlier start whose files are no longer what was drawn."""
         bad: dict[int, str] = {}
         with self._bar(config, f"check {text.split}", len(old), "chunk") as bar:
-            for task, fault in pool.imap(self._chunk_tasks(text, reasons_L, old, "stored")):
+            for task, fault in executor.imap(self._chunk_tasks(text, reasons_L, old, "stored")):
                 bar.update(1)
                 if fault:
                     bad[task[2]] = fault
@@ -273,7 +267,7 @@ class SyntheticImageGenerator:
         text: split_text.SplitText,
         reasons_L: npt.NDArray[np.uint8],
         chunks: set[int],
-        pool: LocalExecutor,
+        executor: LocalExecutor,
         journal: Journal,
     ) -> int:
         """Draw chunks; returns how many samples that were."""
@@ -290,7 +284,7 @@ class SyntheticImageGenerator:
         todo = sum(min(layout.CHUNK, accepted - chunk * layout.CHUNK) for chunk in chunks)
         drawn = 0
         with self._bar(config, f"draw {text.split}", accepted, "img", accepted - todo) as bar:
-            for _, (samples, _) in pool.imap(self._chunk_tasks(text, reasons_L, chunks), committed):
+            for _, (samples, _) in executor.imap(self._chunk_tasks(text, reasons_L, chunks), committed):
                 drawn += samples
                 bar.update(samples)
         return drawn

@@ -1,13 +1,16 @@
-"""What a run has finished: one fragment a chunk, and the run's configuration.
+"""What a run has done so far: for each split under way its run record, its plan, and a fragment a finished chunk.
 
-`{root}/.journal/run.json` says what the run is; `{root}/.journal/{split}/{chunk:06d}.jsonl` appears, whole, when a
-chunk's files are complete: its first line sums the chunk up, the others are its samples. Shards and restarts need no
-other word. When every chunk of a split is there, the fragments become `metadata.json` and go.
+`{root}/.journal/{split}/run.json` says what the split is made of; `{root}/.journal/{split}/{chunk:06d}.jsonl` appears,
+whole, when a chunk's files are complete: its first line sums the chunk up, the others are its samples. Shards and
+restarts need no other word. When every chunk of a split is there, the fragments become `metadata.json`, the record
+becomes part of `run` in `generation_metadata.json`, and both go.
 """
 
 import json
 import logging
+import re
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,20 +21,24 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from khmer_ocr.dataset import layout
+from khmer_ocr.augment.recipe import NONE
+from khmer_ocr.dataset import generation_metadata, layout
+from khmer_ocr.dataset.metadata_writer import split_facts, write_overall, write_split
 from khmer_ocr.dataset.repair_advice import to_begin_anew
 from khmer_ocr.errors import OutputError, RunConflictError
 from khmer_ocr.io import locks
 from khmer_ocr.io.atomic import make_folder, refuse_links, remove_file, replace
 from khmer_ocr.io.json_bytes import json_bytes
+from khmer_ocr.io.run_record import RUN_COPY, RUN_FILE, read_record, write_record
 
 log = logging.getLogger(__name__)
-RUN_FILE = "run.json"
+RECORDED_ROOT = "output_dir"
+"""Key of a run record: the folder as it was first given, which the metadata carry wherever the folder is mounted."""
 _CLEARING_FILE = "clearing.json"
-_RUN_COPY = "run.copy.json"
-_CHECKSUM = "checksum"
 _EXCLUSIVE = "exclusive.lock"
 _SUM_BYTES = 8
+_NAME_WITH_SUFFIX = re.compile(rb'(\{"filename": "[^"\\]*)\.png"')
+"""How version 0.1.0 began a fragment's sample; a run that it began is finished in the spelling that users know."""
 
 
 class Journal:
@@ -39,14 +46,10 @@ class Journal:
 
     Args:
         root: the data set's folder.
-
-    Attributes:
-        finished: set when nothing of the run is left to do: the last process to leave then removes the journal.
     """
 
     def __init__(self, root: Path) -> None:
         self.root, self.folder = root, root / layout.JOURNAL
-        self.finished = False
 
     def fragment(self, split: str, chunk: int) -> Path:
         """Where a committed chunk's samples stand."""
@@ -56,7 +59,9 @@ class Journal:
         """Declare a chunk's files complete."""
         body = b"\n".join(sample_lines)
         head = json_bytes({**summary, "hash": xxhash.xxh3_64_hexdigest(json_bytes(dict(summary)) + b"\n" + body)})
-        self._replace(self.fragment(split, chunk), head + b"\n" + body)
+        # Shards on several machines write the same plan at once, so that the temporary name has to be one's own.
+        # What a killed process leaves of it goes with the journal.
+        replace(self.fragment(split, chunk), head + b"\n" + body, self.root)
 
     def is_committed(self, split: str, chunk: int) -> bool:
         """Whether a chunk's files are complete."""
@@ -64,9 +69,7 @@ class Journal:
 
     def committed(self, split: str) -> set[int]:
         """Chunks whose files are complete."""
-        folder = self.folder / split
-        found = folder.glob("[0-9]*.jsonl") if folder.is_dir() else ()
-        return {int(path.stem) for path in found if path.stem.isdecimal()}
+        return {int(path.stem) for path in (self.folder / split).glob("[0-9]*.jsonl") if path.stem.isdecimal()}
 
     def summary(self, split: str, chunk: int) -> dict[str, Any]:
         """First line of a fragment: samples, bytes, fonts."""
@@ -74,16 +77,14 @@ class Journal:
             summary: dict[str, Any] = json.loads(stream.readline())
         return summary
 
-    def summaries(self, split: str, chunks: int) -> Iterator[dict[str, Any]]:
-        """First lines of a split's fragments, in order."""
-        return (self.summary(split, chunk) for chunk in range(chunks))
-
     def sample_lines(self, split: str, chunks: int) -> Iterator[bytes]:
         """Samples of a split's fragments, in order, one at a time."""
         for chunk in range(chunks):
             with self.fragment(split, chunk).open("rb") as stream:
                 next(stream)
-                yield from (line.rstrip(b"\n") for line in stream)
+                for line in stream:
+                    old = _NAME_WITH_SUFFIX.match(line)
+                    yield line.rstrip(b"\n") if old is None else old[1] + b'"' + line[old.end() :].rstrip(b"\n")
 
     def damaged(self, split: str, chunks: Iterable[int]) -> set[int]:
         """Chunks whose fragments are not what was committed; a failing disk or a curious hand may do that."""
@@ -112,7 +113,7 @@ class Journal:
         if not file.is_file():
             return None
         data = file.read_bytes()
-        if len(data) == lines + _SUM_BYTES and _sum(data[_SUM_BYTES:]) == data[:_SUM_BYTES]:
+        if len(data) == lines + _SUM_BYTES and xxhash.xxh3_64_digest(data[_SUM_BYTES:]) == data[:_SUM_BYTES]:
             return np.frombuffer(data, np.uint8, lines, _SUM_BYTES)
         old = len(data) == lines
         log.warning(
@@ -124,10 +125,10 @@ class Journal:
         """Keep the planning pass for a restart."""
         make_folder(self.root, self.folder / split)
         data = reasons_L.tobytes()
-        self._replace(self.folder / split / "plan.bin", _sum(data) + data)
+        replace(self.folder / split / "plan.bin", xxhash.xxh3_64_digest(data) + data, self.root)
 
     def forget(self, split: str, chunks: set[int] | None = None) -> None:
-        """Drop a split's fragments: all, or those of some chunks."""
+        """Drop what is here of a split, or the fragments of some of its chunks."""
         refuse_links(self.root, self.folder / split)
         if chunks is None:
             shutil.rmtree(self.folder / split, ignore_errors=True)
@@ -135,45 +136,70 @@ class Journal:
         for chunk in chunks:
             self.fragment(split, chunk).unlink(missing_ok=True)
 
-    def known_run(self) -> dict[str, Any] | None:
-        """What the folder was made of: of a run under way, else of the last complete one.
+    def begin(self, runs: Mapping[str, Mapping[str, Any]]) -> None:
+        """Record what splits are made of, by name, before anything of them is drawn."""
+        for split, run in runs.items():
+            write_record(self.folder / split, run, self.root)
+        for name in (RUN_FILE, RUN_COPY):  # one for all splits, as earlier commits of 0.1.0 had it
+            remove_file(self.root, self.folder / name)
+
+    def under_way(self) -> dict[str, dict[str, Any]]:
+        """Run records of the splits that were begun and are not complete.
 
         Raises:
-            OutputError: the file that says so is damaged.
+            OutputError: one is damaged.
         """
-        begun, copy, overall = self.folder / RUN_FILE, self.folder / _RUN_COPY, self.root / layout.GENERATION_METADATA
-        refuse_links(self.root, begun, copy, overall)
-        if begun.is_file():
-            try:
-                return _read_run(begun, self.root)
-            except OutputError as damage:
-                if not copy.is_file():
-                    raise
-                run = _read_run(copy, self.root)
-                log.warning("%s is damaged; its copy is taken", begun)
-                log.debug("%s", damage)
-                return run
-        if overall.is_file():
-            run = read_object(overall, self.root).get("run", {})
-            return run if isinstance(run, dict) and run else None
-        return None
+        try:
+            found = dict[str, dict[str, Any]]()
+            for folder in (self.folder, *(self.folder / split for split in layout.SPLITS)):
+                found |= by_split(read_record(folder, self.root))
+        except ValueError as fault:
+            raise OutputError(f"{fault}. {to_begin_anew(self.root)}") from fault
+        return found
 
-    def begin(self, run: dict[str, Any]) -> None:
-        """Record what the run is made of before anything is drawn."""
+    def finalise(
+        self, split: str, chunks: int, rejected: dict[str, int], run: Mapping[str, Any], settings: Mapping[str, Any]
+    ) -> None:
+        """Write a split's metadata from its fragments, sample by sample, then note the split as complete.
+
+        Args:
+            split: name of the split; every chunk of it is committed.
+            chunks: how many chunks it has.
+            rejected: lines left out, by reason.
+            run: the split's record.
+            settings: `generation_config` as users know it.
+        """
+        fonts: Counter[str] = Counter()
+        samples = stored_bytes = 0
+        for chunk in range(chunks):
+            summary = self.summary(split, chunk)
+            fonts.update(summary["fonts"])
+            samples += summary["samples"]
+            stored_bytes += summary["bytes"]
+        header = header_of(split, samples, fonts, rejected, run, settings)
+        write_split(self.root, split, header, self.sample_lines(split, chunks))
+        overall = read_overall(self.root)
+        before = by_split(overall.get("run"))
+        splits = {**{name: other["splits"][name] for name, other in before.items()}, **run["splits"]}
+        content = {
+            "generation_config": settings,
+            "splits": {},
+            "total_images": 0,
+            "format": run["format"],
+            "schema_version": layout.SCHEMA_VERSION,
+            "run": {key: value for key, value in {**run, "splits": splits}.items() if key != RECORDED_ROOT},
+        }
+        facts = split_facts(header, fonts, stored_bytes)
+        write_overall(self.root, content, {**overall.get("splits", {}), split: facts})
+        self.forget(split)
+
+    @contextmanager
+    def clearing(self, samples: Mapping[str, int]) -> Iterator[None]:
+        """Record, until it is done, which splits of ours are removed, and how many samples each may have."""
         make_folder(self.root, self.folder)
-        data = json_bytes({**run, _CHECKSUM: _sum(json_bytes(run)).hex()}, indent=1)
-        for name in (_RUN_COPY, RUN_FILE):
-            self._replace(self.folder / name, data)
-
-    def _replace(self, file: Path, data: bytes) -> None:
-        # Shards on several machines write the same plan at once, so that the temporary name has to be one's own.
-        # What a killed process leaves of it goes with the journal.
-        replace(file, data, self.root)
-
-    def clear_begins(self, samples: Mapping[str, int]) -> None:
-        """Record which splits of ours are about to be removed, and how many samples each may have; see `cleared`."""
-        make_folder(self.root, self.folder)
-        self._replace(self.folder / _CLEARING_FILE, json.dumps({**self.half_cleared(), **samples}).encode())
+        replace(self.folder / _CLEARING_FILE, json_bytes({**self.half_cleared(), **samples}), self.root)
+        yield
+        remove_file(self.root, self.folder / _CLEARING_FILE)
 
     def half_cleared(self) -> dict[str, int]:
         """Splits of ours, with the samples each may have had, that a killed process may have removed in part."""
@@ -185,10 +211,6 @@ class Journal:
         except (OSError, ValueError, RecursionError, AttributeError):
             return {}
 
-    def cleared(self) -> None:
-        """Record that nothing of them is left."""
-        remove_file(self.root, self.folder / _CLEARING_FILE)
-
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Wait until no other process begins, completes or leaves this run."""
@@ -199,6 +221,8 @@ class Journal:
     @contextmanager
     def locked(self, shard: int, shards: int) -> Iterator[None]:
         """Keep a second process from doing the same part of the work; the lock dies with the process.
+
+        The last process to leave removes the journal if no split is under way.
 
         Raises:
             RunConflictError: another process does it, or the work is being divided in another way.
@@ -224,8 +248,8 @@ class Journal:
             with self.exclusive():
                 # Let go first: of several that leave together, the last then finds nobody and tidies up.
                 locks.let_go(own)
-                idle = not (self.folder / RUN_FILE).exists() and not self.half_cleared()
-                if (self.finished or idle) and not self._at_work():
+                under_way = any(self.folder.glob(f"**/{RUN_FILE}")) or self.half_cleared()
+                if not under_way and not self._at_work():
                     self._remove()
 
     def leftovers(self) -> list[Path]:
@@ -246,46 +270,59 @@ class Journal:
         return sum(1 for _ in locks.held_by_others(self.folder.glob("shard-*.lock")))
 
 
-def _sum(data: bytes) -> bytes:
-    return xxhash.xxh3_64_digest(data)
+def by_split(run: Any) -> dict[str, dict[str, Any]]:
+    """A run of several splits as one of each; nothing of what is no run."""
+    splits = run.get("splits") if isinstance(run, dict) else None
+    known = splits if isinstance(splits, dict) else {}
+    return {name: {**run, "splits": {name: known[name]}} for name in layout.SPLITS if name in known}
 
 
-def _read_run(file: Path, root: Path) -> dict[str, Any]:
-    """A run as `Journal.begin` recorded it, compared with its checksum; version 0.1.0 wrote none."""
-    run = read_object(file, root)
-    known = run.pop(_CHECKSUM, None)
-    if known is not None and known != _sum(json_bytes(run)).hex():
-        raise OutputError(f"{file} is damaged (its checksum is that of other content). {to_begin_anew(root)}")
-    return run
+def header_of(
+    split: str,
+    samples: int,
+    fonts: Iterable[str],
+    rejected: Mapping[str, int],
+    run: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """A split's metadata, all but `samples`, by its run record and `generation_config`."""
+    return {
+        "split": split,
+        "total_samples": samples,
+        "augmentation_applied": split == layout.AUGMENTED_SPLIT and run["recipe"] != NONE,
+        "fonts_used": sorted(fonts),
+        "image_height": settings["image_height"],
+        "schema_version": layout.SCHEMA_VERSION,
+        "format": run["format"],
+        "rejected": rejected,
+    }
 
 
-def read_object(file: Path, root: Path) -> dict[str, Any]:
-    """A JSON object from a file of a data set's folder.
+def read_overall(root: Path) -> dict[str, Any]:
+    """`generation_metadata.json` of a folder to be written to, or an empty object where there is none.
 
     Raises:
         OutputError: it is damaged.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise OutputError(f"{file} is damaged ({error}). {to_begin_anew(root)}") from error
-    if not isinstance(content, dict):
-        raise OutputError(f"{file} is damaged (no JSON object). {to_begin_anew(root)}")
+        content = generation_metadata.read_overall(root)
+        splits = content.get("splits", None if content else {})
+        if not isinstance(splits, dict) or not all(map(_is_facts, splits.values())):
+            raise ValueError(f"`splits` is {splits!r:.80}")
+    except ValueError as fault:
+        raise OutputError(f"{root / layout.GENERATION_METADATA} is damaged ({fault}). {to_begin_anew(root)}") from fault
     return content
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Lines that say which settings differ: `key: old -> new`."""
-    out = []
-    for key in sorted({*old, *new}):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            out += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            out.append(f"  {prefix}{key}: {_short(before)} -> {_short(after)}")
-    return out
+def _is_facts(facts: object) -> bool:
+    return (
+        isinstance(facts, dict)
+        and isinstance(facts.get("total_samples"), int)
+        and isinstance(facts.get("rejected", {}), dict)
+    )
 
 
-def _short(value: object) -> str:
-    text = "(none)" if value is None else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
+def complete_splits(root: Path) -> dict[str, dict[str, Any]]:
+    """Facts of the splits that are complete, by name."""
+    splits: dict[str, dict[str, Any]] = read_overall(root).get("splits", {})
+    return {name: facts for name, facts in splits.items() if (root / name / layout.SPLIT_METADATA).is_file()}

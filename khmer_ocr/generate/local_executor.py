@@ -4,7 +4,6 @@ Plain subprocesses with a pipe each, not `multiprocessing`: a user's script need
 a font kills is replaced, its tasks done again, and the font named if it kills a second time.
 """
 
-import errno
 import logging
 import mmap
 import os
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from khmer_ocr.errors import OutputError, WorkerError
+from khmer_ocr.errors import WorkerError
 from khmer_ocr.generate.chunk_renderer import RenderJob
 from khmer_ocr.io.worker_process import OWN_CRASHES, child_environment, child_python, end_of
 
@@ -226,16 +225,3 @@ class LocalExecutor:
             else:
                 yield task, result
         self._workers.insert(place, _Worker(self._job))
-
-
-def translate_os_error(error: OSError, root: str) -> OutputError:
-    """Turn what writing met into an error that says what to do."""
-    resumable = "run the same command: it goes on where it stopped."
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return OutputError(f"No space left on device while writing to {root}. Free some space and {resumable}")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        what = f"{root} can't be written ({error.strerror})"
-        return OutputError(f"{what}. Choose another --output-dir or change its rights.")
-    if error.errno == errno.EMFILE:
-        return OutputError("Too many open files. Raise the limit (ulimit -n) and run the same command.")
-    return OutputError(f"Writing to {root} failed: {error}. Mend it and {resumable}")

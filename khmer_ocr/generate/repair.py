@@ -20,17 +20,17 @@ from khmer_ocr.augment.recipe import NONE, Recipe, parse_recipe
 from khmer_ocr.dataset import layout, paths, shards
 from khmer_ocr.dataset.layout import Sample
 from khmer_ocr.dataset.metadata import iter_samples, read_header
+from khmer_ocr.dataset.metadata_writer import split_facts, write_overall, write_split
 from khmer_ocr.dataset.verify import SHOWN, VerifyReport
 from khmer_ocr.errors import ConfigError, DatasetError, FontError, KhmerOcrError
 from khmer_ocr.generate.chunk_renderer import ChunkRenderer, RenderJob
-from khmer_ocr.generate.finalise import BUFFER_BYTES, read_overall, split_facts, split_header, write_overall
-from khmer_ocr.generate.fingerprint import deciding_versions, run_identity
+from khmer_ocr.generate.fingerprint import deciding_versions, fingerprint
 from khmer_ocr.generate.generator import SyntheticImageGenerator
-from khmer_ocr.generate.journal import Journal
+from khmer_ocr.generate.journal import Journal, header_of, read_overall
 from khmer_ocr.generate.repair_evidence import CorpusTexts, Row, by_number, salvaged
 from khmer_ocr.generate.repair_redraw import Redrawer
 from khmer_ocr.generate.repair_storage import StoredFiles, StoredShards
-from khmer_ocr.io.atomic import remove_file, replace, replacing
+from khmer_ocr.io.atomic import remove_file, replace
 from khmer_ocr.io.cache_dir import cache_dir
 from khmer_ocr.io.json_bytes import json_bytes
 from khmer_ocr.render.settings import RenderConfig
@@ -119,7 +119,7 @@ def _generator_of(root: Path, settings: dict[str, Any], run: dict[str, Any]) -> 
     generator.faces = [by_name[name] for name in run["fonts"]]
     generator.render = RenderConfig(**run["render"])
     recipe = generator.known_recipe = _recipe_of(run)
-    now = run_identity(generator.faces, generator.render, run["format"], run["seed"], {}, recipe, _device_of(run))
+    now = fingerprint(generator.faces, generator.render, run["format"], run["seed"], {}, recipe, _device_of(run))
     if deciding_versions(now["versions"]) != deciding_versions(run["versions"]):
         raise ConfigError(
             f"The data set was made with {run['versions']}, here is {now['versions']}: its bytes can't be made again. "
@@ -311,7 +311,7 @@ class _Mender:
                 return
             lines.seek(0)
             rejected, settings = facts.get("rejected", {}), self._overall["generation_config"]
-            header = split_header(split, drawn.samples, drawn.fonts, rejected, self._run, settings)
+            header = header_of(split, drawn.samples, drawn.fonts, rejected, self._run, settings)
             self._write_metadata(split, header, (line.rstrip(b"\n") for line in lines))
         splits = {**self._overall["splits"], split: split_facts(header, drawn.fonts, drawn.stored_bytes)}
         if splits != self._overall["splits"]:
@@ -320,7 +320,5 @@ class _Mender:
             self._done.metadata.append(layout.GENERATION_METADATA)
 
     def _write_metadata(self, split: str, header: Mapping[str, Any], lines: Iterable[bytes]) -> None:
-        target = self._root / split / layout.SPLIT_METADATA
-        with replacing(target, self._root, tag="") as partial, partial.open("wb", buffering=BUFFER_BYTES) as stream:
-            stream.writelines(layout.split_metadata(header, lines))
+        write_split(self._root, split, header, lines)
         self._done.metadata.append(f"{split}/{layout.SPLIT_METADATA}")

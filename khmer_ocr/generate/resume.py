@@ -1,4 +1,4 @@
-"""What becomes of what an output folder holds already: gone on with, refused, or cleared away."""
+"""What becomes of what an output folder holds already, split by split: gone on with, refused, or cleared away."""
 
 import logging
 from collections.abc import Mapping
@@ -7,104 +7,109 @@ from typing import Any
 
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.metadata import read_header
+from khmer_ocr.dataset.metadata_writer import write_overall
 from khmer_ocr.dataset.repair_advice import begun_here, has_our_keys
 from khmer_ocr.errors import DatasetError, OutputError, RunConflictError
 from khmer_ocr.generate import split_text
-from khmer_ocr.generate.finalise import complete_splits, read_overall, write_overall
 from khmer_ocr.generate.fingerprint import NORMAL_FORM, as_known, renormalised_lines
-from khmer_ocr.generate.journal import Journal, differences
+from khmer_ocr.generate.journal import RECORDED_ROOT, Journal, by_split, complete_splits, read_overall
 from khmer_ocr.generate.split_text import SplitText
 from khmer_ocr.io.atomic import partial_of, remove_file
+from khmer_ocr.io.run_record import differences
 
 log = logging.getLogger(__name__)
-RECORDED_ROOT = "output_dir"
-"""Key of `run.json`: the folder as it was first given, which the metadata carry wherever the folder is mounted."""
+Runs = dict[str, dict[str, Any]]
+"""Run records by the split that each is of; those of one folder differ in nothing else."""
 _DIFFERENCES_SHOWN = 20
 _ANY = 1 << 62
 """As many samples as a split may have had where nothing says how many."""
 
 
-def merged(
-    known: dict[str, Any], identity: dict[str, Any], texts: Mapping[str, SplitText]
-) -> tuple[dict[str, Any], list[str]]:
-    """The identity of a run that goes on, with all its splits, and in what it differs from the one known."""
-    identity = as_known(known, identity, texts.values())
-    splits = {**known.get("splits", {}), **identity["splits"]}
-    whole = {**identity, "splits": {name: splits[name] for name in layout.SPLITS if name in splits}}
-    before = {key: value for key, value in known.items() if key != RECORDED_ROOT}
-    same_splits = {name: splits[name] for name in before.get("splits", {}) if name in splits}
-    return whole, differences(before, {**whole, "splits": same_splits})
+def _compared(known: Runs, run: dict[str, Any], texts: Mapping[str, SplitText]) -> tuple[dict[str, Any], list[str]]:
+    """A run with the versions that a folder's was begun with, and in what it differs from what is known of its splits.
+
+    Splits that it does not draw, and those that nothing is known of, don't count.
+    """
+    if not known:
+        return run, []
+    first = next(iter(known.values()))
+    run = as_known(first, run, texts.values())
+    before = {key: value for key, value in first.items() if key != RECORDED_ROOT}
+    before["splits"] = {name: known[name]["splits"][name] for name in run["splits"] if name in known}
+    return run, differences(before, {**run, "splits": {name: run["splits"][name] for name in before["splits"]}})
 
 
-def is_complete(journal: Journal, identity: dict[str, Any], texts: Mapping[str, SplitText]) -> bool:
+def is_complete(journal: Journal, run: dict[str, Any], texts: Mapping[str, SplitText]) -> bool:
     """Whether all that a run asks for stands there, made the same way, and nobody is at work."""
     if journal.leftovers():
         return False
-    expected = set(identity["splits"])
     try:
-        known = journal.known_run()
-        if known is None or not expected <= set(complete_splits(journal.root)) or merged(known, identity, texts)[1]:
+        known = by_split(read_overall(journal.root).get("run"))
+        if not known or not run["splits"].keys() <= complete_splits(journal.root).keys():
             return False
-        for name in sorted(expected):
+        if _compared(known, run, texts)[1]:
+            return False
+        for name in sorted(run["splits"]):
             read_header(journal.root / name / layout.SPLIT_METADATA)
     except (OutputError, DatasetError) as damage:
-        log.debug("%s; `take_over` decides what becomes of it", damage)
+        log.debug("%s; `resume` decides what becomes of it", damage)
         return False
     return True
 
 
-def take_over(
-    journal: Journal,
-    identity: dict[str, Any],
-    texts: Mapping[str, SplitText],
-    root_as_given: str,
-    *,
-    overwrite: bool,
-) -> str:
-    """Decide under the journal's exclusive lock how to go on, and record it in the journal.
+def resume(
+    journal: Journal, run: dict[str, Any], texts: Mapping[str, SplitText], root_as_given: str, *, overwrite: bool
+) -> Runs:
+    """Decide under the journal's exclusive lock how each split goes on, and record it in the journal.
 
     Args:
         journal: of the output folder.
-        identity: what the run is made of.
-        texts: what it draws, by split.
+        run: what is to be drawn; see `fingerprint`.
+        texts: by split.
         root_as_given: the output folder as the user wrote it.
         overwrite: replace what can't be gone on with.
 
     Returns:
-        The output folder as the metadata carry it.
+        The records of the splits that are not complete.
 
     Raises:
         RunConflictError: the folder holds something else, and `overwrite` is not set.
         OutputError, DatasetError: what it holds is damaged, and `overwrite` is not set.
     """
-    known, overall = None, dict[str, Any]()
-    run, gone = identity, set[str]()
+    overall, known, gone = dict[str, Any](), Runs(), set[str]()
     try:
-        known, overall = journal.known_run(), read_overall(journal.root)
+        overall = read_overall(journal.root)
+        known = by_split(overall.get("run")) | journal.under_way()
     except OutputError as damage:
         if not overwrite or not begun_here(journal.root):
             raise
         log.warning("%s; everything is drawn again", damage)
-        known, gone = None, set(layout.SPLITS)
-    if known is not None:
-        run, different = merged(known, identity, texts)
-        if different and not overwrite and not _is_bare(journal):
-            note = _note_on_lines(known, identity, texts)
+        overall, gone = {}, set(layout.SPLITS)
+    as_begun, different = _compared(known, run, texts)
+    if different:
+        if not overwrite and not _is_bare(journal):
+            note = _note_on_lines(next(iter(known.values())), run, texts)
             raise RunConflictError(_conflict(journal.root, different, note))
-        if all(line.startswith("  splits.") for line in different):
-            gone = {line.split(".")[1] for line in different}
-        else:
-            gone, run = set(layout.SPLITS), identity
-    ours = _stored_by_us(journal, known or {})
-    gone |= _unaccounted(journal, ours, (known or {}).get("splits", {}), identity, overwrite=overwrite)
+        of_splits = all(line.startswith("splits.") for line in different)
+        gone = {line.split(".")[1] for line in different} if of_splits else set(layout.SPLITS)
+    ours = _stored_by_us(journal, known)
+    gone |= _unaccounted(journal.root, ours, known, run, overwrite=overwrite)
     if overall:
-        gone |= _damaged(journal, identity, overwrite=overwrite)
-    recorded = (known or {}).get(RECORDED_ROOT) or overall.get("generation_config", {}).get("output_dir")
+        gone |= _damaged(journal.root, run, overwrite=overwrite)
+    anew = gone >= set(layout.SPLITS)
     if gone:
-        _clear(journal, {name: ours[name] for name in gone & ours.keys()}, whole=gone >= set(layout.SPLITS))
-    recorded = recorded if recorded and run is not identity else root_as_given
-    journal.begin({**run, RECORDED_ROOT: recorded})
-    return str(recorded)
+        _clear(journal, {name: ours[name] for name in gone & ours.keys()}, whole=anew)
+    recorded = [root for each in known.values() if (root := each.get(RECORDED_ROOT))]
+    recorded += [root for root in [overall.get("generation_config", {}).get("output_dir")] if root and known]
+    root = root_as_given if anew or not recorded else str(recorded[0])
+    complete = complete_splits(journal.root)
+    begun = {name: each for name, each in journal.under_way().items() if name not in gone | complete.keys()}
+    to_draw = by_split({**(run if anew else as_begun), RECORDED_ROOT: root})
+    to_draw = {name: each for name, each in to_draw.items() if name not in complete}
+    journal.begin(begun | to_draw)
+    for name in complete:
+        journal.forget(name)
+    return to_draw
 
 
 def _is_bare(journal: Journal) -> bool:
@@ -113,7 +118,7 @@ def _is_bare(journal: Journal) -> bool:
     return not stored and not (journal.root / layout.GENERATION_METADATA).exists() and journal.is_alone()
 
 
-def _note_on_lines(known: dict[str, Any], identity: dict[str, Any], texts: Mapping[str, SplitText]) -> str:
+def _note_on_lines(known: dict[str, Any], run: dict[str, Any], texts: Mapping[str, SplitText]) -> str:
     """Say how many lines a newer normal form concerns, where that is why a run can't go on."""
     before = known.get("versions")
     version = before.get(NORMAL_FORM) if isinstance(before, dict) else None
@@ -121,13 +126,13 @@ def _note_on_lines(known: dict[str, Any], identity: dict[str, Any], texts: Mappi
     if not lines:
         return ""
     return (
-        f"\n{lines:,} of the lines to be drawn are written otherwise in normal form {identity['versions'][NORMAL_FORM]}"
+        f"\n{lines:,} of the lines to be drawn are written otherwise in normal form {run['versions'][NORMAL_FORM]}"
         f" than in {version}. A data set without such lines would have gone on."
     )
 
 
 def _conflict(root: Path, different: list[str], note: str = "") -> str:
-    shown = different[:_DIFFERENCES_SHOWN]
+    shown = [f"  {line}" for line in different[:_DIFFERENCES_SHOWN]]
     if len(shown) < len(different):
         shown.append(f"  ... and {len(different) - len(shown)} more")
     return (
@@ -138,29 +143,24 @@ def _conflict(root: Path, different: list[str], note: str = "") -> str:
     )
 
 
-def _stored_by_us(journal: Journal, known: Mapping[str, Any]) -> dict[str, int]:
+def _stored_by_us(journal: Journal, known: Runs) -> dict[str, int]:
     """Splits that a run of ours drew or began to draw, and how many samples each may have, by what the run left."""
-    recorded, cleared = known.get("splits", {}), journal.half_cleared()
-    found = {}
+    cleared, found = journal.half_cleared(), dict[str, int]()
     for name in layout.SPLITS:
-        facts, metadata = recorded.get(name), journal.root / name / layout.SPLIT_METADATA
+        facts = known[name]["splits"][name] if name in known else None
         if isinstance(facts, dict) and type(facts.get("lines")) is int:
             found[name] = facts["lines"]
         elif name in cleared:
             found[name] = cleared[name]
-        elif (journal.folder / name).is_dir() or has_our_keys(metadata):
+        elif (journal.folder / name).is_dir() or has_our_keys(journal.root / name / layout.SPLIT_METADATA):
             found[name] = _ANY
     return found
 
 
-def _unaccounted(
-    journal: Journal, ours: Mapping[str, int], known: Mapping[str, Any], identity: dict[str, Any], *, overwrite: bool
-) -> set[str]:
+def _unaccounted(root: Path, ours: Mapping[str, int], known: Runs, run: dict[str, Any], *, overwrite: bool) -> set[str]:
     """Splits to be drawn whose folders hold something that no run here accounts for."""
-    names = {
-        name for name in identity["splits"] if name not in known and split_text.stored_anything(journal.root, name)
-    }
-    what = f"{journal.root} holds images of {{}} that no run here accounts for."
+    names = {name for name in run["splits"] if name not in known and split_text.stored_anything(root, name)}
+    what = f"{root} holds images of {{}} that no run here accounts for."
     if foreign := sorted(names - ours.keys()):
         raise RunConflictError(
             f"{what.format(', '.join(foreign))} They are somebody's and stay, with --overwrite too: "
@@ -173,12 +173,12 @@ def _unaccounted(
     return names
 
 
-def _damaged(journal: Journal, identity: dict[str, Any], *, overwrite: bool) -> set[str]:
+def _damaged(root: Path, run: dict[str, Any], *, overwrite: bool) -> set[str]:
     """Complete splits to be drawn again, since their metadata are not whole."""
     names = set()
-    for name in sorted(complete_splits(journal.root).keys() & identity["splits"].keys()):
+    for name in sorted(complete_splits(root).keys() & run["splits"].keys()):
         try:
-            read_header(journal.root / name / layout.SPLIT_METADATA)
+            read_header(root / name / layout.SPLIT_METADATA)
         except DatasetError as damage:
             if not overwrite:
                 raise
@@ -197,22 +197,17 @@ def _clear(journal: Journal, ours: Mapping[str, int], *, whole: bool) -> None:
     """
     root = journal.root
     overall_file = root / layout.GENERATION_METADATA
-    journal.clear_begins(ours)
-    if whole:
-        remove_file(root, overall_file)
-    elif overall := read_overall(root):
-        kept = {name: facts for name, facts in overall["splits"].items() if name not in ours}
-        run = overall.get("run")
-        if isinstance(run, dict):
-            splits = {name: facts for name, facts in run.get("splits", {}).items() if name not in ours}
-            overall["run"] = {**run, "splits": splits}
-        write_overall(root, overall, kept)
-    for name in sorted(ours):
-        for file in (root / name / layout.SPLIT_METADATA, overall_file):
-            partial_of(file).unlink(missing_ok=True)
-        remove_file(root, root / name / layout.SPLIT_METADATA)
-        journal.forget(name)
-        if split_text.stored_anything(root, name):
-            log.info("removing what %s holds of %s", root, name)
-        split_text.remove_split(root, name, ours[name])
-    journal.cleared()
+    with journal.clearing(ours):
+        if whole:
+            remove_file(root, overall_file)
+            journal.begin({})
+        elif overall := read_overall(root):
+            write_overall(root, overall, {name: facts for name, facts in overall["splits"].items() if name not in ours})
+        for name in sorted(ours):
+            for file in (root / name / layout.SPLIT_METADATA, overall_file):
+                partial_of(file).unlink(missing_ok=True)
+            remove_file(root, root / name / layout.SPLIT_METADATA)
+            journal.forget(name)
+            if split_text.stored_anything(root, name):
+                log.info("removing what %s holds of %s", root, name)
+            split_text.remove_split(root, name, ours[name])

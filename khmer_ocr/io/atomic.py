@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from khmer_ocr.errors import OutputError
+from khmer_ocr.io.os_errors import output_errors
 
 FRESH = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 """Flags of a file that must not have been there: `O_EXCL` refuses links too, wherever they lead."""
@@ -132,7 +133,5 @@ def write_output(path: Path, content: bytes) -> None:
     Raises:
         OutputError: it can't be written; what was there before still is.
     """
-    try:
+    with output_errors(path, "give a file in a folder that exists"):
         replace(path, content)
-    except OSError as error:
-        raise OutputError(f"{path} can't be written ({error}). Give a file in a folder that exists.") from error

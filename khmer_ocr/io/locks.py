@@ -3,6 +3,10 @@
 Where the file system has no locks (some NFS, Lustre, FUSE), a file made exclusively beside the lock file stands in: it
 names its holder, which touches it while it lives. On the holder's own machine it is free as soon as that process is
 gone; on another one, when it was not touched for `STALE_S`.
+
+The package `filelock` (4.3.1) is not used: where the folder of a lock file is moved away, as a finished journal is,
+between opening and locking, two processes hold the lock (it looks for links to the inode and not for the name, see
+`test_a_lock_is_on_the_file_that_has_the_name`), and of the ways of having no locks it knows ENOSYS alone.
 """
 
 import errno

@@ -17,10 +17,11 @@ from tqdm import tqdm
 
 from khmer_ocr.dataset.index import SplitIndex
 from khmer_ocr.dataset.layout import CHUNK
-from khmer_ocr.errors import DatasetError, OutputError
+from khmer_ocr.errors import DatasetError
 from khmer_ocr.io import locks
 from khmer_ocr.io.atomic import refuse_links, remove_file, replacing
 from khmer_ocr.io.json_bytes import json_bytes
+from khmer_ocr.io.os_errors import output_errors
 from khmer_ocr.load.cache import (
     FORMAT,
     HEADER_BYTES,
@@ -64,19 +65,13 @@ def build_cache(
     lock = path.with_name(f".{NAME}lock")
     # Before hours of decoding, and before a link that was handed over could lead what is written elsewhere.
     refuse_links(index.root, path, lock, *path.parent.glob(f"{NAME}*{SUFFIX}"))
-    try:
-        with locks.held(lock):  # one process builds while others of the same run wait for what it makes
-            if overwrite or not _is_whole(index):
-                _write(path, index, key, skip, progress, workers or len(os.sched_getaffinity(0)))
-                for other in path.parent.glob(f"{NAME}*{SUFFIX}"):
-                    if other != path:
-                        remove_file(index.root, other)
-    except OutputError:
-        raise
-    except OSError as fault:
-        raise OutputError(
-            f"{path} can't be written: {fault.strerror}. The cache needs room beside the images."
-        ) from fault
+    # One process builds while others of the same run wait for what it makes.
+    with output_errors(path, then="The cache lies beside the images."), locks.held(lock):
+        if overwrite or not _is_whole(index):
+            _write(path, index, key, skip, progress, workers or len(os.sched_getaffinity(0)))
+            for other in path.parent.glob(f"{NAME}*{SUFFIX}"):
+                if other != path:
+                    remove_file(index.root, other)
     return path
 
 

@@ -161,7 +161,7 @@ class PreviewLine:
             batch.offsets_B1,
             batch.width_B,
             batch.height_px,
-            layout.WORN_SPLIT,
+            layout.AUGMENTED_SPLIT,
             address_B,
             self.stroke_px_B,
         )

@@ -15,11 +15,12 @@ import uharfbuzz as hb
 import xxhash
 from tqdm import tqdm
 
-from khmer_ocr.errors import NoFontsError, OutputError
+from khmer_ocr.errors import NoFontsError
 from khmer_ocr.fonts.discovery import FontFace, find_faces
-from khmer_ocr.io.atomic import replacing
+from khmer_ocr.io.atomic import replace
 from khmer_ocr.io.cache_dir import cache_dir
 from khmer_ocr.io.json_bytes import json_bytes
+from khmer_ocr.io.os_errors import output_errors
 from khmer_ocr.render.face_metrics import UNMEASURED, FaceMetrics, from_json, probe_lines
 from khmer_ocr.render.glyph_atlas import freetype_version
 from khmer_ocr.render.measure_worker import measure_in_children
@@ -121,10 +122,8 @@ def release(faces: Sequence[FontFace]) -> list[FontFace]:
         file = _cache_file(face)
         stored = _read_cached(file) if file.is_file() else None
         if stored is not None and stored.fatal:
-            try:
+            with output_errors(file.parent):
                 file.unlink(missing_ok=True)
-            except OSError as error:
-                raise OutputError(f"{file} can't be removed ({error.strerror}). Make its folder writable.") from error
             released.append(face)
     return released
 
@@ -150,13 +149,7 @@ def _write_cached(file: Path, metrics: FaceMetrics) -> None:
     # As JSON will give them back, where tuples are lists.
     measured = json.loads(json.dumps(asdict(metrics)))
     stored = {"check": _checksum(file, measured), "metrics": measured}
-    try:
+    # Unlike rasters these must be kept: a quarantined font that is forgotten kills again.
+    with output_errors(file.parent, "name another folder in KHMER_OCR_CACHE", "Measurements of fonts are kept there."):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as partial:
-            partial.write_bytes(json_bytes(stored))
-    except OSError as error:
-        # Unlike rasters these must be kept: a quarantined font that is forgotten kills again.
-        raise OutputError(
-            f"Measurements of fonts can't be kept in {file.parent} ({error.strerror}). Make it writable, "
-            "or name another folder in KHMER_OCR_CACHE."
-        ) from error
+        replace(file, json_bytes(stored))

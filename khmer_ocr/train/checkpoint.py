@@ -7,6 +7,7 @@ import torch
 
 from khmer_ocr.errors import ModelError, OutputError
 from khmer_ocr.io.atomic import replacing
+from khmer_ocr.io.os_errors import output_error
 from khmer_ocr.model.weights import read_checkpoint
 
 LAST, BEST = "last.pth", "best.pth"
@@ -34,10 +35,7 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
         raise
     except (OSError, RuntimeError) as fault:
         # torch's zip writer reports a full disk as a RuntimeError.
-        raise OutputError(
-            f"{path} could not be written ({fault}). The last checkpoint written before is whole: make room, then "
-            "resume from it."
-        ) from fault
+        raise output_error(fault, path, then="The last checkpoint written before is whole: resume from it.") from fault
 
 
 def read_run(path: Path) -> dict[str, Any]:

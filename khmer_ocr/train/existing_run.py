@@ -4,8 +4,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from khmer_ocr.errors import ModelError, OutputError, RunConflictError
+from khmer_ocr.errors import ModelError, RunConflictError
 from khmer_ocr.io.atomic import refuse_links
+from khmer_ocr.io.os_errors import output_errors
 from khmer_ocr.model.weights import DESCRIPTION, WEIGHTS, read_checkpoint
 from khmer_ocr.train.checkpoint import BEST, LAST
 
@@ -90,9 +91,7 @@ def remove_run(folder: Path) -> None:
     """
     refuse_links(folder, folder / MODEL)
     for path in run_files(folder):
-        try:
+        with output_errors(folder, then=f"{path} is of the run that is to be replaced."):
             path.unlink()
-        except OSError as fault:
-            raise OutputError(f"{path} of the run that is to be replaced can't be removed ({fault}).") from fault
     if (folder / MODEL).is_dir() and not any((folder / MODEL).iterdir()):
         (folder / MODEL).rmdir()

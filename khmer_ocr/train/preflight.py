@@ -14,6 +14,7 @@ import xxhash
 from khmer_ocr.dataset.index import SplitIndex, load_index
 from khmer_ocr.dataset.repair_advice import drawn_here, to_have
 from khmer_ocr.errors import DatasetError, ModelError, OutputError, SplitNotFoundError
+from khmer_ocr.io.os_errors import output_errors
 from khmer_ocr.load.read_errors import OnError
 from khmer_ocr.text.charset import Charset
 from khmer_ocr.train.label_checks import SHOWN, find_bad_labels, judge, missing_characters, named
@@ -220,14 +221,10 @@ def check_writable(folder: Path) -> None:
     Raises:
         OutputError: that is refused.
     """
-    try:
+    with output_errors(folder, "give another folder", "Training would lose what it learns."):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(1 << 16))
-    except OSError as fault:
-        raise OutputError(
-            f"{folder} can't be written ({fault}), and training would lose what it learns. Give another folder."
-        ) from fault
 
 
 def _existing(folder: Path) -> Path:

@@ -14,10 +14,11 @@ import pytest
 import xxhash
 
 from khmer_ocr.dataset import layout
+from khmer_ocr.dataset.metadata_writer import write_overall
 from khmer_ocr.errors import OutputError, RunConflictError
-from khmer_ocr.generate.finalise import complete_splits, finish_split, read_overall, write_overall
-from khmer_ocr.generate.journal import Journal, differences
+from khmer_ocr.generate.journal import Journal, by_split, complete_splits, read_overall
 from khmer_ocr.io import locks
+from khmer_ocr.io.run_record import differences
 from tests.generate.generating import names
 
 SUMMARY = {"samples": 2, "bytes": 10, "fonts": {"A": 2}}
@@ -36,7 +37,7 @@ def test_fragments_come_back_in_order(journal: Journal) -> None:
         journal.commit("train", chunk, {**SUMMARY, "bytes": chunk}, [b'{"n": %d}' % chunk, *LINES])
     assert journal.committed("train") == {0, 1, 2, 10}
     assert journal.is_committed("train", 10) and not journal.is_committed("train", 3)
-    assert [summary["bytes"] for summary in journal.summaries("train", 3)] == [0, 1, 2]
+    assert [journal.summary("train", chunk)["bytes"] for chunk in range(3)] == [0, 1, 2]
     assert list(journal.sample_lines("train", 2)) == [b'{"n": 0}', *LINES, b'{"n": 1}', *LINES]
     assert journal.committed("val") == set()
     journal.forget("train", {1, 7})
@@ -110,43 +111,58 @@ def test_fragments_of_0_1_0_are_whole_and_checked(journal: Journal) -> None:
         assert journal.damaged("train", [0]) == damaged
 
 
+RUN = {"seed": 42, "name": "ខ្មែរ", "format": "files", "recipe": "none", "splits": {"train": {"lines": 7}}}
+
+
 def test_a_damaged_run_file_is_read_from_its_copy(journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
-    run = {"seed": 42, "splits": {"train": {"lines": 7}}, "name": "ខ្មែរ"}
-    journal.begin(run)
-    file = journal.folder / "run.json"
+    journal.begin({"train": RUN})
+    file = journal.folder / "train/run.json"
     data = file.read_bytes()
     for harm in (data.replace(b"42", b"43"), data[:20], data.replace(b'"checksum": "', b'"checksum": "0'), b""):
         file.write_bytes(harm)
         caplog.clear()
-        assert journal.known_run() == run
+        assert journal.under_way() == {"train": RUN}
         assert "run.json is damaged; its copy is taken" in caplog.text
-    (journal.folder / "run.copy.json").write_bytes(data.replace(b"42", b"43"))
+    (journal.folder / "train/run.copy.json").write_bytes(data.replace(b"42", b"43"))
     with pytest.raises(OutputError, match=r"run\.copy\.json is damaged .*checksum.*--overwrite"):
-        journal.known_run()
+        journal.under_way()
 
 
-def test_a_run_file_of_0_1_0_has_no_checksum(journal: Journal) -> None:
-    journal.folder.mkdir(exist_ok=True)
-    (journal.folder / "run.json").write_text('{"seed": 3}')
-    assert journal.known_run() == {"seed": 3}
+def test_each_split_has_a_record_of_its_own(journal: Journal) -> None:
+    runs = by_split({**RUN, "splits": {"val": {"lines": 1}, "train": {"lines": 2}, "../..": {"lines": 3}}})
+    assert list(runs) == ["train", "val"] and runs["val"] == {**RUN, "splits": {"val": {"lines": 1}}}
+    journal.begin(runs)
+    assert journal.under_way() == runs
+    journal.forget("train")
+    assert journal.under_way().keys() == {"val"}
+    for nothing in (None, 3, [], {}, {"splits": 3}, {"splits": []}):
+        assert by_split(nothing) == {}
 
 
-def test_a_run_under_way_is_known_before_a_complete_one(journal: Journal) -> None:
-    assert journal.known_run() is None
-    (journal.root / layout.GENERATION_METADATA).write_text('{"run": {"seed": 1}}')
-    assert journal.known_run() == {"seed": 1}
-    journal.begin({"seed": 2})
-    assert journal.known_run() == {"seed": 2}
-    (journal.folder / "run.json").unlink()
-    (journal.root / layout.GENERATION_METADATA).write_text('{"made by": "something else"}')
-    assert journal.known_run() is None
+@pytest.mark.parametrize("checksum", [True, False])
+def test_one_record_for_all_splits_is_read_and_replaced(journal: Journal, checksum: bool) -> None:
+    """As earlier commits wrote it; the first ones without a checksum."""
+    old = {**RUN, "splits": {"train": {"lines": 2}, "val": {"lines": 1}}}
+    if checksum:
+        old["checksum"] = xxhash.xxh3_64_digest(json.dumps(old, ensure_ascii=False).encode()).hex()
+    for name in ("run.json", "run.copy.json"):
+        (journal.folder / name).write_text(json.dumps(old, indent=1))
+    with journal.locked(0, 1):
+        assert journal.under_way() == {
+            name: {**RUN, "splits": {name: old["splits"][name]}} for name in ("train", "val")
+        }
+    with journal.locked(0, 1):
+        journal.begin(journal.under_way())
+    assert not list(journal.folder.glob("*.json")) and journal.under_way().keys() == {"train", "val"}
 
 
+@pytest.mark.parametrize("place", ["", "val"])
 @pytest.mark.parametrize("content", ['{"seed": 1, "spl', "", "[1, 2]", "\x00\x01", "[" * 100_000])
-def test_damaged_run_file_is_named(journal: Journal, content: str) -> None:
-    (journal.folder / "run.json").write_text(content)
+def test_damaged_run_file_is_named(journal: Journal, content: str, place: str) -> None:
+    (journal.folder / place).mkdir(exist_ok=True)
+    (journal.folder / place / "run.json").write_text(content)
     with pytest.raises(OutputError, match=r"run\.json is damaged.*--overwrite"):
-        journal.known_run()
+        journal.under_way()
 
 
 @pytest.mark.parametrize("splits", ["[]", "null", '{"train": 3}', '{"train": {"total_samples": "many"}}'])
@@ -160,8 +176,8 @@ def test_differences_name_what_differs() -> None:
     old = {"seed": 1, "render": {"image_height": 32, "crop": "line"}, "fonts": {"A": "x" * 90, "B": "2"}}
     new = {"seed": 2, "render": {"image_height": 48, "crop": "line"}, "fonts": {"A": "y" * 90, "C": "3"}}
     lines = differences(old, new)
-    assert "  seed: 1 -> 2" in lines and "  render.image_height: 32 -> 48" in lines
-    assert '  fonts.B: "2" -> (none)' in lines and '  fonts.C: (none) -> "3"' in lines
+    assert "seed: 1 -> 2" in lines and "render.image_height: 32 -> 48" in lines
+    assert 'fonts.B: "2" -> (none)' in lines and 'fonts.C: (none) -> "3"' in lines
     assert all(len(line) < 150 for line in lines) and len(lines) == 5
     assert differences(old, json.loads(json.dumps(old))) == []
 
@@ -170,7 +186,7 @@ def test_a_split_is_complete_only_with_its_metadata(journal: Journal) -> None:
     journal.commit("train", 0, SUMMARY, LINES)
     settings = {"output_dir": "out", "image_height": 32}
     (journal.root / "train").mkdir()
-    finish_split(journal, "train", 1, {"empty": 1}, {"format": "files", "recipe": "none"}, settings)
+    journal.finalise("train", 1, {"empty": 1}, RUN, settings)
     assert complete_splits(journal.root)["train"]["total_samples"] == 2
     metadata = json.loads((journal.root / "train" / "metadata.json").read_bytes())
     assert metadata["samples"] == [json.loads(line) for line in LINES]
@@ -181,12 +197,14 @@ def test_a_split_is_complete_only_with_its_metadata(journal: Journal) -> None:
 
 def test_overall_metadata_stand_in_the_order_of_the_splits(tmp_path: Path) -> None:
     facts = {"total_samples": 3}
-    write_overall(tmp_path, {"x": 1}, {"test": facts, "train": facts})
+    run = {"splits": {"val": 1, "test": 2, "train": 3}}
+    write_overall(tmp_path, {"x": 1, "run": run}, {"test": facts, "train": facts})
     content = read_overall(tmp_path)
     assert list(content["splits"]) == ["train", "test"] and content["total_images"] == 6 and content["x"] == 1
+    assert list(content["run"]["splits"].items()) == [("train", 3), ("test", 2)]
 
 
-def test_a_failed_finish_leaves_no_partial(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_split_that_cannot_be_finalised_leaves_no_partial(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     journal.commit("train", 0, SUMMARY, LINES)
 
     def full(*_: object) -> None:
@@ -195,7 +213,7 @@ def test_a_failed_finish_leaves_no_partial(journal: Journal, monkeypatch: pytest
     monkeypatch.setattr(layout, "split_metadata", full)
     (journal.root / "train").mkdir()
     with pytest.raises(OSError, match="No space"):
-        finish_split(journal, "train", 1, {}, {"format": "files", "recipe": "none"}, {"image_height": 32})
+        journal.finalise("train", 1, {}, RUN, {"image_height": 32})
     assert names(journal.root / "train") == [] and journal.committed("train") == {0}
 
 
@@ -239,19 +257,18 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
 def test_the_journal_goes_with_the_last_who_leaves(tmp_path: Path) -> None:
     first, second = Journal(tmp_path), Journal(tmp_path)
     with first.locked(0, 2):
-        first.begin({"seed": 1})
+        first.begin({"train": RUN})
         with second.locked(1, 2):
-            second.finished = True
+            second.forget("train")
         assert first.folder.is_dir(), "taken from under the feet of another shard"
-        first.finished = True
     assert names(tmp_path) == []
 
 
 def test_an_unfinished_run_keeps_its_journal(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     with journal.locked(0, 1):
-        journal.begin({"seed": 1})
-    assert journal.known_run() == {"seed": 1}
+        journal.begin({"train": RUN})
+    assert journal.under_way() == {"train": RUN}
 
 
 def test_a_lock_is_on_the_file_that_has_the_name(tmp_path: Path) -> None:
@@ -285,11 +302,11 @@ def test_many_come_and_go_and_only_one_is_in(tmp_path: Path) -> None:
                 journal = Journal(tmp_path / "out")
                 try:
                     with journal.locked(0, 1):
-                        journal.begin({"seed": 1})
+                        journal.begin({"train": RUN})
                         before = count[0]
                         time.sleep(0.0005)
                         count[0] = before + 1
-                        journal.finished = True
+                        journal.forget("train")
                         done += 1
                 except RunConflictError:
                     time.sleep(0.0005)
@@ -316,15 +333,14 @@ def test_locks_leave_no_descriptors(tmp_path: Path) -> None:
 FINISH = """
 import json, sys
 from pathlib import Path
-from khmer_ocr.generate.finalise import finish_split
 from khmer_ocr.generate.journal import Journal
 def peak_kb():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 before = peak_kb()
 journal, chunks = Journal(Path(sys.argv[1])), int(sys.argv[2])
 assert journal.damaged("train", range(chunks)) == set()
-run = {"format": "files", "recipe": "none"}
-finish_split(journal, "train", chunks, {}, run, {"image_height": 32, "output_dir": "out"})
+run = {"format": "files", "recipe": "none", "splits": {"train": {}}}
+journal.finalise("train", chunks, {}, run, {"image_height": 32, "output_dir": "out"})
 print(json.dumps([before, peak_kb()]))
 """
 

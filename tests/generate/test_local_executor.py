@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from khmer_ocr.errors import FontError, KhmerOcrError, OutputError, WorkerError
+from khmer_ocr.errors import FontError, OutputError, WorkerError
 from khmer_ocr.generate import local_executor
-from khmer_ocr.generate.local_executor import FontCrashError, LocalExecutor, translate_os_error
+from khmer_ocr.generate.local_executor import FontCrashError, LocalExecutor
 from tests import REPOSITORY
 from tests.generate.generating import alive, names
 from tests.generate.stand_in_job import StandInJob
@@ -258,21 +258,3 @@ def test_an_orphan_worker_leaves() -> None:
     command = [sys.executable, "-m", "khmer_ocr.generate.render_worker", "0", "0", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-@pytest.mark.parametrize(
-    ("number", "said"),
-    [
-        (errno.ENOSPC, "No space left on device while writing to out. Free some space and run the same command"),
-        (errno.EDQUOT, "No space left on device"),
-        (errno.EROFS, "out can't be written .* Choose another --output-dir"),
-        (errno.EACCES, "out can't be written"),
-        (errno.EMFILE, "Too many open files. Raise the limit"),
-        (errno.EIO, "Writing to out failed: .*run the same command"),
-    ],
-)
-def test_os_errors_say_what_to_do(number: int, said: str) -> None:
-    error = translate_os_error(OSError(number, os.strerror(number)), "out")
-    assert isinstance(error, KhmerOcrError)
-    with pytest.raises(OutputError, match=said):
-        raise error

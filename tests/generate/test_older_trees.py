@@ -64,6 +64,18 @@ def test_a_run_begun_with_suffixes_in_its_names_is_finished(
     assert tree_files(copy_of_half) == tree_files(few)
 
 
+def test_a_run_begun_with_one_record_for_all_splits_is_finished(
+    corpus: Path, copy_of_half: Path, few: Path, tmp_path: Path
+) -> None:
+    folder = copy_of_half / layout.JOURNAL
+    for name in ("run.json", "run.copy.json"):
+        (folder / "train" / name).rename(folder / name)
+    assert "\n  seed: 42 -> 7\n" in run(corpus, tmp_path, *FEW, "--seed", "7", status=2)
+    assert (folder / "run.json").is_file() and (folder / "train/000000.jsonl").is_file()
+    assert "train: " in run(corpus, tmp_path, *FEW)
+    assert tree_files(copy_of_half) == tree_files(few)
+
+
 def test_a_complete_split_with_suffixes_stays_as_it_is(corpus: Path, copy_of_few: Path, tmp_path: Path) -> None:
     path = copy_of_few / "train/metadata.json"
     path.write_bytes(path.read_bytes().replace(b'", "text": ', b'.png", "text": '))

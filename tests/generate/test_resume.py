@@ -46,12 +46,12 @@ def gone(pids: list[int], within_s: float = 10.0) -> bool:
     return not any(alive(pid) for pid in pids)
 
 
-def kill(process: "subprocess.Popen[str]", victim: str, dice: random.Random) -> None:
+def kill(process: "subprocess.Popen[str]", victim: str, rng: random.Random) -> None:
     """SIGKILL the whole group, only the parent, or only a worker; no worker outlives its parent."""
     workers = children(process.pid)
     if victim == "worker":
         if workers:
-            os.kill(dice.choice(workers), signal.SIGKILL)
+            os.kill(rng.choice(workers), signal.SIGKILL)
         return
     if victim == "group":
         os.killpg(process.pid, signal.SIGKILL)
@@ -73,14 +73,14 @@ def wait_for(moment: str, process: "subprocess.Popen[str]", root: Path, extra_s:
 
 def survive(corpus: Path, cwd: Path, known: Path, kills: int, seed: int, *more: str) -> None:
     """Kill runs at random moments until so many kills met one at work; every run that ends has made the tree."""
-    dice, met = random.Random(seed), 0
+    rng, met = random.Random(seed), 0
     while met < kills:
         process = start(corpus, cwd, "--workers", "2", *more, stdout=subprocess.DEVNULL)
-        moment = dice.choice(["drawing", "drawing", "starting"])
-        wait_for(moment, process, cwd / "out", dice.uniform(0, 0.9 if moment == "drawing" else 3.0))
+        moment = rng.choice(["drawing", "drawing", "starting"])
+        wait_for(moment, process, cwd / "out", rng.uniform(0, 0.9 if moment == "drawing" else 3.0))
         if process.poll() is None:
             met += 1
-            kill(process, dice.choice(["group", "parent", "worker"]), dice)
+            kill(process, rng.choice(["group", "parent", "worker"]), rng)
         _, err = process.communicate(timeout=240)
         assert process.returncode in (0, -signal.SIGKILL), err
         assert "Traceback" not in err, err
@@ -102,13 +102,13 @@ def test_twenty_kills_leave_the_same_tree(corpus: Path, tmp_path: Path, referenc
 
 @pytest.mark.slow
 def test_killed_shards_leave_the_same_tree(corpus: Path, tmp_path: Path, reference_hash: str) -> None:
-    dice = random.Random(3)
+    rng = random.Random(3)
     for attempt in range(5):
         processes = [start(corpus, tmp_path, "--workers", "1", "--shard", f"{n}/3") for n in range(3)]
         if attempt < 4:
-            wait_for("drawing", processes[0], tmp_path / "out", dice.uniform(0, 1.5))
-            for process in dice.sample(processes, 2):
-                kill(process, "parent", dice)
+            wait_for("drawing", processes[0], tmp_path / "out", rng.uniform(0, 1.5))
+            for process in rng.sample(processes, 2):
+                kill(process, "parent", rng)
         for process in processes:
             _, err = process.communicate(timeout=240)
             assert process.returncode in (0, -signal.SIGKILL), err
@@ -135,8 +135,8 @@ def test_only_open_chunks_are_done_again(corpus: Path, tmp_path: Path, few: Path
 KILLED_AT = """
 import os, signal, sys
 from pathlib import Path
-from khmer_ocr.dataset import layout
-from khmer_ocr.generate import finish, generator, journal, sinks, takeover
+from khmer_ocr.dataset import layout, metadata_writer
+from khmer_ocr.generate import generator, journal, split_text
 from khmer_ocr.io import atomic
 
 def die(*args, **kwargs):
@@ -154,13 +154,13 @@ point = sys.argv[1]
 if point == "metadata half written":
     layout.split_metadata = half
 elif point == "before the overall metadata":
-    finish.write_overall = die
+    journal.write_overall = die
 elif point == "overall metadata half written":
     def replace(path, data, root, tag):
         if path.name == layout.GENERATION_METADATA:
             atomic.partial_of(path).write_bytes(data[:100])
             die()
-    finish.replace = replace
+    metadata_writer.replace = replace
 elif point == "before fragments go":
     journal.Journal.forget = die
 elif point == "before the journal goes":
@@ -168,7 +168,7 @@ elif point == "before the journal goes":
 elif point == "journal half gone":
     def remove(self):
         self.folder.replace(self.root / (layout.JOURNAL + "-0"))
-        (self.root / (layout.JOURNAL + "-0") / "run.json").unlink()
+        (self.root / (layout.JOURNAL + "-0") / "exclusive.lock").unlink()
         die()
     journal.Journal._remove = remove
 elif point == "before the run is recorded":
@@ -181,7 +181,7 @@ elif point == "splits half cleared":
             file.unlink()
         if split == "train":
             die()
-    takeover.source.remove_split = remove
+    split_text.remove_split = remove
 made = generator.SyntheticImageGenerator(sys.argv[2], "out", fonts=sys.argv[3:], random_seed=42)
 made.generate(["train"], 1100, progress=False, workers=1, overwrite=True)
 """
@@ -232,7 +232,7 @@ def test_killed_while_clearing_nothing_is_called_complete(corpus: Path, few: Pat
 COMMIT_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
-from khmer_ocr.generate import artist, journal, worker
+from khmer_ocr.generate import journal, render_worker
 commit = journal.Journal.commit
 def commit_and_die(self, split, chunk, *rest):
     commit(self, split, chunk, *rest)
@@ -240,8 +240,8 @@ def commit_and_die(self, split, chunk, *rest):
     if not mark.exists():
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-artist.Journal.commit = commit_and_die
-worker.main()
+journal.Journal.commit = commit_and_die
+render_worker.main()
 """
 
 
@@ -280,16 +280,16 @@ def test_a_worker_killed_in_the_middle_is_replaced(
 DIE_OF_A_FONT = """
 import os, signal
 import numpy as np
-from khmer_ocr.generate import worker
-draw = worker.ChunkRenderer.chunk
+from khmer_ocr.generate import render_worker
+draw = render_worker.ChunkRenderer.chunk
 def chunk(self, split, chunk, texts, normalised):
     for n, face in enumerate(self.job.faces):
         if chunk == 1 and face.name == "NotoSansKhmer-Regular":
             self.renderer.atlas.at_face_1[0] = n
             os.kill(os.getpid(), signal.SIGSEGV)
     return draw(self, split, chunk, texts, normalised)
-worker.ChunkRenderer.chunk = chunk
-worker.main()
+render_worker.ChunkRenderer.chunk = chunk
+render_worker.main()
 """
 
 
@@ -409,7 +409,7 @@ def test_a_run_that_stored_nothing_is_in_nobodys_way(corpora: Corpora, tmp_path:
 def test_a_run_that_stored_nothing_yet_is_respected_while_it_is_at_work(corpora: Corpora, tmp_path: Path) -> None:
     journal = Journal(tmp_path / "out")
     with journal.locked(0, 2):
-        journal.begin({"seed": 3, "splits": {}})
+        journal.begin({"train": {"seed": 3, "splits": {"train": {}}}})
         with pytest.raises(RunConflictError, match="seed: 3 -> 42"):
             generator(corpora.processed, tmp_path / "out").generate(["val"], 10, progress=False, shard=(1, 2))
 
@@ -480,7 +480,8 @@ def test_a_folder_half_cleared_by_a_killed_run_is_still_ours(corpus: Path, tmp_p
     root = tmp_path / "out"
     (root / "val" / "images").mkdir(parents=True)
     (root / "val" / "images" / "val_000003.png").write_bytes(b"drawn")
-    Journal(root).clear_begins({"val": 10})
+    (root / layout.JOURNAL).mkdir()
+    (root / layout.JOURNAL / "clearing.json").write_text('{"val": 10}')
     made = generator(corpus, root)
     for _ in range(2):  # the refusal must not take away what shows whose they are
         with pytest.raises(RunConflictError, match=r"accounts for\..*give --overwrite"):
@@ -500,7 +501,7 @@ def test_foreign_images_of_a_later_split_are_refused(corpus: Path, copy_of_few: 
 
 def test_a_second_process_is_refused(corpus: Path, tmp_path: Path, few: Path) -> None:
     first = start(corpus, tmp_path, "--workers", "1", *FEW)
-    while not (tmp_path / "out" / layout.JOURNAL / "run.json").exists() and first.poll() is None:
+    while not (tmp_path / "out" / layout.JOURNAL / "train/run.json").exists() and first.poll() is None:
         time.sleep(0.005)
     second = generator(corpus, tmp_path / "out")
     with pytest.raises(RunConflictError, match=r"Another process is writing to .* \(shard 0 of 1\)"):

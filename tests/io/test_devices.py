@@ -34,7 +34,7 @@ def test_auto_takes_a_gpu_that_driver_and_torch_see(driver, torch_sees, tmp_path
 
 def test_without_a_driver_torch_is_not_imported():
     code = (
-        "import sys; from khmer_ocr import device; devices._DRIVERS = (); devices.pick_device('auto'); "
+        "import sys; from khmer_ocr.io import devices; devices._DRIVERS = (); devices.pick_device('auto'); "
         "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

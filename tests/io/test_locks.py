@@ -5,6 +5,7 @@ import fcntl
 import json
 import logging
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -41,6 +42,9 @@ for _ in range(25):
         number = int((folder / "count").read_text())
         (folder / "count").write_text(str(number + 1))
 """
+
+
+OWN = {**os.environ, "PYTHONPATH": os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "kernels")))}
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +105,34 @@ def test_several_processes_take_turns(tmp_path: Path, environment: dict[str, str
     assert [process.returncode for process in running] == [0, 0, 0], said
     assert (tmp_path / "count").read_text() == "75"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["count", "x.lock"]
+
+
+@pytest.mark.parametrize("what", ["removed", "replaced", "folder moved away"])
+def test_a_lock_is_on_the_file_that_has_the_name(tmp_path: Path, what: str) -> None:
+    """Whatever becomes of the file while another process waits for it: no two hold what has its name."""
+    file = tmp_path / "journal/x.lock"
+    first = locks.take(file, wait=True)
+    line = [sys.executable, "-c", HOLD, str(file)]
+    with subprocess.Popen(line, env=OWN, stdout=subprocess.PIPE, text=True) as waiting:
+        descriptors = Path(f"/proc/{waiting.pid}/fd")
+        while not any(each.is_symlink() and each.readlink() == file for each in descriptors.iterdir()):
+            time.sleep(0.01)
+        if what == "folder moved away":
+            file.parent.rename(tmp_path / "aside")
+        elif what == "replaced":
+            (tmp_path / "other").touch()
+            (tmp_path / "other").replace(file)
+        else:
+            file.unlink()
+        second = locks.take(file, wait=False)
+        locks.let_go(first)
+        time.sleep(0.3)
+        assert waiting.stdout is not None and not select.select([waiting.stdout], [], [], 0)[0], "two hold it"
+        locks.let_go(second)
+        assert waiting.stdout.readline() == "held\n"
+        with pytest.raises(BlockingIOError):
+            locks.take(file, wait=False)
+        waiting.kill()
 
 
 def test_it_is_said_once_that_there_are_no_locks(

@@ -152,7 +152,7 @@ def test_one_bad_label_of_200_is_left_out_where_that_is_asked(tmp_path: Path) ->
 def test_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for folder in (tmp_path / "file" / "checkpoints", tmp_path / ("x" * 300), Path("/proc/checkpoints")):
-        with pytest.raises(OutputError, match=r"can't be written .* Give another folder"):
+        with pytest.raises(OutputError, match=r"can't be written: .* give another folder"):
             check_writable(folder)
     check_writable(tmp_path / "new" / "folder")
     assert list((tmp_path / "new" / "folder").iterdir()) == []
