@@ -26,7 +26,7 @@ from khmer_ocr import rng
 from khmer_ocr.dataset.layout import CHUNK
 from khmer_ocr.fonts.discovery import FontFace
 from khmer_ocr.generate.chunk_renderer import ChunkRenderer, RenderJob
-from khmer_ocr.generate.generator import PLAN_LINES
+from khmer_ocr.generate.split_text import PLAN_LINES
 from khmer_ocr.render.measured_faces import usable_faces
 from khmer_ocr.render.planner import LinePlan
 from khmer_ocr.render.settings import RenderConfig

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from khmer_ocr.dataset import layout
-from khmer_ocr.dataset.index import SplitIndex, load_index
+from khmer_ocr.dataset.index import load_index
+from khmer_ocr.dataset.reader import SplitIndex
 from khmer_ocr.dataset.repair_advice import to_have
 from khmer_ocr.errors import ConfigError, SplitNotFoundError
 from khmer_ocr.load.cache import PackedCache

@@ -1,141 +1,22 @@
-"""A split as arrays, gathered from its metadata or, where that is absent, from a scan of its folder.
+"""Opens a split: from its metadata or, where that is absent, from a scan of its folder."""
 
-Letters: N samples.
-"""
-
-import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from khmer_ocr.dataset import layout, paths
 from khmer_ocr.dataset.layout import Sample
 from khmer_ocr.dataset.metadata import damaged, iter_samples
-from khmer_ocr.dataset.reader import SplitReader
+from khmer_ocr.dataset.reader import SplitIndex, Strings
 from khmer_ocr.dataset.repair_advice import drawn_here, to_have
 from khmer_ocr.dataset.scan import OnFault, TreeReport, normal_samples, scan
 from khmer_ocr.errors import DatasetError, SplitNotFoundError
 
 _FAULTS_SHOWN = 5
-
-
-@dataclass(frozen=True, eq=False)
-class Strings:
-    """N strings as one UTF-8 blob: `blob[offsets[i]:offsets[i + 1]]` is string i.
-
-    A file name that is no UTF-8 is there as the bytes it has on disk.
-    """
-
-    blob: npt.NDArray[np.uint8]
-    offsets: npt.NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, i: int) -> str:
-        return self.blob[self.offsets[i] : self.offsets[i + 1]].tobytes().decode("utf-8", "surrogateescape")
-
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """Count the code points of each string: the bytes that do not continue one."""
-        starts = np.append((self.blob & 0xC0) != 0x80, False).view(np.uint8)
-        counts = np.add.reduceat(starts, self.offsets[:-1], dtype=np.int64) if len(self) else np.zeros(0, np.int64)
-        return np.where(np.diff(self.offsets) > 0, counts, 0)
-
-
-@dataclass(frozen=True, eq=False)
-class SplitIndex:
-    """One split as arrays; reads its images and labels, from files or from shards alike.
-
-    Attributes:
-        root: the root the split was opened under.
-        split: its name.
-        widths: int32 (N,), px.
-        heights: int32 (N,), px.
-        texts: N texts.
-        filenames: N image file names, e.g. "train_000000.png".
-        font_ids: int32 (N,), positions in `fonts`.
-        fonts: names of the fonts.
-        pixel_hashes: uint64 (N,), or None where the metadata has none.
-        shard_ids: int32 (N,), positions in `shards`, or None for the format "files".
-        shards: names of the tar files.
-        scanned: True where the metadata was absent and the folder was scanned.
-        outside: True where this project did not draw the lines: `texts` are the normal form of their labels.
-        notes: what a person should know of such labels and files, a sentence each.
-    """
-
-    root: Path
-    split: str
-    widths: npt.NDArray[np.int32]
-    heights: npt.NDArray[np.int32]
-    texts: Strings
-    filenames: Strings
-    font_ids: npt.NDArray[np.int32]
-    fonts: tuple[str, ...]
-    pixel_hashes: npt.NDArray[np.uint64] | None
-    shard_ids: npt.NDArray[np.int32] | None
-    shards: tuple[str, ...]
-    scanned: bool
-    outside: bool = False
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.widths)
-
-    def text(self, i: int) -> str:
-        """Text of sample i."""
-        return self.texts[i]
-
-    def filename(self, i: int) -> str:
-        """Image file name of sample i."""
-        return self.filenames[i]
-
-    def font(self, i: int) -> str:
-        """Font name of sample i."""
-        return self.fonts[int(self.font_ids[i])]
-
-    def shard(self, i: int) -> str | None:
-        """File name of the tar that holds sample i, or None for the format "files"."""
-        return None if self.shard_ids is None else self.shards[int(self.shard_ids[i])]
-
-    def shard_path(self, shard: str) -> Path:
-        """Where a shard lies."""
-        return self.root / self.split / layout.SHARDS / shard
-
-    def paths(self, i: int) -> tuple[str, str]:
-        """Where the image and the label of sample i lie now: files, or members behind the path of their shard."""
-        # Strings, since joining paths by pathlib took half of the time of reading a line.
-        name = self.filename(i)
-        image, label = layout.recorded_paths(str(self.root), self.split, name, self.shard(i))
-        if self.scanned and "/" in name and not os.path.lexists(label):
-            label = str(self.root / self.split / layout.LABELS / layout.label_names(name)[1])
-        return image, label
-
-    @cached_property
-    def reader(self) -> SplitReader:
-        """What reads and checks the images and labels."""
-        return SplitReader(self)
-
-    def image_bytes(self, i: int) -> bytes:
-        """Bytes of image i, as stored; raises `DatasetError` where they are missing."""
-        return self.reader.image_bytes(i)
-
-    def label_text(self, i: int) -> str:
-        """Text of the label file of sample i, which may differ from the metadata where the data set is damaged."""
-        return self.reader.label_text(i)
-
-    def image(self, i: int) -> npt.NDArray[np.uint8]:
-        """Decode the image of sample i and compare it with what is recorded; see `SplitReader.pixels`."""
-        return self.reader.pixels(i)
-
-    def line(self, i: int) -> npt.NDArray[np.uint8]:
-        """Do what `image` does, and compare the label file with the metadata too."""
-        return self.reader.line(i)
 
 
 class _Columns:

@@ -50,6 +50,7 @@ class Sample(TypedDict, total=False):
 
 
 REQUIRED_KEYS = ("filename", "text", "font", "image_path", "label_path", "image_width", "image_height")
+"""Five strings, then two numbers of pixels."""
 
 
 def stem(split: str, index: int) -> str:
@@ -99,11 +100,6 @@ def shard_name(split: str, chunk: int) -> str:
 def image_file(root: Path, split: str, filename: str) -> Path:
     """Where the image of `filename` lies under `root`."""
     return root / split / IMAGES / filename
-
-
-def label_file(root: Path, split: str, filename: str) -> Path:
-    """Where the label of the image `filename` lies under `root`."""
-    return root / split / LABELS / (without_suffix(filename) + ".txt")
 
 
 def recorded_paths(root: str, split: str, image_name: str, shard: str | None) -> tuple[str, str]:

@@ -33,7 +33,7 @@ def checked_sample(entry: Any, position: int, path: Path) -> Sample:
         width, height = entry["image_width"], entry["image_height"]
         if type(width) is not int or type(height) is not int or not (0 < width < MAX_SIDE_PX > height > 0):
             raise damaged(path, f"sample {position} has the size {width!r} x {height!r}")
-        for name in ("filename", "text", "font", "image_path", "label_path"):
+        for name in layout.REQUIRED_KEYS[:5]:
             if type(entry[name]) is not str:
                 raise damaged(path, f"sample {position} has {name} = {entry[name]!r} where a string belongs")
         paths.safe_name(entry["filename"], path)

@@ -1,4 +1,4 @@
-"""The one reader of a split's stored images and labels, from files or shards, with the checks of all that is recorded.
+"""A split as arrays, and the one reader of its images and labels, from files or shards, with all checks of them.
 
 No image leaves it with the text of another: whoever decodes compares the pixels with the recorded hash, which costs a
 fiftieth of decoding them. Who decodes elsewhere (DALI) takes the bytes by `encoded` and hands what became of them to
@@ -12,8 +12,10 @@ import logging
 import os
 import stat
 from array import array
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,34 +35,6 @@ _UNKNOWN = 0
 _told = set[tuple[Path, str]]()
 
 
-class StoredSplit(Protocol):
-    """What the reader needs to know of a split; `SplitIndex` is one, and describes the attributes."""
-
-    @property
-    def root(self) -> Path: ...  # noqa: D102
-    @property
-    def split(self) -> str: ...  # noqa: D102
-    @property
-    def widths(self) -> npt.NDArray[np.int32]: ...  # noqa: D102
-    @property
-    def heights(self) -> npt.NDArray[np.int32]: ...  # noqa: D102
-    @property
-    def pixel_hashes(self) -> npt.NDArray[np.uint64] | None: ...  # noqa: D102
-    @property
-    def shard_ids(self) -> npt.NDArray[np.int32] | None: ...  # noqa: D102
-    @property
-    def shards(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def scanned(self) -> bool: ...  # noqa: D102
-    @property
-    def outside(self) -> bool: ...  # noqa: D102
-    def __len__(self) -> int: ...
-    def text(self, i: int) -> str: ...  # noqa: D102
-    def filename(self, i: int) -> str: ...  # noqa: D102
-    def paths(self, i: int) -> tuple[str, str]: ...  # noqa: D102
-    def shard_path(self, shard: str) -> Path: ...  # noqa: D102
-
-
 Stored = tuple[bytes, int]
 """Bytes of a file or shard member, and the signature of the file's size, times and inode when it was read, or 0 where
 they are not known. A plain tuple: this is made for every line."""
@@ -76,24 +50,6 @@ class EncodedSample(NamedTuple):
 
     data: bytes
     to_confirm: int | None
-
-
-def tell_unhashed(index: StoredSplit) -> None:
-    """Say once in a process that a split records no pixel hashes."""
-    if index.pixel_hashes is None and len(index):
-        tell_once(
-            index,
-            f"{index.root / index.split}: no pixel hashes are recorded; two images of equal size that changed places "
-            "can't be noticed.",
-        )
-
-
-def tell_once(index: StoredSplit, *sentences: str) -> None:
-    """Warn of what a person should know of a split, each sentence once in a process."""
-    for sentence in sentences:
-        if (index.root, sentence) not in _told:
-            _told.add((index.root, sentence))
-            log.warning("%s", sentence)
 
 
 def read_plain(path: str, offset: int = 0, size: int | None = None) -> Stored | None:
@@ -136,6 +92,133 @@ def _signature_of(path: Path) -> int:
         return _UNKNOWN
 
 
+@dataclass(frozen=True, eq=False)
+class Strings:
+    """N strings as one UTF-8 blob: `blob[offsets[i]:offsets[i + 1]]` is string i.
+
+    A file name that is no UTF-8 is there as the bytes it has on disk.
+    """
+
+    blob: npt.NDArray[np.uint8]
+    offsets: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i: int) -> str:
+        return self.blob[self.offsets[i] : self.offsets[i + 1]].tobytes().decode("utf-8", "surrogateescape")
+
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Count the code points of each string: the bytes that do not continue one."""
+        starts = np.append((self.blob & 0xC0) != 0x80, False).view(np.uint8)
+        counts = np.add.reduceat(starts, self.offsets[:-1], dtype=np.int64) if len(self) else np.zeros(0, np.int64)
+        return np.where(np.diff(self.offsets) > 0, counts, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class SplitIndex:
+    """One split as arrays; reads its images and labels, from files or from shards alike.
+
+    Attributes:
+        root: the root the split was opened under.
+        split: its name.
+        widths: int32 (N,), px.
+        heights: int32 (N,), px.
+        texts: N texts.
+        filenames: N image file names, e.g. "train_000000.png".
+        font_ids: int32 (N,), positions in `fonts`.
+        fonts: names of the fonts.
+        pixel_hashes: uint64 (N,), or None where the metadata has none.
+        shard_ids: int32 (N,), positions in `shards`, or None for the format "files".
+        shards: names of the tar files.
+        scanned: True where the metadata was absent and the folder was scanned.
+        outside: True where this project did not draw the lines: `texts` are the normal form of their labels.
+        notes: what a person should know of such labels and files, a sentence each.
+    """
+
+    root: Path
+    split: str
+    widths: npt.NDArray[np.int32]
+    heights: npt.NDArray[np.int32]
+    texts: Strings
+    filenames: Strings
+    font_ids: npt.NDArray[np.int32]
+    fonts: tuple[str, ...]
+    pixel_hashes: npt.NDArray[np.uint64] | None
+    shard_ids: npt.NDArray[np.int32] | None
+    shards: tuple[str, ...]
+    scanned: bool
+    outside: bool = False
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.widths)
+
+    def text(self, i: int) -> str:
+        """Text of sample i."""
+        return self.texts[i]
+
+    def filename(self, i: int) -> str:
+        """Image file name of sample i."""
+        return self.filenames[i]
+
+    def font(self, i: int) -> str:
+        """Font name of sample i."""
+        return self.fonts[int(self.font_ids[i])]
+
+    def shard(self, i: int) -> str | None:
+        """File name of the tar that holds sample i, or None for the format "files"."""
+        return None if self.shard_ids is None else self.shards[int(self.shard_ids[i])]
+
+    def shard_path(self, shard: str) -> Path:
+        """Where a shard lies."""
+        return self.root / self.split / layout.SHARDS / shard
+
+    def paths(self, i: int) -> tuple[str, str]:
+        """Where the image and the label of sample i lie now: files, or members behind the path of their shard."""
+        # Strings, since joining paths by pathlib took half of the time of reading a line.
+        name = self.filename(i)
+        image, label = layout.recorded_paths(str(self.root), self.split, name, self.shard(i))
+        if self.scanned and "/" in name and not os.path.lexists(label):
+            label = str(self.root / self.split / layout.LABELS / layout.label_names(name)[1])
+        return image, label
+
+    @cached_property
+    def reader(self) -> "SplitReader":
+        """What reads and checks the images and labels."""
+        return SplitReader(self)
+
+    def label_text(self, i: int) -> str:
+        """Text of the label file of sample i, which may differ from the metadata where the data set is damaged."""
+        return self.reader.label_text(i)
+
+    def image(self, i: int) -> npt.NDArray[np.uint8]:
+        """Decode the image of sample i and compare it with what is recorded; see `SplitReader.pixels`."""
+        return self.reader.pixels(i)
+
+    def line(self, i: int) -> npt.NDArray[np.uint8]:
+        """Do what `image` does, and compare the label file with the metadata too."""
+        return self.reader.line(i)
+
+
+def tell_unhashed(index: SplitIndex) -> None:
+    """Say once in a process that a split records no pixel hashes."""
+    if index.pixel_hashes is None and len(index):
+        tell_once(
+            index,
+            f"{index.root / index.split}: no pixel hashes are recorded; two images of equal size that changed places "
+            "can't be noticed.",
+        )
+
+
+def tell_once(index: SplitIndex, *sentences: str) -> None:
+    """Warn of what a person should know of a split, each sentence once in a process."""
+    for sentence in sentences:
+        if (index.root, sentence) not in _told:
+            _told.add((index.root, sentence))
+            log.warning("%s", sentence)
+
+
 class SplitReader:
     """Reads the images and labels of one split; can be sent to worker processes.
 
@@ -143,7 +226,7 @@ class SplitReader:
         index: the split.
     """
 
-    def __init__(self, index: StoredSplit) -> None:
+    def __init__(self, index: SplitIndex) -> None:
         self._index = index
         self._images = f"{index.root}/{index.split}/{layout.IMAGES}/" if index.shard_ids is None else None
         self._labels_seen_N = np.zeros(len(index), np.bool_)
@@ -153,10 +236,6 @@ class SplitReader:
             # Offset and size of the image, then of the label, filled shard by shard; which state of the shard that was.
             self._places_N4 = np.zeros((len(index), 4), np.int64)
             self._walked = dict[int, int]()
-
-    def image_bytes(self, i: int) -> bytes:
-        """Bytes of image i as stored; raises `DatasetError` where they are missing."""
-        return self._read(i, 0, self._name(i))[0]
 
     def label_text(self, i: int) -> str:
         """Text of the label file of sample i, which may differ from the metadata where the data set is damaged.
@@ -171,8 +250,8 @@ class SplitReader:
         label = sample_decoding.decode_label(self._read(i, 1, path)[0], path, outside=outside)
         return normalize(label) if outside else label
 
-    def pixels(self, i: int) -> npt.NDArray[np.uint8]:
-        """Decode image i and compare it with all that is recorded of it.
+    def decoded(self, i: int) -> npt.NDArray[np.uint8]:
+        """Decode image i and compare it with what is recorded of it.
 
         Args:
             i: position in the split, 0 <= i < N.
@@ -189,14 +268,21 @@ class SplitReader:
         fault = self._hash_fault(i, name, pixels_HW)
         if fault is not None:
             raise DatasetError(fault)
+        return pixels_HW
+
+    def pixels(self, i: int) -> npt.NDArray[np.uint8]:
+        """Do what `decoded` does, and refuse an image from outside that is blank and has a label that is not."""
+        pixels_HW = self.decoded(i)
         if self._index.outside and self._index.text(i) and not has_ink(pixels_HW):
-            raise DatasetError(f"{name} is blank, and its label says {self._index.text(i)!r:.80}. Mend one of both.")
+            raise DatasetError(
+                f"{self._name(i)} is blank, and its label says {self._index.text(i)!r:.80}. Mend one of both."
+            )
         return pixels_HW
 
     def line(self, i: int) -> npt.NDArray[np.uint8]:
         """Decode image i, and compare it and its label file with what is recorded; see `pixels`."""
         pixels_HW = self.pixels(i)
-        self._check_label(i)
+        self.check_label(i)
         return pixels_HW
 
     def encoded(self, i: int) -> EncodedSample:
@@ -219,7 +305,7 @@ class SplitReader:
         else:
             width, height = sample_decoding.image_size(data[: sample_decoding.PNG_HEADER_BYTES], name, lambda: data)
         self._check_size(i, name, width, height)
-        self._check_label(i)
+        self.check_label(i)
         known = self._index.pixel_hashes is None or signature == self._compared[i] != _UNKNOWN
         return EncodedSample(data, None if known else signature)
 
@@ -260,7 +346,7 @@ class SplitReader:
                 self._differs(name, f"is {width} x {height} px, but {layout.SPLIT_METADATA} says {recorded}")
             )
 
-    def _check_label(self, i: int) -> None:
+    def check_label(self, i: int) -> None:
         """Compare a label file with the metadata, once in a process; in a scan the text was taken from it."""
         if self._labels_seen_N[i] or self._index.scanned:
             return

@@ -17,7 +17,6 @@ import xxhash
 from PIL import Image
 
 from khmer_ocr.dataset import image_io
-from khmer_ocr.dataset.paths import read_contained
 from khmer_ocr.errors import DatasetError, ImageError
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -168,23 +167,6 @@ def decode_image(data: bytes, name: str | Path) -> npt.NDArray[np.uint8]:
             return image_io.to_grey(image)
     except image_io.FAULTS as fault:
         raise DatasetError(f"{name} does not decode: {fault}.") from fault
-
-
-def read_image(path: str | Path, root: str | Path | None = None) -> npt.NDArray[np.uint8]:
-    """Read one stored image file.
-
-    Args:
-        path: a PNG file.
-        root: folder that the file must not leave through a symbolic link; None means the file's own folder.
-
-    Returns:
-        uint8 array (H, W), 255 is white.
-
-    Raises:
-        DatasetError: missing, outside `root`, or not one whole undamaged PNG.
-    """
-    path = Path(path)
-    return decode_image(read_contained(path.parent if root is None else Path(root), path), path)
 
 
 def pixel_hash(pixels_HW: npt.NDArray[np.uint8]) -> str:

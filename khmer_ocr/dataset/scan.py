@@ -16,15 +16,20 @@ from khmer_ocr.errors import DatasetError
 from khmer_ocr.text.label_normalizer import LabelNormalizer, some
 
 UNKNOWN_FONT = "unknown"
-_LEFT_BY_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx"})
+_SYSTEM_FILES = {name.lower(): name for name in (".DS_Store", "Thumbs.db", "ehthumbs.db", "desktop.ini")}
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2", ".zip")
 
 OnFault = Callable[[str, DatasetError], None]
 
 
+def system_file(name: str) -> str | None:
+    """The pattern, for `find`, of names that a file has which macOS or Windows put into a folder; None for others."""
+    return "._*" if name.startswith("._") else _SYSTEM_FILES.get(name.lower())
+
+
 def is_left_by_system(name: str) -> bool:
-    """Whether a file is one that systems leave (`._x` of a Mac, `.DS_Store`, `Thumbs.db`) or is hidden."""
-    return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
+    """Whether a file or folder is one that systems leave, or is hidden."""
+    return name.startswith(".") or name.lower() in (*_SYSTEM_FILES, "__macosx")
 
 
 @dataclass

@@ -16,21 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from khmer_ocr.dataset import layout, paths, sample_decoding, shards
-from khmer_ocr.dataset.index import SplitIndex
+from khmer_ocr.dataset import layout, paths, shards
+from khmer_ocr.dataset.reader import SplitIndex
 from khmer_ocr.dataset.repair_advice import without_advice
+from khmer_ocr.dataset.scan import system_file
 from khmer_ocr.errors import DatasetError
 
 MAX_TOTAL = 1 << 31
 _EXTRA = "is extra"
-_LEFT_BY_SYSTEMS = {
-    "._*": r"\._.*",
-    ".DS_Store": r"\.DS_Store",
-    "Thumbs.db": r"thumbs\.db",
-    "ehthumbs.db": r"ehthumbs\.db",
-    "desktop.ini": r"desktop\.ini",
-}
-"""What macOS and Windows put into folders: a pattern for `find` and one that tells the name."""
 _OURS = {layout.IMAGES: ("_", "png"), layout.LABELS: ("_", "txt"), layout.SHARDS: ("-", "tar|idx")}
 
 
@@ -87,14 +80,6 @@ def number_of(split: str, filename: str) -> int | None:
     if filename == layout.stem(split, number) + ".png":
         return number
     return number * layout.CHUNK if filename == layout.shard_name(split, number) else None
-
-
-def left_by_system(name: str) -> str | None:
-    """The pattern of names that a file has which a system, not a person, put into a folder; None for any other."""
-    for pattern, names in _LEFT_BY_SYSTEMS.items():
-        if re.fullmatch(names, name, re.IGNORECASE):
-            return pattern
-    return None
 
 
 def count_problems(index: SplitIndex, total: Any, *, ours: bool = True) -> Iterator[Problem]:
@@ -202,31 +187,20 @@ def _json_fault(index: SplitIndex, i: int, shard: Path, place: tuple[int, int] |
         text = json.loads(shards.read_member(index.root, shard, *place))["text"]
     except (DatasetError, KeyError, TypeError, ValueError, RecursionError) as fault:
         return f"is not the sample's JSON object ({fault})"
-    return None if text == index.text(i) else f"says {text!r}, the metadata says {index.text(i)!r}"
+    return None if text == index.text(i) else f"says {text!r}, {layout.SPLIT_METADATA} says {index.text(i)!r}"
 
 
 def _faults(index: SplitIndex, i: int) -> Iterator[str]:
     """What is wrong with the image and the label of row i."""
     image, label = index.paths(i)
     try:
-        pixels_HW = sample_decoding.decode_image(index.image_bytes(i), image)
+        index.reader.decoded(i)
     except DatasetError as fault:
         yield brief(fault, image)
-    else:
-        seen, recorded = pixels_HW.shape[::-1], (int(index.widths[i]), int(index.heights[i]))
-        if seen != recorded:
-            yield f"is {seen[0]} x {seen[1]} px, the metadata says {recorded[0]} x {recorded[1]}"
-        elif index.pixel_hashes is not None:
-            pixel_hash = sample_decoding.pixel_hash(pixels_HW)
-            if int(pixel_hash, 16) != index.pixel_hashes[i]:
-                yield f"has other pixels than recorded: hash {pixel_hash}, recorded {int(index.pixel_hashes[i]):016x}"
     try:
-        text = index.label_text(i)
+        index.reader.check_label(i)
     except DatasetError as fault:
         yield f"label {brief(fault, label)}"
-    else:
-        if text != index.text(i):
-            yield f"label says {text!r}, the metadata says {index.text(i)!r}"
 
 
 def link_problems(root: Path, split: str, known: Container[str]) -> Iterator[Problem]:
@@ -258,7 +232,7 @@ def extra_problems(index: SplitIndex, known_files: set[str]) -> Iterator[Problem
     ):
         path = index.root / index.split / folder
         for name in sorted(e.name for e in os.scandir(path)) if path.is_dir() else ():
-            if name not in expected and left_by_system(name) is None:
+            if name not in expected and system_file(name) is None:
                 left = _is_leftover(index.split, folder, name)
                 fault = "a process that was killed left it behind" if left else "the metadata does not know it"
                 if (path / name).is_symlink() and not paths.is_contained(index.root, path / name):
@@ -271,5 +245,5 @@ def count_left_by_systems(folders: Iterable[Path]) -> Counter[str]:
     found = Counter[str]()
     for folder in folders:
         if folder.is_dir():
-            found.update(filter(None, (left_by_system(entry.name) for entry in os.scandir(folder))))
+            found.update(filter(None, (system_file(entry.name) for entry in os.scandir(folder))))
     return found

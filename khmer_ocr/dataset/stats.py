@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.generation_metadata import read_overall
-from khmer_ocr.dataset.index import SplitIndex, load_index
+from khmer_ocr.dataset.index import load_index
+from khmer_ocr.dataset.reader import SplitIndex
 from khmer_ocr.dataset.repair_advice import to_have, to_mend
 from khmer_ocr.errors import DatasetError, SplitNotFoundError
 

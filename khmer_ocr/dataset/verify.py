@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from khmer_ocr.dataset import layout, repair_advice
 from khmer_ocr.dataset.generation_metadata import read_overall
-from khmer_ocr.dataset.index import SplitIndex, build_index, load_index, split_folder
+from khmer_ocr.dataset.index import build_index, load_index, split_folder
 from khmer_ocr.dataset.metadata import read_header
+from khmer_ocr.dataset.reader import SplitIndex
 from khmer_ocr.dataset.scan import LEFT_BEHIND, TreeReport, is_left_by_system, scan
 from khmer_ocr.dataset.split_checks import (
     Problem,

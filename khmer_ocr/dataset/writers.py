@@ -1,26 +1,18 @@
 """Where a chunk's encoded lines go: the known tree of files, or one tar shard with an index for DALI.
 
-A sink writes a chunk's images and labels completely; only then does the worker commit the chunk to the journal. What a
-killed worker left half done is written again by whoever draws the chunk next, with the same bytes.
+A writer stores the images and labels of a chunk completely; only then does the worker commit the chunk to the journal.
+What a killed worker left half done is written again by the one that draws the chunk next, with the same bytes.
 """
 
 import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from khmer_ocr.dataset import layout, shards
 from khmer_ocr.dataset.layout import Sample
 from khmer_ocr.io.atomic import FRESH, create_fresh, make_folder, refuse_links, replace
 from khmer_ocr.io.json_bytes import json_bytes
-
-
-class SampleWriter(Protocol):
-    """Takes whole chunks."""
-
-    def write(self, chunk: int, samples: Sequence[Sample], images: Sequence[bytes]) -> int:
-        """Store a chunk; returns the bytes written."""
 
 
 class FileWriter:
@@ -41,7 +33,7 @@ class FileWriter:
         self._images_fd, self._labels_fd = (os.open(folder, flags) for folder in folders)
 
     def write(self, chunk: int, samples: Sequence[Sample], images: Sequence[bytes]) -> int:
-        """Write two files a sample."""
+        """Write two files a sample; returns the bytes."""
         total = 0
         for sample, image in zip(samples, images, strict=True):
             name, label = sample["filename"], sample["text"].encode()
@@ -86,7 +78,7 @@ class ShardWriter:
         make_folder(root, self._folder)
 
     def write(self, chunk: int, samples: Sequence[Sample], images: Sequence[bytes]) -> int:
-        """Write one tar with three members a sample, then its index."""
+        """Write one tar with three members a sample, then its index; returns the tar's bytes."""
         blocks: list[bytes] = []
         members: dict[str, tuple[int, int]] = {}
         offset = 0
@@ -110,5 +102,5 @@ class ShardWriter:
 
 
 def open_writer(format_name: str, root: Path, split: str) -> FileWriter | ShardWriter:
-    """The sink of a format of `layout.FORMATS`."""
+    """The writer of a format of `layout.FORMATS`."""
     return FileWriter(root, split) if format_name == "files" else ShardWriter(root, split)

@@ -6,36 +6,29 @@ shards agree on them. Then chunks of 1,024 samples go to workers in any order; t
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-from tqdm import tqdm
 
 from khmer_ocr.augment.augmenter import Augmenter
 from khmer_ocr.augment.recipe import Recipe, load_recipe
 from khmer_ocr.dataset import layout, paths
-from khmer_ocr.errors import ConfigError, CorpusError, FontError, OutputError
-from khmer_ocr.generate import split_text
+from khmer_ocr.errors import ConfigError, FontError, OutputError
 from khmer_ocr.generate.chunk_renderer import RenderJob
 from khmer_ocr.generate.fingerprint import fingerprint
-from khmer_ocr.generate.journal import RECORDED_ROOT, Journal, complete_splits
-from khmer_ocr.generate.local_executor import FontCrashError, LocalExecutor, Task
-from khmer_ocr.generate.resume import Runs, is_complete, resume
+from khmer_ocr.generate.journal import RECORDED_ROOT, Journal
+from khmer_ocr.generate.local_executor import FontCrashError, LocalExecutor
+from khmer_ocr.generate.resume import is_complete, resume
 from khmer_ocr.generate.settings import DrawingSettings, GenerateConfig, SplitResult
+from khmer_ocr.generate.split_run import SplitRun, result_of_complete
+from khmer_ocr.generate.split_text import SplitText
 from khmer_ocr.io.cache_dir import cache_dir
 from khmer_ocr.io.devices import pick_device
 from khmer_ocr.io.os_errors import output_errors
 from khmer_ocr.render.measured_faces import quarantine, usable_faces
-from khmer_ocr.render.planner import REASONS
 from khmer_ocr.render.settings import RenderConfig
 
 log = logging.getLogger(__name__)
-PLAN_LINES, PLAN_CHARS = 2048, 1 << 18
-"""Most lines and characters planned at once; the shaping cache holds the runs of so many at the least."""
 
 
 class SyntheticImageGenerator:
@@ -101,7 +94,7 @@ class SyntheticImageGenerator:
             raise ConfigError(f"max_lines is {max_lines}; expected 1 or more")
         self._refuse_overlap()
         paths.refuse_links_of(self.output_dir, expected)
-        texts = {name: split_text.SplitText.open(self.corpus_dir, name, max_lines) for name in expected}
+        texts = {name: SplitText.open(self.corpus_dir, name, max_lines) for name in expected}
         recipe, device = self._recipe(config)
         run = fingerprint(self.faces, self.render, config.format, self.seed, texts, recipe, device)
         journal = Journal(self.output_dir)
@@ -110,7 +103,7 @@ class SyntheticImageGenerator:
             with output_errors(self.output_dir, "choose another --output-dir", then):
                 if is_complete(journal, run, texts):
                     log.info("%s is complete: nothing to do", self.output_dir)
-                    return {name: self._complete(name) for name in expected}
+                    return {name: result_of_complete(self.output_dir, name) for name in expected}
                 with journal.locked(*config.shard):
                     return self._run(config, texts, journal, run, recipe, device)
         except FontCrashError as crash:
@@ -143,7 +136,7 @@ class SyntheticImageGenerator:
     def _run(
         self,
         config: GenerateConfig,
-        texts: dict[str, split_text.SplitText],
+        texts: dict[str, SplitText],
         journal: Journal,
         run: dict[str, Any],
         recipe: Recipe | None,
@@ -152,60 +145,25 @@ class SyntheticImageGenerator:
         with journal.exclusive():
             root = self.output_dir.as_posix()
             runs = resume(journal, run, texts, root, overwrite=config.overwrite)
+        recorded_root = next((each[RECORDED_ROOT] for each in runs.values()), root)
+        settings = self._generation_config(recorded_root)
         job = RenderJob(
             faces=tuple(self.faces),
             metrics=self.metrics,
             render=self.render,
-            root=self.output_dir.as_posix(),
+            root=root,
             format=config.format,
             seed=self.seed,
             atlas_dir=cache_dir() / "atlas",
-            recorded_root=next((each[RECORDED_ROOT] for each in runs.values()), root),
+            recorded_root=recorded_root,
             recipe=recipe,
             device=device,
         )
         most_tasks = max(-(-text.lines // layout.CHUNK) for text in texts.values())
         workers = min(config.workers or len(os.sched_getaffinity(0)), most_tasks)
         with LocalExecutor(job, workers) as executor:
-            return {name: self._split(config, text, executor, journal, runs) for name, text in texts.items()}
-
-    def _complete(self, split: str) -> SplitResult:
-        facts = complete_splits(self.output_dir)[split]
-        return SplitResult(facts["total_samples"], 0, facts.get("rejected", {}), True)
-
-    def _split(
-        self, config: GenerateConfig, text: split_text.SplitText, executor: LocalExecutor, journal: Journal, runs: Runs
-    ) -> SplitResult:
-        # Asked here and not before the first split: another shard may have completed this one since.
-        if text.split in complete_splits(self.output_dir):
-            return self._complete(text.split)
-        reasons_L = self._plan(config, text, executor, journal)
-        counts = np.bincount(reasons_L, minlength=len(REASONS)).tolist()
-        accepted, rejected = counts[0], {REASONS[n]: count for n, count in enumerate(counts) if n and count}
-        if not accepted:
-            why = ", ".join(f"{count:,} {reason}" for reason, count in rejected.items())
-            raise CorpusError(
-                f"No line of {text.path} can be drawn; rejected: {why}. Where the fonts are the cause, give more by "
-                "--fonts, or none to take all; khmer-ocr fonts check says what each lacks."
-            )
-        chunks = range(-(-accepted // layout.CHUNK))
-        shard, shards = config.shard
-        mine = set(chunks[shard::shards])
-        bad = self._check(config, text, reasons_L, journal.committed(text.split) & set(chunks), executor)
-        journal.forget(text.split, bad & mine)
-        drawn = self._draw(config, text, reasons_L, mine - journal.committed(text.split), executor, journal)
-        with journal.exclusive():
-            complete = text.split in complete_splits(self.output_dir)
-            if not complete and journal.committed(text.split) >= set(chunks):
-                damaged = self._check(config, text, reasons_L, bad - mine, executor)
-                if damaged := damaged | journal.damaged(text.split, chunks):
-                    journal.forget(text.split, damaged)
-                    drawn += self._draw(config, text, reasons_L, damaged, executor, journal)
-                run = runs[text.split]
-                settings = self._generation_config(run[RECORDED_ROOT])
-                journal.finalise(text.split, len(chunks), rejected, run, settings)
-                complete = True
-        return SplitResult(accepted, drawn, rejected, complete)
+            splits = (SplitRun(text, journal, executor, progress=config.progress) for text in texts.values())
+            return {each.name: each.draw(config.shard, runs.get(each.name, run), settings) for each in splits}
 
     def _generation_config(self, recorded_root: str) -> dict[str, Any]:
         """`generation_config` as users know it."""
@@ -219,91 +177,6 @@ class SyntheticImageGenerator:
         if self._font_sources:
             settings["font_files"] = self._font_sources
         return settings
-
-    def _plan(
-        self, config: GenerateConfig, text: split_text.SplitText, executor: LocalExecutor, journal: Journal
-    ) -> npt.NDArray[np.uint8]:
-        known = journal.read_plan(text.split, text.lines)
-        if known is not None:
-            return known
-        reasons_L = np.zeros(text.lines, np.uint8)
-        with self._bar(config, f"plan {text.split}", text.lines, "line") as bar:
-            blocks = split_text.blocks(text.read(), PLAN_LINES, PLAN_CHARS)
-            tasks = (("plan", text.split, first, lines, text.normalised) for first, lines in blocks)
-            for (_, _, first, *_), reasons in executor.imap(tasks):
-                reasons_L[first : first + len(reasons)] = np.frombuffer(reasons, np.uint8)
-                bar.update(len(reasons))
-        reasons_L[sorted(text.overlong)] = REASONS.index("too_long")
-        journal.write_plan(text.split, reasons_L)
-        return reasons_L
-
-    def _check(
-        self,
-        config: GenerateConfig,
-        text: split_text.SplitText,
-        reasons_L: npt.NDArray[np.uint8],
-        old: set[int],
-        executor: LocalExecutor,
-    ) -> set[int]:
-        """Chunks of an earlier start whose files are no longer what was drawn."""
-        bad: dict[int, str] = {}
-        with self._bar(config, f"check {text.split}", len(old), "chunk") as bar:
-            for task, fault in executor.imap(self._chunk_tasks(text, reasons_L, old, "stored")):
-                bar.update(1)
-                if fault:
-                    bad[task[2]] = fault
-        if bad:
-            log.warning(
-                "%d chunks of %s that an earlier start had drawn are damaged since (%s); they are drawn again",
-                len(bad),
-                text.split,
-                bad[min(bad)],
-            )
-        return set(bad)
-
-    def _draw(
-        self,
-        config: GenerateConfig,
-        text: split_text.SplitText,
-        reasons_L: npt.NDArray[np.uint8],
-        chunks: set[int],
-        executor: LocalExecutor,
-        journal: Journal,
-    ) -> int:
-        """Draw chunks; returns how many samples that were."""
-
-        def committed(task: Task) -> tuple[int, int] | None:
-            # A worker may die between its commit and its word; what is committed must not be written again, since
-            # another shard may be reading it already.
-            if not journal.is_committed(text.split, task[2]):
-                return None
-            summary = journal.summary(text.split, task[2])
-            return summary["samples"], summary["bytes"]
-
-        accepted = int((reasons_L == 0).sum())
-        todo = sum(min(layout.CHUNK, accepted - chunk * layout.CHUNK) for chunk in chunks)
-        drawn = 0
-        with self._bar(config, f"draw {text.split}", accepted, "img", accepted - todo) as bar:
-            for _, (samples, _) in executor.imap(self._chunk_tasks(text, reasons_L, chunks), committed):
-                drawn += samples
-                bar.update(samples)
-        return drawn
-
-    @staticmethod
-    def _bar(config: GenerateConfig, what: str, total: int, unit: str, initial: int = 0) -> "tqdm[Any]":
-        return tqdm(total=total, initial=initial, desc=what, unit=unit, unit_scale=True, disable=not config.progress)
-
-    @staticmethod
-    def _chunk_tasks(
-        text: split_text.SplitText, reasons_L: npt.NDArray[np.uint8], expected: set[int], kind: str = "chunk"
-    ) -> Iterator[Task]:
-        if not expected:
-            return
-        accepted = (line for line, reason in zip(text.read(), reasons_L, strict=True) if not reason)
-        for chunk in range(max(expected) + 1):
-            lines = list(islice(accepted, layout.CHUNK))
-            if chunk in expected:
-                yield kind, text.split, chunk, lines, text.normalised
 
     def get_statistics(self) -> dict[str, Any]:
         """Counts, widths, lengths, fonts and rejections of what is stored, by split.

@@ -21,7 +21,6 @@ from khmer_ocr.text.normalize import normalize
 
 log = logging.getLogger(__name__)
 _LONGEST_RECORD_BYTES = 1 << 20
-_PLAN_LINES, _PLAN_CHARS = 2048, 1 << 18
 
 
 @dataclass
@@ -200,7 +199,7 @@ class CorpusTexts:
             log.warning("%s is not the text that the data set was drawn from; it is not used", text.path)
             return []
         found = list[str]()
-        for first, lines in blocks(text.read(), _PLAN_LINES, _PLAN_CHARS):
+        for first, lines in blocks(text.read()):
             reasons = self._plan(self._split, first, lines, text.normalised)
             drawn = (
                 line

@@ -14,6 +14,8 @@ from khmer_ocr.io.atomic import refuse_links, remove_file, remove_folder
 from khmer_ocr.text.normalize import NORMALIZER_VERSION
 
 CORPUS_STATS = "corpus_stats.json"
+PLAN_LINES, PLAN_CHARS = 2048, 1 << 18
+"""Most lines and characters planned at once; the shaping cache holds the runs of so many at the least."""
 LONGEST_LINE_BYTES = 1 << 16
 """A line is read no further than this; what is longer is rejected as too long whatever it holds."""
 
@@ -127,7 +129,9 @@ def _is_normalised(corpus_dir: Path, path: Path, split: str) -> bool:
         return bool(current) and hashlib.file_digest(stream, "sha256").hexdigest() == vouched
 
 
-def blocks(lines: Iterable[str], most_lines: int, most_chars: int) -> Iterator[tuple[int, list[str]]]:
+def blocks(
+    lines: Iterable[str], most_lines: int = PLAN_LINES, most_chars: int = PLAN_CHARS
+) -> Iterator[tuple[int, list[str]]]:
     """Lines in blocks, (number of the first, lines), that end where either limit is reached."""
     block: list[str] = []
     first = chars = 0

@@ -20,10 +20,9 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import ClassVar
 
 log = logging.getLogger(__name__)
 STALE_S, TOUCH_S = 300.0, 20.0
@@ -42,11 +41,13 @@ class Lock:
         fd: the descriptor that a lock of the file system is on; -1 where there are none.
         holder: the file that stands in for one, or None.
         content: what it holds, by which its owner knows it.
+        released: set when it is let go.
     """
 
     fd: int
     holder: Path | None = None
     content: bytes = b""
+    released: threading.Event = field(default_factory=threading.Event)
 
 
 def take(file: Path, *, wait: bool) -> Lock:
@@ -103,7 +104,7 @@ def let_go(lock: Lock) -> None:
     if lock.holder is None:
         os.close(lock.fd)
         return
-    _Touching.stop(lock)
+    lock.released.set()
     # Its folder may have been taken away, and another be there by now with a holder of its own.
     with suppress(FileNotFoundError, NotADirectoryError):
         if _read(lock.holder) == lock.content:
@@ -171,7 +172,7 @@ def _stand_in(file: Path, *, wait: bool) -> Lock | None:
         with open(fd, "wb") as stream:
             stream.write(content)
         lock = Lock(-1, holder, content)
-        _Touching.start(lock)
+        threading.Thread(target=_touch, args=(lock,), name="touches a lock", daemon=True).start()
         return lock
 
 
@@ -254,36 +255,9 @@ def _started(pid: int) -> str:
     return "dead" if fields[0] in "ZX" else fields[19]
 
 
-class _Touching:
-    """A thread that touches the files of all locks which this process holds by them."""
-
-    _locks: ClassVar[set[Lock]] = set()
-    _guard: ClassVar[threading.Lock] = threading.Lock()
-    _thread: ClassVar[threading.Thread | None] = None
-
-    @classmethod
-    def start(cls, lock: Lock) -> None:
-        with cls._guard:
-            cls._locks.add(lock)
-            if cls._thread is None or not cls._thread.is_alive():
-                cls._thread = threading.Thread(target=cls._run, name="touches locks", daemon=True)
-                cls._thread.start()
-
-    @classmethod
-    def stop(cls, lock: Lock) -> None:
-        with cls._guard:
-            cls._locks.discard(lock)
-
-    @classmethod
-    def _run(cls) -> None:
-        while True:
-            time.sleep(TOUCH_S)
-            with cls._guard:
-                if not cls._locks:
-                    cls._thread = None
-                    return
-                locks = list(cls._locks)
-            for lock in locks:
-                assert lock.holder is not None
-                with suppress(FileNotFoundError):
-                    os.utime(lock.holder, follow_symlinks=False)
+def _touch(lock: Lock) -> None:
+    """Say again and again, until it is let go, that the holder of a lock lives."""
+    assert lock.holder is not None
+    while not lock.released.wait(TOUCH_S):
+        with suppress(FileNotFoundError):
+            os.utime(lock.holder, follow_symlinks=False)

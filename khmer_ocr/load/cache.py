@@ -27,7 +27,7 @@ import numpy.typing as npt
 import xxhash
 
 from khmer_ocr.dataset import layout, paths
-from khmer_ocr.dataset.index import SplitIndex
+from khmer_ocr.dataset.reader import SplitIndex
 from khmer_ocr.errors import DatasetError
 from khmer_ocr.load.line_copies import WORD_BYTES, copy_lines, line_sums, look_up_lines
 

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import xxhash
 from tqdm import tqdm
 
-from khmer_ocr.dataset.index import SplitIndex
 from khmer_ocr.dataset.layout import CHUNK
+from khmer_ocr.dataset.reader import SplitIndex
 from khmer_ocr.errors import DatasetError
 from khmer_ocr.io import locks
 from khmer_ocr.io.atomic import refuse_links, remove_file, replacing

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from khmer_ocr.dataset.index import SplitIndex, load_index
+from khmer_ocr.dataset.index import load_index
+from khmer_ocr.dataset.reader import SplitIndex
 from khmer_ocr.dataset.split_checks import Problem
 from khmer_ocr.dataset.verify import VerifyReport
 from khmer_ocr.errors import DatasetError

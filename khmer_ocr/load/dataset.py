@@ -14,8 +14,8 @@ import xxhash
 from PIL import Image
 
 from khmer_ocr.dataset import layout
-from khmer_ocr.dataset.index import SplitIndex, load_index
-from khmer_ocr.dataset.reader import tell_once, tell_unhashed
+from khmer_ocr.dataset.index import load_index
+from khmer_ocr.dataset.reader import SplitIndex, tell_once, tell_unhashed
 from khmer_ocr.dataset.stats import split_statistics
 from khmer_ocr.errors import ConfigError, missing_extra
 

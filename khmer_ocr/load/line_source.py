@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from khmer_ocr.dataset.index import SplitIndex, load_index
-from khmer_ocr.dataset.reader import EncodedSample, tell_unhashed
+from khmer_ocr.dataset.index import load_index
+from khmer_ocr.dataset.reader import EncodedSample, SplitIndex, tell_unhashed
 from khmer_ocr.dataset.repair_advice import to_have
 from khmer_ocr.dataset.scan import OnFault
 from khmer_ocr.errors import ConfigError, DatasetError

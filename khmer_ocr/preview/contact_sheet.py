@@ -8,7 +8,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from khmer_ocr import rng
-from khmer_ocr.dataset.index import SplitIndex, load_index
+from khmer_ocr.dataset.index import load_index
+from khmer_ocr.dataset.reader import SplitIndex
 from khmer_ocr.errors import ConfigError, OutputError
 from khmer_ocr.fonts.discovery import find_faces
 from khmer_ocr.preview.font_card import paste

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from khmer_ocr.dataset.index import SplitIndex
+from khmer_ocr.dataset.reader import SplitIndex
 from khmer_ocr.errors import RunConflictError
 
 Record = list[dict[str, Any]]

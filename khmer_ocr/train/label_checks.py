@@ -11,7 +11,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from khmer_ocr.dataset.index import SplitIndex, Strings
+from khmer_ocr.dataset.reader import SplitIndex, Strings
 from khmer_ocr.dataset.repair_advice import drawn_here
 from khmer_ocr.errors import DatasetError
 from khmer_ocr.load.read_errors import OnError, limit_of

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from khmer_ocr.dataset.index import SplitIndex, load_index
+from khmer_ocr.dataset.index import load_index
+from khmer_ocr.dataset.reader import SplitIndex
 from khmer_ocr.dataset.repair_advice import drawn_here, to_have
 from khmer_ocr.errors import DatasetError, ModelError, OutputError, SplitNotFoundError
 from khmer_ocr.io.os_errors import output_errors

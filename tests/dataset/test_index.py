@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from khmer_ocr.dataset import layout
-from khmer_ocr.dataset.index import Strings, build_index, load_index
+from khmer_ocr.dataset.index import build_index, load_index
 from khmer_ocr.dataset.metadata import iter_samples, read_header
+from khmer_ocr.dataset.reader import Strings
 from khmer_ocr.errors import DatasetError, SplitNotFoundError
 from tests.dataset.trees import (
     FONTS,

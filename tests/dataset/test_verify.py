@@ -101,7 +101,7 @@ FLIPPED[10, 10] ^= 1
         (b"", "is empty (0 bytes)"),
         (b"text in place of an image" * 9, "is text, no image"),
         (png(FLIPPED), "has other pixels than recorded"),
-        (png(PAGE[:, :-1]), f"is {PAGE.shape[1] - 1} x 32 px, the metadata says {PAGE.shape[1]} x 32"),
+        (png(PAGE[:, :-1]), f"is {PAGE.shape[1] - 1} x 32 px, but metadata.json says {PAGE.shape[1]} x 32"),
         (png(PAGE)[:60] + bytes([png(PAGE)[60] ^ 1]) + png(PAGE)[61:], "fails its CRC"),
         (None, "is missing"),
     ],

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from khmer_ocr.dataset.index import Strings
+from khmer_ocr.dataset.reader import Strings
 from khmer_ocr.errors import ConfigError, DatasetError, OutputError, SplitNotFoundError
 from khmer_ocr.text.charset import Charset
 from khmer_ocr.train import label_checks
