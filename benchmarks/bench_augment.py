@@ -42,10 +42,10 @@ def bench(texts: list[str], scratch: Path, rounds: int) -> dict[str, Any]:
     plan = first.renderer.plan(texts[:PILLOW_LINES], np.arange(PILLOW_LINES, dtype=np.uint64), key_2)
     baseline = PlainPillow(faces, plan, texts[:PILLOW_LINES])
 
-    def case(artist: ChunkRenderer) -> Callable[[], int]:
+    def case(renderer: ChunkRenderer) -> Callable[[], int]:
         def run() -> int:
             parts = chunks(next(unseen))
-            return sum(len(artist.drawn("train", n, part)[1]) for n, part in enumerate(parts))
+            return sum(len(renderer.drawn("train", n, part)[1]) for n, part in enumerate(parts))
 
         return run
 

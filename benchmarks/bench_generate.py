@@ -90,8 +90,8 @@ def artist_for(
     return ChunkRenderer(RenderJob(tuple(faces), metrics, render or RenderConfig(), str(root), "files", 42, None))
 
 
-def drawable(artist: ChunkRenderer, texts: list[str]) -> list[str]:
-    reasons = artist.renderer.planner.rejections(texts)
+def drawable(renderer: ChunkRenderer, texts: list[str]) -> list[str]:
+    reasons = renderer.renderer.planner.rejections(texts)
     return [text for text, reason in zip(texts, reasons, strict=True) if not reason]
 
 
@@ -103,12 +103,12 @@ def bench_one_core(
     faces: list[FontFace], metrics: dict[str, Any], texts: list[str], scratch: Path, rounds: int
 ) -> dict[str, Any]:
     """Speed of one core against plain Pillow; every round draws lines that no round before has seen."""
-    artist = artist_for(faces, metrics, scratch / "ours")
-    texts = drawable(artist, texts)
-    artist.journal.fragment("train", 0).parent.mkdir(parents=True)
+    renderer = artist_for(faces, metrics, scratch / "ours")
+    texts = drawable(renderer, texts)
+    renderer.journal.fragment("train", 0).parent.mkdir(parents=True)
     size = len(texts) // (2 * rounds + 2) // CHUNK * CHUNK
     blocks = iter([texts[n : n + size] for n in range(0, len(texts) - size + 1, size)])
-    plan = artist.renderer.plan(
+    plan = renderer.renderer.plan(
         texts[:PILLOW_LINES], np.arange(PILLOW_LINES, dtype=np.uint64), rng.key(42, "train", "plan")
     )
     baseline = PlainPillow(faces, plan, texts[:PILLOW_LINES])
@@ -116,13 +116,13 @@ def bench_one_core(
     plain.mkdir()
 
     def ours_in_memory() -> int:
-        return sum(len(artist.lines("train", n * CHUNK, part)[1]) for n, part in enumerate(chunks(next(blocks))))
+        return sum(len(renderer.lines("train", n * CHUNK, part)[1]) for n, part in enumerate(chunks(next(blocks))))
 
     def ours_to_files() -> int:
-        return sum(artist.chunk("train", n, part, True)[0] for n, part in enumerate(chunks(next(blocks))))
+        return sum(renderer.chunk("train", n, part, True)[0] for n, part in enumerate(chunks(next(blocks))))
 
     def planning() -> int:
-        artist.plan("train", 0, texts[:size], True)
+        renderer.plan("train", 0, texts[:size], True)
         return size
 
     cases: dict[str, Callable[[], int]] = {
@@ -156,24 +156,24 @@ def bench_cold(
     for face in sorted(faces, key=lambda face: face.style != "Regular"):
         families.setdefault(face.family, face)
     picked = list(families.values())[:24]
-    # Compiling is not what is measured: another artist has the kernels loaded before.
+    # Compiling is not what is measured: another renderer has the kernels loaded before.
     warm_up = artist_for(picked[:1], metrics, scratch / "cold")
     warm_up.lines("train", 0, drawable(warm_up, texts[:100]))
     every = drawable(artist_for(picked, metrics, scratch / "cold"), texts)
     first, second = every[:5000], every[5000:10000]
     seconds: dict[str, list[float]] = {"first 5,000": [], "next 5,000": [], "next 5,000 again, warm": []}
 
-    def draw(artist: ChunkRenderer, part: list[str], begin: int) -> float:
+    def draw(renderer: ChunkRenderer, part: list[str], begin: int) -> float:
         start = perf_counter()
         for n, block in enumerate(chunks(part)):
-            artist.lines("train", begin + n * CHUNK, block)
+            renderer.lines("train", begin + n * CHUNK, block)
         return (perf_counter() - start) / len(part)
 
     with one_core():
         for _ in range(rounds):
-            artist = artist_for(picked, metrics, scratch / "cold")
+            renderer = artist_for(picked, metrics, scratch / "cold")
             for name, part, begin in zip(seconds, (first, second, second), (0, 5 * CHUNK, 5 * CHUNK), strict=True):
-                seconds[name].append(draw(artist, part, begin))
+                seconds[name].append(draw(renderer, part, begin))
     cold, warm = seconds["next 5,000"], seconds["next 5,000 again, warm"]
     return {
         "faces": len(picked),
@@ -239,14 +239,14 @@ def bench_memory(texts: list[str], scratch: Path, counts: tuple[int, ...]) -> di
 
 def memory_of(count: int, file: Path, scratch: Path) -> None:
     faces, metrics = usable_faces(None, fonts_dir=Path("fonts"), system=False)
-    artist = artist_for(faces, metrics, scratch / "memory")
+    renderer = artist_for(faces, metrics, scratch / "memory")
     every = file.read_text(encoding="utf-8").split("\n")
     # As many at once as a worker is given to plan.
-    texts = [text for n in range(0, len(every), PLAN_LINES) for text in drawable(artist, every[n : n + PLAN_LINES])]
+    texts = [text for n in range(0, len(every), PLAN_LINES) for text in drawable(renderer, every[n : n + PLAN_LINES])]
     done = 0
     while done < count:
         start = done % (len(texts) - CHUNK)
-        artist.lines("train", done, texts[start : start + CHUNK])
+        renderer.lines("train", done, texts[start : start + CHUNK])
         done += CHUNK
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     print(json.dumps({"now": int(status["VmRSS"].split()[0]) >> 10, "peak": int(status["VmHWM"].split()[0]) >> 10}))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 try:
     from khmer_ocr.cli.process import run_command
     from khmer_ocr.dataset import layout
-    from khmer_ocr.dataset.repair_advice import begun_here, to_have
+    from khmer_ocr.dataset.repair_advice import advice_to_create, begun_here
     from khmer_ocr.dataset.stats import dataset_statistics, format_statistics
     from khmer_ocr.errors import ConfigError, KhmerOcrError
 except ModuleNotFoundError as lacking:
@@ -33,7 +33,7 @@ def check_structure(root: Path) -> tuple[list[str], list[str]]:
     """Print which files and folders are there; returns the splits found and what is wrong."""
     print(f"Structure of {root}")
     if not root.is_dir():
-        return [], [f"{root} does not exist. {to_have(root)}"]
+        return [], [f"{root} does not exist. {advice_to_create(root)}"]
     reasons = []
     present = (root / layout.GENERATION_METADATA).is_file()
     print(f"  {layout.GENERATION_METADATA}: {'there' if present else 'missing'}")
@@ -47,7 +47,7 @@ def check_structure(root: Path) -> tuple[list[str], list[str]]:
         if split in splits and layout.SPLIT_METADATA not in found:
             reasons.append(f"{root / split / layout.SPLIT_METADATA} is missing: {_why_missing(root)}.")
     if not splits:
-        reasons.append(f"{root} holds no split. {to_have(root)}")
+        reasons.append(f"{root} holds no split. {advice_to_create(root)}")
     return splits, reasons
 
 

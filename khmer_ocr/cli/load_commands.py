@@ -9,7 +9,7 @@ from typing import Literal
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.index import load_index
 from khmer_ocr.dataset.reader import SplitIndex
-from khmer_ocr.dataset.repair_advice import to_have
+from khmer_ocr.dataset.repair_advice import advice_to_create
 from khmer_ocr.errors import ConfigError, SplitNotFoundError
 from khmer_ocr.load.cache import PackedCache
 from khmer_ocr.load.cache_builder import build_cache
@@ -47,7 +47,7 @@ def build_caches(
     """
     chosen = list(splits) if splits else [split for split in layout.SPLITS if (root / split).is_dir()]
     if not chosen:
-        raise SplitNotFoundError(f"{root} holds no split. {to_have(root)}")
+        raise SplitNotFoundError(f"{root} holds no split. {advice_to_create(root)}")
     for split in chosen:
         index, lost = _opened(root, split, on_error)
         path = build_cache(index, skip=on_error == "skip", overwrite=overwrite, progress=progress, workers=workers)

@@ -12,7 +12,7 @@ from khmer_ocr.dataset import layout, paths
 from khmer_ocr.dataset.layout import Sample
 from khmer_ocr.dataset.metadata import damaged, iter_samples
 from khmer_ocr.dataset.reader import SplitIndex, Strings
-from khmer_ocr.dataset.repair_advice import drawn_here, to_have
+from khmer_ocr.dataset.repair_advice import advice_to_create, drawn_here
 from khmer_ocr.dataset.scan import OnFault, TreeReport, normal_samples, scan
 from khmer_ocr.errors import DatasetError, SplitNotFoundError
 
@@ -96,7 +96,7 @@ def split_folder(root: str | Path, split: str) -> Path:
     except OSError as fault:
         raise DatasetError(f"{folder} can't be looked at: {fault.strerror}.") from fault
     if not there:
-        raise SplitNotFoundError(f"{folder} does not exist. {to_have(root, split)}")
+        raise SplitNotFoundError(f"{folder} does not exist. {advice_to_create(root, split)}")
     for name in ("", layout.SPLIT_METADATA, layout.IMAGES, layout.LABELS, layout.SHARDS):
         paths.check_contained(Path(root), folder / name)
     return folder
@@ -114,8 +114,8 @@ def load_index(
         root: the data set's root, wherever it has been moved to.
         split: name of the split, e.g. "train".
         max_samples: take only the first so many; what follows them is not read and not checked.
-        on_fault: is told name and fault of each sample whose image or label can't be used, which is then left out; None
-            raises, when all have been looked at.
+        on_fault: is given name and fault of each sample whose image or label can't be used, which is then left out;
+            None raises, when all have been looked at.
 
     Returns:
         The split as arrays; images and labels are read through it.

@@ -10,7 +10,7 @@ import ijson
 
 from khmer_ocr.dataset import layout, paths
 from khmer_ocr.dataset.layout import Sample
-from khmer_ocr.dataset.repair_advice import to_mend
+from khmer_ocr.dataset.repair_advice import advice_to_repair
 from khmer_ocr.errors import DatasetError
 
 MAX_SIDE_PX = 1 << 24
@@ -23,12 +23,12 @@ _SAMPLE = "samples[]"
 
 def damaged(path: Path, what: str) -> DatasetError:
     """Say what is wrong with a split's metadata file and what to do."""
-    advice = to_mend(path.parent.parent, path.parent.name)
+    advice = advice_to_repair(path.parent.parent, path.parent.name)
     return DatasetError(f"{path}: {what}. {advice} (or move this file away to let the folder be scanned).")
 
 
 def checked_sample(entry: Any, position: int, path: Path) -> Sample:
-    """Refuse an entry of `samples` that lacks a key users rely on or holds a value no line can have."""
+    """Refuse an entry of `samples` without a key users rely on, or with a value no line can have."""
     try:
         width, height = entry["image_width"], entry["image_height"]
         if type(width) is not int or type(height) is not int or not (0 < width < MAX_SIDE_PX > height > 0):
@@ -40,7 +40,7 @@ def checked_sample(entry: Any, position: int, path: Path) -> Sample:
         if "shard" in entry:
             paths.safe_name(entry["shard"], path)
     except KeyError as fault:
-        raise damaged(path, f"sample {position} lacks {fault.args[0]!r}") from fault
+        raise damaged(path, f"sample {position} has no {fault.args[0]!r}") from fault
     except TypeError as fault:
         raise damaged(path, f"sample {position} is not an object of the known keys") from fault
     return cast(Sample, entry)

@@ -1,4 +1,4 @@
-"""The one door for names and links inside a data set.
+"""Checks of names and symbolic links inside a data set; every path that is read or written passes them.
 
 Names that stand in metadata are plain, splits that are written or removed are ours, and what is read lies under the
 root: a symbolic link is followed only while it stays there, so that trees kept as links by content-addressed stores go
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from khmer_ocr.dataset import layout
-from khmer_ocr.dataset.repair_advice import to_mend
+from khmer_ocr.dataset.repair_advice import advice_to_repair
 from khmer_ocr.errors import DatasetError
 from khmer_ocr.io.atomic import refuse_links
 
@@ -115,7 +115,7 @@ def open_contained(root: Path, path: str | Path) -> io.BufferedReader:
             check_contained(root, path)
             descriptor = os.open(path, _READ)
     except FileNotFoundError as fault:
-        raise DatasetError(f"{path} is missing. {to_mend(root)}") from fault
+        raise DatasetError(f"{path} is missing. {advice_to_repair(root)}") from fault
     except OSError as fault:
         raise DatasetError(f"{path} cannot be opened: {fault.strerror}.") from fault
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -1,6 +1,6 @@
 """A split as arrays, and the one reader of its images and labels, from files or shards, with all checks of them.
 
-No image leaves it with the text of another: whoever decodes compares the pixels with the recorded hash, which costs a
+No image leaves it with the text of another: its pixels are compared with the recorded hash as they are decoded, at a
 fiftieth of decoding them. Who decodes elsewhere (DALI) takes the bytes by `encoded` and hands what became of them to
 `confirm`, once for each state of a file: size, times and inode tell whether it is still the one that was compared.
 Nothing of this is kept on disk, where it could be stale or forged.
@@ -23,7 +23,7 @@ import xxhash
 
 from khmer_ocr.dataset import layout, paths, sample_decoding, shards
 from khmer_ocr.dataset.image_io import has_ink
-from khmer_ocr.dataset.repair_advice import to_mend
+from khmer_ocr.dataset.repair_advice import advice_to_repair
 from khmer_ocr.errors import DatasetError
 from khmer_ocr.text.normalize import normalize
 
@@ -45,7 +45,7 @@ class EncodedSample(NamedTuple):
 
     Attributes:
         data: the whole file: a PNG, or another format where the data set is not ours.
-        to_confirm: where its pixels were not compared with their hash yet: what `confirm` wants to be given with them.
+        to_confirm: where its pixels were not compared with their hash yet: what to give to `confirm` with them.
     """
 
     data: bytes
@@ -357,7 +357,7 @@ class SplitReader:
         self._labels_seen_N[i] = True
 
     def _differs(self, name: str, what: str) -> str:
-        return f"{name} {what}. {to_mend(self._index.root, self._index.split)}"
+        return f"{name} {what}. {advice_to_repair(self._index.root, self._index.split)}"
 
     def _read(self, i: int, which: int, path: str) -> Stored:
         """Stored bytes of the image (0) or the label (1) of sample i, whose path is given."""
@@ -376,13 +376,15 @@ class SplitReader:
         read = read_plain(str(shard), offset, size) if offset >= 0 else None
         if read is not None and read[1] == self._walked[shard_id]:
             return read
-        # It lacks the member, is reached by a link, or has been replaced since it was walked.
+        # The member is missing, the shard is reached by a link, or has been replaced since it was walked.
         if _signature_of(shard) != self._walked[shard_id]:
             self._walk(shard_id, shard)
             offset, size = self._places_N4[i, 2 * which : 2 * which + 2].tolist()
         if offset < 0:
             member = path.rpartition("/")[2]
-            raise DatasetError(f"{shard} lacks {member}. {to_mend(self._index.root, self._index.split)}")
+            raise DatasetError(
+                f"{shard} does not hold {member}. {advice_to_repair(self._index.root, self._index.split)}"
+            )
         return shards.read_member(self._index.root, shard, offset, size), _UNKNOWN
 
     def _walk(self, shard_id: int, shard: Path) -> None:

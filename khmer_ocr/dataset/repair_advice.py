@@ -1,4 +1,4 @@
-"""What to do about a data set that lacks something or is damaged, in words that can't destroy it.
+"""What to do about a data set that is incomplete or damaged, in words that can't destroy it.
 
 Only where `generation_metadata.json` records the run that drew a split may a message propose to repair or to draw it.
 Everybody else's data set comes from somewhere, and there it has to be restored from. Pieces of advice end without a
@@ -73,18 +73,18 @@ def has_our_keys(path: Path) -> bool:
     return b'"schema_version": ' in head.partition(b'"samples"')[0]
 
 
-def to_mend(root: str | Path, split: str | None = None) -> str:
+def advice_to_repair(root: str | Path, split: str | None = None) -> str:
     """Say what to do about something that is damaged or missing in a data set, once its message has named that."""
     if drawn_here(root, split):
         return f"Run: khmer-ocr verify {root} --repair"
     if _has_journal(Path(root)):
         return "Run the same `khmer-ocr generate` command again: it goes on where it stopped"
     if has_our_keys(Path(root) / split / layout.SPLIT_METADATA) if split else begun_here(root):
-        return f"{_FORGOTTEN}: restore what lacks or is damaged from a copy, {layout.GENERATION_METADATA} first"
-    return f"{_FOREIGN}: restore what lacks or is damaged from where this data set came from"
+        return f"{_FORGOTTEN}: restore what is missing or damaged from a copy, {layout.GENERATION_METADATA} first"
+    return f"{_FOREIGN}: restore what is missing or damaged from where this data set came from"
 
 
-def to_have(root: str | Path, split: str | None = None) -> str:
+def advice_to_create(root: str | Path, split: str | None = None) -> str:
     """Say what to do where a data set, or one of its splits, is not there."""
     root = Path(root)
     if not root.exists() or drawn_here(root) or _is_empty(root):
@@ -104,7 +104,7 @@ def _is_empty(folder: Path) -> bool:
         return False
 
 
-def to_begin_anew(root: str | Path) -> str:
+def advice_to_start_over(root: str | Path) -> str:
     """Say what to do where a folder that is to be written to holds something damaged."""
     if begun_here(root):
         return "Run the same command with --overwrite to draw everything again"

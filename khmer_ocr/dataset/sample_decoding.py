@@ -121,7 +121,7 @@ def image_size(head: bytes, name: str | Path, whole: Callable[[], bytes]) -> tup
 def _scanlines(data: bytes, name: str | Path) -> npt.NDArray[np.uint8] | None:
     """Inflate the rows of a PNG, one filter byte before each; None for an interlaced one.
 
-    Pillow fills rows that the stream lacks with black and says nothing, hence the exact count here.
+    Pillow fills rows that are missing in the stream with black and says nothing, hence the exact count here.
     """
     width, height = png_size(data, name)
     depth, colour_type, interlaced = data[24], data[25], data[28]

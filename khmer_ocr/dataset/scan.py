@@ -66,7 +66,7 @@ _HIDDEN_MEMBERS = "members of shards that systems leave behind"
 _NO_IMAGE = "labels without an image"
 _OTHER = "files of no known image format"
 _FOLDERS = "links to folders"
-_TWINS = "images whose name, and so whose label, another image has"
+_SAME_NAME = "images whose name, and so whose label, another image has"
 _SHARDS = "shards, since images/ is there and is read"
 _NO_SHARD = "files that are no shards"
 
@@ -79,7 +79,7 @@ def scan(
     Args:
         root: the data set's root.
         split: name of a split whose folder exists.
-        on_fault: is told the file name and the fault of each sample that can't be used, which is then left out; None
+        on_fault: is given the file name and the fault of each sample that can't be used, which is then left out; None
             raises.
         report: takes up what is passed over and changed.
         outside: whether the labels come from outside and are to be brought to the normal form.
@@ -130,7 +130,7 @@ class _Scan:
                 (each for each in layout.label_names(name) if each in labels), layout.label_names(name)[0]
             )
             if label_name in taken:
-                self.report.pass_over(_TWINS, name)
+                self.report.pass_over(_SAME_NAME, name)
                 continue
             taken.add(label_name)
             orphans.discard(label_name)
@@ -150,7 +150,7 @@ class _Scan:
         return lambda: paths.read_contained(self.root, image)
 
     def _image_names(self) -> list[str]:
-        """Images in the order of their numbers, by names relative to images/; a PNG comes before its twin."""
+        """Images in the order of their numbers, by names relative to images/."""
         names = list(self._files_below(layout.IMAGES))
         for name in _in_order([name for name in names if not layout.is_image_name(name)]):
             self.report.pass_over(_OTHER, f"{layout.IMAGES}/{name}")
@@ -267,7 +267,7 @@ def normal_samples(
         root: the data set's root.
         split: name of the split.
         samples: from its metadata.
-        on_fault: is told name and fault of each sample whose label can't be used, which is left out.
+        on_fault: is given name and fault of each sample whose label can't be used, which is left out.
         report: takes up what was changed.
 
     Yields:
@@ -305,7 +305,7 @@ def _is_hidden_member(name: str) -> bool:
 
 
 def _in_order(names: "Iterator[str] | set[str] | list[str]") -> list[str]:
-    """By length of the name without suffix first: past 999,999 a number grows a digit. Of twins the PNG comes first."""
+    """By length of the name without suffix first: past 999,999 a number grows a digit. Of equal ones PNG is first."""
 
     def key(name: str) -> tuple[int, str, bool, str]:
         stem = layout.without_suffix(name)

@@ -132,7 +132,7 @@ def index_fault(index: bytes, members: Mapping[str, tuple[int, int]]) -> str | N
         if not member.endswith(f".{suffix}") or (name and name[0].removeprefix("./") != member):
             return f"names {' '.join([suffix, *map(str, place), *name])!r}, which does not lie there"
     missing = len(members) - len({place for _, place, _ in places})
-    return f"lacks {missing} members of its shard" if missing else None
+    return f"leaves out {missing} members of its shard" if missing else None
 
 
 def salvaged_members(data: bytes) -> dict[str, tuple[int, int]]:

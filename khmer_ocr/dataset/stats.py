@@ -14,7 +14,7 @@ from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.generation_metadata import read_overall
 from khmer_ocr.dataset.index import load_index
 from khmer_ocr.dataset.reader import SplitIndex
-from khmer_ocr.dataset.repair_advice import to_have, to_mend
+from khmer_ocr.dataset.repair_advice import advice_to_create, advice_to_repair
 from khmer_ocr.errors import DatasetError, SplitNotFoundError
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -97,7 +97,7 @@ def dataset_statistics(root: str | Path) -> dict[str, Any]:
     try:
         overall = read_overall(root)
     except ValueError as fault:
-        raise DatasetError(f"{root / layout.GENERATION_METADATA} {fault}. {to_mend(root)}") from fault
+        raise DatasetError(f"{root / layout.GENERATION_METADATA} {fault}. {advice_to_repair(root)}") from fault
     recorded = overall.get("splits") if isinstance(overall.get("splits"), dict) else {}
     splits: dict[str, Any] = {}
     for split in (*layout.SPLITS, *sorted((recorded or {}).keys() - set(layout.SPLITS))):
@@ -114,7 +114,7 @@ def dataset_statistics(root: str | Path) -> dict[str, Any]:
             "rejected": {reason: int(count) for reason, count in (rejected or {}).items()},
         }
     if not splits:
-        raise SplitNotFoundError(f"{root} holds no split. {to_have(root)}")
+        raise SplitNotFoundError(f"{root} holds no split. {advice_to_create(root)}")
     return {
         "root": str(root),
         "format": overall.get("format", next(iter(splits.values()))["format"]),

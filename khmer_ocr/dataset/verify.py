@@ -110,8 +110,8 @@ class VerifyReport:
 
     def _advice(self) -> list[str]:
         """What to do, for each kind of problem that is there."""
-        to_mend = {problem.split: None for problem in self.problems if not problem.extra or problem.leftover}
-        said = dict.fromkeys(repair_advice.to_mend(self.root, split or None) for split in to_mend)
+        advice_to_repair = {problem.split: None for problem in self.problems if not problem.extra or problem.leftover}
+        said = dict.fromkeys(repair_advice.advice_to_repair(self.root, split or None) for split in advice_to_repair)
         if self.repaired and said:
             said = dict.fromkeys(["A repair was tried: restore what is left from where it came from"])
         if any(problem.extra and not problem.leftover for problem in self.problems):
@@ -122,7 +122,7 @@ class VerifyReport:
 def verify(
     root: str | Path, splits: Sequence[str] | None = None, *, progress: bool = True, workers: int = 0
 ) -> VerifyReport:
-    """Check that every image decodes to what the metadata records, every label says its text, nothing lacks or is over.
+    """Check that images and labels are what the metadata record, and that no file is missing or extra.
 
     Args:
         root: the data set's root.
@@ -138,7 +138,7 @@ def verify(
     """
     root, begin = Path(root), time.perf_counter()
     if not root.is_dir():
-        raise SplitNotFoundError(f"{root} does not exist. {repair_advice.to_have(root)}")
+        raise SplitNotFoundError(f"{root} does not exist. {repair_advice.advice_to_create(root)}")
     for split in splits or ():
         if not (root / split).is_dir():
             split_folder(root, split)
@@ -209,9 +209,9 @@ def _split_problems(
     chunks = parts(index)
     with (
         tqdm(total=len(index), desc=f"verify {split}", unit="line", disable=not progress) as bar,
-        ThreadPoolExecutor(workers) if workers > 0 else nullcontext() as pool,
+        ThreadPoolExecutor(workers) if workers > 0 else nullcontext() as threads,
     ):
-        run = map if pool is None else pool.map
+        run = map if threads is None else threads.map
         for rows, found in zip(chunks, run(lambda rows: part_problems(index, rows, ours=ours), chunks), strict=True):
             bar.update(len(rows))
             yield from found

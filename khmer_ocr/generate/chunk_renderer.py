@@ -1,4 +1,4 @@
-"""Who draws: texts in, samples and PNG files out, chunks stored and committed. Holds no state that bytes depend on."""
+"""Texts in, samples and PNG files out, chunks stored and committed; no state that bytes depend on is held."""
 
 import json
 from collections import Counter
@@ -72,7 +72,7 @@ class RenderJob:
 
 @dataclass(frozen=True)
 class _Block:
-    """Lines drawn and augmented, or about to be: a device may still be at it while the host does something else."""
+    """Lines drawn and augmented, or about to be: a device may still be working on them while the host goes on."""
 
     split: str
     first: int
@@ -110,9 +110,9 @@ class ChunkRenderer:
             self.renderer.runs.at_face_1 = self.renderer.atlas.at_face_1 = at_face_1
         self.journal = Journal(Path(job.root))
         self._keys: dict[str, npt.NDArray[np.uint32]] = {}
-        self._sinks: dict[str, Any] = {}
+        self._writers: dict[str, Any] = {}
         self._augmenter = Augmenter(job.recipe, job.seed, job.device) if job.recipe else None
-        self._stem_em_F = np.array([job.metrics[face.name].stroke_em16 for face in job.faces]) / EM16
+        self._stroke_em_F = np.array([job.metrics[face.name].stroke_em16 for face in job.faces]) / EM16
 
     def warm_up(self) -> None:
         """Draw a line, any that a face of this run can draw: kernels are compiled, or loaded as they are."""
@@ -127,7 +127,7 @@ class ChunkRenderer:
         return self.renderer.planner.rejections(lines).tobytes()
 
     def lines(self, split: str, first: int, texts: list[str]) -> tuple[list[Sample], list[bytes]]:
-        """Draw, wear and encode consecutive samples; lines augmented together are those of one call.
+        """Draw, augment and encode consecutive samples; lines augmented together are those of one call.
 
         Args:
             split: name of the split; "train" samples are addressed by number, others by the hash of their text.
@@ -181,9 +181,9 @@ class ChunkRenderer:
             batch, clipped_B = self.renderer.submit(texts, plan)
             coming = Download(batch.pixels_N), Download(clipped_B)
             return _Block(split, first, texts, plan, *coming, batch.offsets_B1, batch.width_B, [])
-        stroke_px_B = self._stem_em_F[plan.face_B] * plan.size64_B / 64
+        stroke_px_B = self._stroke_em_F[plan.face_B] * plan.size64_B / 64
         decided = self._augmenter.decide(split, address_B, stroke_px_B)
-        batch, clipped_B, seconds = self._in_parts(split, texts, plan, address_B, decided)
+        batch, clipped_B, seconds = self._spliced(split, texts, plan, address_B, decided)
         augmented = [self._augmenter.recipe.record(decided, n) for n in range(len(texts))]
         for n, facts in seconds.items():
             augmented[n][TWO_PARTS].update(facts)
@@ -194,7 +194,7 @@ class ChunkRenderer:
             split, first, texts, plan, Download(pixels_N), Download(clipped_B), offsets_B1, width_B, augmented
         )
 
-    def _in_parts(
+    def _spliced(
         self, split: str, texts: list[str], plan: LinePlan, address_B: npt.NDArray[np.uint64], decided: AugmentPlan
     ) -> tuple[LineBatch, Any, dict[int, dict[str, Any]]]:
         """Draw lines, those that it happens to and that have a space in two parts; font and size of second parts."""
@@ -259,9 +259,9 @@ class ChunkRenderer:
         """Draw, store and commit one chunk; returns (samples, bytes written)."""
         lines = texts if normalised else [normalize(text) for text in texts]
         samples, images = self.drawn(split, chunk, lines)
-        if split not in self._sinks:
-            self._sinks[split] = open_writer(self.job.format, Path(self.job.root), split)
-        written = self._sinks[split].write(chunk, samples, images)
+        if split not in self._writers:
+            self._writers[split] = open_writer(self.job.format, Path(self.job.root), split)
+        written = self._writers[split].write(chunk, samples, images)
         fonts = Counter(sample["font"] for sample in samples)
         rows = [json_bytes(sample) for sample in samples]
         self.journal.commit(split, chunk, {"samples": len(samples), "bytes": written, "fonts": dict(fonts)}, rows)
@@ -291,9 +291,9 @@ class ChunkRenderer:
     def close(self) -> None:
         """Keep the rasters, let go of the folders."""
         self.renderer.atlas.save()
-        for sink in self._sinks.values():
-            sink.close()
-        self._sinks.clear()
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
 
 
 def one_ahead(blocks: Iterable[_Block]) -> Iterator[_Block]:

@@ -24,7 +24,7 @@ import xxhash
 from khmer_ocr.augment.recipe import NONE
 from khmer_ocr.dataset import generation_metadata, layout
 from khmer_ocr.dataset.metadata_writer import split_facts, write_overall, write_split
-from khmer_ocr.dataset.repair_advice import to_begin_anew
+from khmer_ocr.dataset.repair_advice import advice_to_start_over
 from khmer_ocr.errors import OutputError, RunConflictError
 from khmer_ocr.io import locks
 from khmer_ocr.io.atomic import make_folder, refuse_links, remove_file, replace
@@ -38,7 +38,7 @@ _CLEARING_FILE = "clearing.json"
 _EXCLUSIVE = "exclusive.lock"
 _SUM_BYTES = 8
 _NAME_WITH_SUFFIX = re.compile(rb'(\{"filename": "[^"\\]*)\.png"')
-"""How version 0.1.0 began a fragment's sample; a run that it began is finished in the spelling that users know."""
+"""How version 0.1.0 began a fragment's sample; a run that it began is completed in the spelling that users know."""
 
 
 class Journal:
@@ -103,7 +103,7 @@ class Journal:
             return False
         if known == xxhash.xxh3_64_hexdigest(json_bytes(summary) + b"\n" + body):
             return True
-        # Version 0.1.0 hashed the samples alone; of its summary only the count can be told.
+        # Version 0.1.0 hashed the samples alone; of its summary only the count can be checked.
         return bool(known == xxhash.xxh3_64_hexdigest(body) and summary.get("samples") == body.count(b"\n") + 1)
 
     def read_plan(self, split: str, lines: int) -> npt.NDArray[np.uint8] | None:
@@ -154,7 +154,7 @@ class Journal:
             for folder in (self.folder, *(self.folder / split for split in layout.SPLITS)):
                 found |= by_split(read_record(folder, self.root))
         except ValueError as fault:
-            raise OutputError(f"{fault}. {to_begin_anew(self.root)}") from fault
+            raise OutputError(f"{fault}. {advice_to_start_over(self.root)}") from fault
         return found
 
     def finalise(
@@ -257,7 +257,7 @@ class Journal:
         return [*self.root.glob(f"{layout.JOURNAL}*")]
 
     def _remove(self) -> None:
-        # Renamed first: whoever comes meanwhile makes a journal of their own, and nothing is taken from under them.
+        # Renamed first: a process that comes meanwhile makes a journal of its own, and nothing is taken from under it.
         self.folder.replace(self.folder.with_name(f"{layout.JOURNAL}-{uuid4().hex}"))
         for gone in self.root.glob(f"{layout.JOURNAL}-*"):
             shutil.rmtree(gone, ignore_errors=True)
@@ -310,7 +310,9 @@ def read_overall(root: Path) -> dict[str, Any]:
         if not isinstance(splits, dict) or not all(map(_is_facts, splits.values())):
             raise ValueError(f"`splits` is {splits!r:.80}")
     except ValueError as fault:
-        raise OutputError(f"{root / layout.GENERATION_METADATA} is damaged ({fault}). {to_begin_anew(root)}") from fault
+        raise OutputError(
+            f"{root / layout.GENERATION_METADATA} is damaged ({fault}). {advice_to_start_over(root)}"
+        ) from fault
     return content
 
 

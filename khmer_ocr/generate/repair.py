@@ -1,4 +1,4 @@
-"""Mend a stored data set from what it says of itself: draw, compare, and replace only what is damaged and now matches.
+"""Repair a stored data set from what it says of itself: draw, compare, replace only what is damaged and now matches.
 
 Every sample of a damaged chunk is drawn again from each text that anything records for it. It is believed where the
 drawn pixels have the hash that the metadata record, or are those of the stored image. Then its image, label, shard
@@ -92,13 +92,13 @@ def repair(root: Path, report: VerifyReport, *, progress: bool = True) -> Repair
             f"{root}/{layout.GENERATION_METADATA} does not say how the data set was made; what is damaged can't be "
             "made again. Restore it from where it came from."
         )
-    mender = _Mender(root, overall, done, progress=progress)
+    repairer = _Repair(root, overall, done, progress=progress)
     with Journal(root).locked(0, 1):
         for leftover in report.leftovers():
             remove_file(root, leftover)
         for split in splits:
-            mender.mend(split, report)
-        mender.close()
+            repairer.repair(split, report)
+        repairer.close()
     return done
 
 
@@ -168,18 +168,18 @@ def _corrected(row: Row) -> Sample:
     return cast(Sample, record)
 
 
-class _Mender:
-    """Mends one split after the other; who draws is set up when the first sample has to be drawn."""
+class _Repair:
+    """Repairs one split after the other; the renderer is set up when the first sample has to be drawn."""
 
     def __init__(self, root: Path, overall: dict[str, Any], done: RepairReport, *, progress: bool) -> None:
         self._root, self._overall, self._done, self._progress = root, overall, done, progress
         self._run: dict[str, Any] = overall["run"]
-        self._artist_of_run: tuple[SyntheticImageGenerator, ChunkRenderer] | None = None
+        self._renderer_of_run: tuple[SyntheticImageGenerator, ChunkRenderer] | None = None
 
-    def _artist(self) -> tuple[SyntheticImageGenerator, ChunkRenderer]:
-        if self._artist_of_run is None:
+    def _renderer(self) -> tuple[SyntheticImageGenerator, ChunkRenderer]:
+        if self._renderer_of_run is None:
             try:
-                self._artist_of_run = self._set_up()
+                self._renderer_of_run = self._set_up()
             except (KeyError, TypeError, AttributeError, ValueError) as fault:
                 if isinstance(fault, KhmerOcrError):
                     raise
@@ -187,7 +187,7 @@ class _Mender:
                     f"{self._root}/{layout.GENERATION_METADATA} is damaged in what says how the data set was made "
                     f"({fault!r}). Restore it from where it came from."
                 ) from fault
-        return self._artist_of_run
+        return self._renderer_of_run
 
     def _set_up(self) -> tuple[SyntheticImageGenerator, ChunkRenderer]:
         run, settings = self._run, self._overall["generation_config"]
@@ -211,10 +211,10 @@ class _Mender:
 
     def close(self) -> None:
         """Keep the rasters of what was drawn."""
-        if self._artist_of_run is not None:
-            self._artist_of_run[1].close()
+        if self._renderer_of_run is not None:
+            self._renderer_of_run[1].close()
 
-    def mend(self, split: str, report: VerifyReport) -> None:
+    def repair(self, split: str, report: VerifyReport) -> None:
         """Set one split right."""
         self._indexes(split, report)
         if split in report.damaged_metadata():
@@ -223,7 +223,7 @@ class _Mender:
             else:
                 self._rebuild(split)
         elif chunks := report.damaged_chunks().get(split):
-            self._mend_chunks(split, chunks)
+            self._repair_chunks(split, chunks)
 
     def _left(self, split: str, name: str, why: str) -> None:
         self._done.left.append(f"{split}/{name}: {why}")
@@ -246,10 +246,10 @@ class _Mender:
     def _stored(self, split: str) -> StoredFiles | StoredShards:
         return StoredFiles(self._root, split) if self._run["format"] == "files" else StoredShards(self._root, split)
 
-    def _mend_chunks(self, split: str, chunks: Sequence[int]) -> None:
-        """Mend the damaged chunks of a split whose metadata are in order."""
+    def _repair_chunks(self, split: str, chunks: Sequence[int]) -> None:
+        """Repair the damaged chunks of a split whose metadata are in order."""
         metadata, expected = self._root / split / layout.SPLIT_METADATA, set(chunks)
-        redrawer, fixes = Redrawer(self._artist()[1], split), dict[int, Sample]()
+        redrawer, fixes = Redrawer(self._renderer()[1], split), dict[int, Sample]()
         stored = self._stored(split)
         numbered = groupby(enumerate(iter_samples(metadata)), key=lambda pair: pair[0] // layout.CHUNK)
         for chunk, pairs in tqdm(numbered, desc=f"repair {split}", unit="chunk", disable=not self._progress):
@@ -281,16 +281,16 @@ class _Mender:
                 self._left(split, layout.stem(split, row.number), row.why)
 
     def _rebuild(self, split: str) -> None:
-        """Write a split's metadata anew if every sample is proven; damaged samples are mended on the way."""
-        generator, artist = self._artist()
+        """Write a split's metadata anew if every sample is proven; damaged samples are repaired on the way."""
+        generator, renderer = self._renderer()
         facts, stored = self._overall["splits"][split], self._stored(split)
         records = by_number(split, salvaged(self._root, split))
-        corpus = CorpusTexts(generator.corpus_dir, self._run, split, artist.plan)
+        corpus = CorpusTexts(generator.corpus_dir, self._run, split, renderer.plan)
         total = count = max((*records, *stored.numbers(), -1)) + 1
         if facts["total_samples"] != count:
             # Who is right is known to the corpus; without it, what is drawn tells whether there are so few or so many.
             total = len(corpus.texts()) or count
-        redrawer, drawn = Redrawer(artist, split), _Drawn()
+        redrawer, drawn = Redrawer(renderer, split), _Drawn()
         with TemporaryFile() as lines:
             starts = range(0, total, layout.CHUNK)
             for first in tqdm(starts, desc=f"repair {split}", unit="chunk", disable=not self._progress):

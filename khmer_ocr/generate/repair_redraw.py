@@ -18,7 +18,7 @@ class Redrawer:
     """Draws chunks of one split and compares.
 
     Args:
-        artist: set up as the data set says it was drawn.
+        renderer: set up as the data set says it was drawn.
         split: name of the split.
 
     Attributes:
@@ -26,8 +26,8 @@ class Redrawer:
         contradicted: samples whose image decodes and is not what any of their texts gives.
     """
 
-    def __init__(self, artist: ChunkRenderer, split: str) -> None:
-        self._artist, self._split = artist, split
+    def __init__(self, renderer: ChunkRenderer, split: str) -> None:
+        self._renderer, self._split = renderer, split
         self.proven = self.contradicted = 0
 
     def prove(self, chunk: int, rows: Sequence[Row]) -> None:
@@ -41,8 +41,8 @@ class Redrawer:
             rows: all its samples, in order.
         """
         for rank in range(max((len(row.texts) for row in rows), default=0)):
-            wanting = [row for row in rows if row.drawn is None and len(row.texts) > rank]
-            if not wanting:
+            unproven = [row for row in rows if row.drawn is None and len(row.texts) > rank]
+            if not unproven:
                 break
             texts = [_text(row, rank) for row in rows]
             for row, made in zip(rows, self._draw(chunk, texts), strict=True):
@@ -65,10 +65,10 @@ class Redrawer:
     def _draw(self, chunk: int, texts: Sequence[str | None]) -> list[tuple[Sample, bytes] | None]:
         first = chunk * layout.CHUNK
         lines = [text or _STAND_IN for text in texts]
-        rejected = self._artist.plan(self._split, first, lines, True)
+        rejected = self._renderer.plan(self._split, first, lines, True)
         lines = [_STAND_IN if reason else line for line, reason in zip(lines, rejected, strict=True)]
         try:
-            samples, images = self._artist.drawn(self._split, chunk, lines)
+            samples, images = self._renderer.drawn(self._split, chunk, lines)
         except (KhmerOcrError, AssertionError) as fault:
             # The renderer asserts that no ink is cut off, which wrong measurements of a font can bring about.
             log.warning("%s, chunk %d can't be drawn: %s", self._split, chunk, fault)

@@ -174,7 +174,7 @@ class StoredShards:
         return self._path.stat().st_size if self._path.exists() else 0
 
     def _new(self, row: Row, records: Mapping[int, Sample]) -> dict[str, bytes]:
-        """Members that a proven sample wants otherwise than they are, by name."""
+        """Members to be replaced for a proven sample, by name."""
         if row.drawn is None or self.is_whole(row):
             return {}
         (sample, data), stem = row.drawn, layout.stem(self._split, row.number)

@@ -23,7 +23,7 @@ class GenerateConfig:
         strength: "mild", "medium", "heavy", or "mixed" (each line draws its own).
         device: where lines are augmented: "auto", "cpu" or "cuda".
         workers: processes; 0 takes every core.
-        shard: (i, n) draws every n-th chunk beginning with i; the last shard to finish completes the metadata.
+        shard: (i, n) draws every n-th chunk beginning with i; the last shard to end completes the metadata.
         system_fonts: use the system's Khmer fonts too.
         overwrite: replace a run of another configuration.
         progress: show progress bars.

@@ -104,7 +104,7 @@ def replacing(path: Path, root: Path | None = None, *, tag: str | None = None) -
         root: folder below which no link may be on the way to `path`; None trusts the folder that `path` names. A link
             at `path` itself is then replaced, and what it leads to is left alone.
         tag: part of the temporary name; None takes one that nobody else has. With "" the name is always the same, so
-            that what a killed process left is taken away by whoever does its work.
+            that what a killed process left is taken away by the next one that does its work.
 
     Raises:
         OutputError: see `refuse_links`.

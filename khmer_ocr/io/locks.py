@@ -55,10 +55,10 @@ def take(file: Path, *, wait: bool) -> Lock:
 
     Args:
         file: the lock file; its folder is made too. A symbolic link is not followed.
-        wait: wait for whoever holds it.
+        wait: wait for the process that holds it.
 
     Returns:
-        What `let_go` wants.
+        What `let_go` takes.
 
     Raises:
         BlockingIOError: somebody holds it and `wait` is False.

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from khmer_ocr_kernels.pad_normalize import normalisation_table
 
-from khmer_ocr.dataset.repair_advice import to_mend
+from khmer_ocr.dataset.repair_advice import advice_to_repair
 from khmer_ocr.errors import ConfigError, DatasetError, WorkerError
 from khmer_ocr.load.cache import PackedCache
 from khmer_ocr.load.line_source import LineSource
@@ -250,7 +250,7 @@ class LineLoader(ABC):
         if self.config.world > 1:
             raise DatasetError(
                 f"no line of batch {read.number} can be read, and rank {self.config.rank} would be a batch behind the "
-                f"others. {to_mend(self.lines.indices[0].root, self.lines.indices[0].split)}"
+                f"others. {advice_to_repair(self.lines.indices[0].root, self.lines.indices[0].split)}"
             )
 
     def _count(self, batch: Batch) -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from khmer_ocr.dataset.index import load_index
 from khmer_ocr.dataset.reader import EncodedSample, SplitIndex, tell_unhashed
-from khmer_ocr.dataset.repair_advice import to_have
+from khmer_ocr.dataset.repair_advice import advice_to_create
 from khmer_ocr.dataset.scan import OnFault
 from khmer_ocr.errors import ConfigError, DatasetError
 
@@ -57,9 +57,8 @@ class LineSource:
         self.indices = tuple(indices)
         for index in self.indices:
             if not len(index):
-                raise DatasetError(
-                    f"Split {index.split!r} in {index.root} holds no samples. {to_have(index.root, index.split)}"
-                )
+                advice = advice_to_create(index.root, index.split)
+                raise DatasetError(f"Split {index.split!r} in {index.root} holds no samples. {advice}")
             tell_unhashed(index)
         self.begins_P1 = np.cumsum([0, *map(len, self.indices)])
         self.widths_N = _joined([index.widths for index in self.indices])

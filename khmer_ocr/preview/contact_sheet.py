@@ -91,7 +91,7 @@ class Writer:
 
 
 def _drawable(renderer: LineRenderer, text: str) -> str:
-    """The text with what the label's face lacks as code points, and bytes of names that are no UTF-8 escaped."""
+    """The text with characters missing in the label's face as code points, and bytes that are no UTF-8 escaped."""
     text = text.encode("utf-8", "backslashreplace").decode()
     if renderer.planner.rejections([text])[0] == 0:
         return text

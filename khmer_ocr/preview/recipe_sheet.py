@@ -34,7 +34,7 @@ LOW, MIDDLE, HIGH = 0.1, 0.5, 0.9
 """Where in its range a parameter is shown: ranges that contain 0 work in opposite ways at their ends."""
 DEFAULT_COUNT = 6
 _COMPANIONS = 2
-"""Ops that show pieces of other lines look at the two lines before."""
+"""Ops that show parts of other lines look at the two lines before."""
 _ZOOM, _ZOOM_BELOW_PX = 2, 320
 """Lines narrower than this are shown enlarged."""
 _WIDEST_PX = 900
@@ -73,7 +73,7 @@ def recipe_sheet(
         text: the line; None takes `SAMPLE`.
         font: a font file, family or face; None takes the first of `TEXT_FACES` that is here and draws the text.
         count: samples of the whole recipe at every strength.
-        seed: another seed, other wear.
+        seed: another seed, other augmentation.
 
     Returns:
         A sentence that says what was drawn.
@@ -130,21 +130,21 @@ class PreviewLine:
     Args:
         text: the line.
         font: a font file, family or face; None takes a good one.
-        seed: another seed, other wear.
+        seed: another seed, other augmentation.
     """
 
     def __init__(self, text: str, font: str | None, seed: int) -> None:
         self.text, self.seed = normalize(text), seed
-        self.face, renderer, stem_em = _face_for(self.text, font)
+        self.face, renderer, stroke_em = _face_for(self.text, font)
         others = [other for other in map(normalize, sample_lines()) if other != self.text]
         texts = [self.text, *(other for other in others if not renderer.planner.rejections([other])[0])]
         texts = (texts * (1 + _COMPANIONS))[: 1 + _COMPANIONS]
         plan = renderer.plan(texts, np.arange(len(texts), dtype=np.uint64), rng.key(seed, "preview", "plan"))
         self.batch: LineBatch = renderer.draw(texts, plan)
-        self.stroke_px_B = stem_em * plan.size64_B / 64
+        self.stroke_px_B = stroke_em * plan.size64_B / 64
 
     def augmented(self, recipe: Recipe, number: int) -> tuple[Grey, dict[str, Any]]:
-        """Wear the line as a training sample.
+        """Augment the line as a training sample.
 
         Args:
             recipe: how.
@@ -154,7 +154,7 @@ class PreviewLine:
             uint8 image (height, width), and what happened to it.
         """
         batch = self.batch
-        # The lines around have other chances than any sample shown.
+        # The lines around have other addresses than any sample shown.
         address_B = np.arange(len(batch.width_B), dtype=np.uint64) * np.uint64(1 << 32) + np.uint64(number)
         pixels_N, offsets_B1, width_B, records = Augmenter(recipe, self.seed).augment(
             batch.pixels_N,
@@ -169,7 +169,7 @@ class PreviewLine:
 
 
 def _face_for(text: str, font: str | None) -> tuple[FontFace, LineRenderer, float]:
-    """The best of the faces asked for that draws the text, its renderer, and the thickness of its stems in em."""
+    """The best of the faces asked for that draws the text, its renderer, and its stroke thickness in em."""
     faces = find_faces([font] if font else None)
     rank = {name: place for place, name in enumerate(TEXT_FACES)}
     reasons: dict[str, str] = {}
@@ -270,12 +270,12 @@ def _sample_cells(sheet: Sheet, recipe: Recipe, first: int, count: int) -> list[
 
 def _heading(sheet: Sheet, recipe: Recipe) -> list[Grey]:
     line = sheet.line
-    told = [f"{line.face.name}, {line.batch.plan.size64_B[0] / 64:.1f} ppem, seed {line.seed}"]
-    told += ["each op alone, at both ends of its", "ranges; then all of them together;"]
+    said = [f"{line.face.name}, {line.batch.plan.size64_B[0] / 64:.1f} ppem, seed {line.seed}"]
+    said += ["each op alone, at both ends of its", "ranges; then all of them together;"]
     if line.batch.width_B[0] > _WIDEST_PX:
-        told.append(f"of {line.batch.width_B[0]} px the first {_WIDEST_PX} are shown")
-    told.append("shown as stored" if sheet.zoom == 1 else f"shown {sheet.zoom} x as large as stored")
-    cells = [stack([*sheet.title(f"recipe {recipe.name}"), *sheet.notes(told)])]
+        said.append(f"of {line.batch.width_B[0]} px the first {_WIDEST_PX} are shown")
+    said.append("shown as stored" if sheet.zoom == 1 else f"shown {sheet.zoom} x as large as stored")
+    cells = [stack([*sheet.title(f"recipe {recipe.name}"), *sheet.notes(said)])]
     for column in sheet.columns:
         cells.append(stack([*sheet.title(column.title), sheet.cell(line.batch.image(0), "clean")]))
     return cells

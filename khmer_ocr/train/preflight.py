@@ -13,7 +13,7 @@ import xxhash
 
 from khmer_ocr.dataset.index import load_index
 from khmer_ocr.dataset.reader import SplitIndex
-from khmer_ocr.dataset.repair_advice import drawn_here, to_have
+from khmer_ocr.dataset.repair_advice import advice_to_create, drawn_here
 from khmer_ocr.errors import DatasetError, ModelError, OutputError, SplitNotFoundError
 from khmer_ocr.io.os_errors import output_errors
 from khmer_ocr.load.read_errors import OnError
@@ -99,7 +99,7 @@ def _no_split(root: Path, split: str) -> str:
         said = f"{root / split} does not exist, and training needs it"
     if split == "val" and not drawn_here(root):
         said += " to tell how well it reads (one line in twenty, moved from train, will do)"
-    return f"{said}. {to_have(root, split)}"
+    return f"{said}. {advice_to_create(root, split)}"
 
 
 def charset_of(indices: list[SplitIndex]) -> Charset:

@@ -131,7 +131,7 @@ def test_metadata_cut_at_any_place_is_an_error_that_says_what_to_do(tmp_path, sh
     path = tmp_path / "train/metadata.json"
     data = path.read_bytes()
     path.write_bytes(data[: int(share * (len(data) - 1))])
-    advice = "restore what lacks .* from where this data set came" if older else "khmer-ocr verify .* --repair"
+    advice = "restore what is missing .* from where this data set came" if older else "khmer-ocr verify .* --repair"
     with pytest.raises(DatasetError, match=rf"train/metadata\.json.*{advice}.*move this file away"):
         load_index(tmp_path, "train")
 
@@ -146,13 +146,16 @@ def test_metadata_cut_between_two_samples_and_closed_again_is_an_error(tmp_path)
 
 
 @pytest.mark.parametrize("older", [False, True])
-def test_a_damaged_middle_is_an_error(tmp_path, older):
+@pytest.mark.parametrize("place", [0, 5, 9])
+def test_a_damaged_sample_is_an_error_wherever_it_stands(tmp_path, place, older):
     write_split(tmp_path, "train", 10)
     if older:
         as_older_scripts_wrote_it(tmp_path, "train", indent=2)
     path = tmp_path / "train/metadata.json"
     data = path.read_bytes()
-    path.write_bytes(data.replace(b'"text": ', b'"text" ', 1))
+    parts = data.split(b'"text": ')
+    assert len(parts) == 11
+    path.write_bytes(b'"text": '.join(parts[: place + 1]) + b'"text" ' + b'"text": '.join(parts[place + 1 :]))
     with pytest.raises(DatasetError, match=r"metadata\.json"):
         load_index(tmp_path, "train")
 
@@ -164,7 +167,7 @@ def test_a_damaged_middle_is_an_error(tmp_path, older):
         ({"filename": "/etc/passwd"}, "not a plain file name"),
         ({"filename": ".."}, "not a plain file name"),
         ({"shard": "../x.tar"}, "not a plain file name"),
-        ({"text": None}, "sample 4 lacks 'text'"),
+        ({"text": None}, "sample 4 has no 'text'"),
         ({"font": 3}, "sample 4 has font = 3"),
         ({"image_width": "40"}, "sample 4 has the size '40'"),
         ({"image_width": 0}, "sample 4 has the size 0"),
@@ -313,9 +316,9 @@ def test_a_shard_that_lost_a_member_names_it(tmp_path):
     write_split(tmp_path, "train", 4, "webdataset")
     edit_metadata(tmp_path, "train", 2, filename="train_000009.png")
     index = load_index(tmp_path, "train")
-    with pytest.raises(DatasetError, match=r"train-000000\.tar lacks train_000009\.png"):
+    with pytest.raises(DatasetError, match=r"train-000000\.tar does not hold train_000009\.png"):
         index.image(2)
-    with pytest.raises(DatasetError, match=r"train-000000\.tar lacks train_000009\.txt"):
+    with pytest.raises(DatasetError, match=r"train-000000\.tar does not hold train_000009\.txt"):
         index.label_text(2)
 
 

@@ -42,10 +42,12 @@ def test_who_drew_it_is_told_from_the_run_and_for_each_split(tmp_path: Path) -> 
         and repair_advice.drawn_here(root, "val")
         and not repair_advice.drawn_here(root, "test")
     )
-    assert "verify" in repair_advice.to_mend(root, "train") and "did not draw it" in repair_advice.to_mend(root, "test")
+    assert "verify" in repair_advice.advice_to_repair(
+        root, "train"
+    ) and "did not draw it" in repair_advice.advice_to_repair(root, "test")
     for content in ('{"run": {}}', '{"run": 3}', '{"run": {"versions": 1}}', "[]", "{", "", "[" * 100_000):
         (root / layout.GENERATION_METADATA).write_text(content)
-        assert not repair_advice.drawn_here(root) and "--repair" not in repair_advice.to_mend(root)
+        assert not repair_advice.drawn_here(root) and "--repair" not in repair_advice.advice_to_repair(root)
     assert repair_advice.begun_here(root), "the splits' metadata hold keys that are ours"
     assert not repair_advice.begun_here(only_known_keys(root))
 
@@ -132,9 +134,9 @@ def test_a_run_under_way_is_to_be_gone_on_with(tmp_path: Path) -> None:
     root = without_metadata(write_tree(tmp_path / "data", {"train": 3}))
     (root / layout.JOURNAL).mkdir()
     (root / layout.JOURNAL / "exclusive.lock").touch()
-    assert "did not draw it" in repair_advice.to_mend(root), "whoever looks leaves a lock"
+    assert "did not draw it" in repair_advice.advice_to_repair(root), "whoever looks leaves a lock"
     (root / layout.JOURNAL / "run.json").write_text("{}")
-    assert "goes on where it stopped" in repair_advice.to_mend(root)
+    assert "goes on where it stopped" in repair_advice.advice_to_repair(root)
 
 
 def test_reports_leave_advice_out_of_each_line(tmp_path: Path) -> None:

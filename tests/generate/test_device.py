@@ -46,7 +46,7 @@ def job():
 
 
 def chunk_on_device(job, texts, block_lines, most_lines):
-    """For another process: what an artist makes of a chunk, in which order, and what it warns of, as bytes of JSON.
+    """For another process: what a renderer makes of a chunk, in which order, and what it warns of, as bytes of JSON.
 
     `most_lines` is how many lines the device pretends to have memory for, 0 if it does not pretend.
     """
@@ -149,13 +149,13 @@ def test_on_the_cpu_a_block_is_done_with_before_the_next_is_drawn(job):
 
 @pytest.fixture
 def drawn(job):
-    artist = ChunkRenderer(replace(job, render=RenderConfig()))
+    renderer = ChunkRenderer(replace(job, render=RenderConfig()))
     texts, address_B = TEXTS * 6, np.arange(42, dtype=np.uint64)
-    batch = artist.renderer.draw(texts, artist.renderer.plan(texts, address_B, rng.key(42, "train", "plan")))
+    batch = renderer.renderer.draw(texts, renderer.renderer.plan(texts, address_B, rng.key(42, "train", "plan")))
     return batch, address_B, np.full(42, 1.5)
 
 
-def test_tensors_are_worn_as_arrays_are(drawn, monkeypatch):
+def test_tensors_are_augmented_as_arrays_are(drawn, monkeypatch):
     batch, address_B, stroke_px_B = drawn
     monkeypatch.setattr(torch_batches, "BATCH_LINES", 10)
     augmenter = Augmenter(load_recipe("scan", "heavy"), 1)

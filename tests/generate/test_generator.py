@@ -43,16 +43,16 @@ SPLIT_KEYS |= {"image_height": int, "samples": list}
 
 
 @pytest.fixture(scope="module")
-def artist(tmp_path_factory: pytest.TempPathFactory) -> ChunkRenderer:
+def renderer(tmp_path_factory: pytest.TempPathFactory) -> ChunkRenderer:
     faces, metrics = usable_faces(list(FONTS), fonts_dir=Path("none"), system=False)
-    root = tmp_path_factory.mktemp("artist")
+    root = tmp_path_factory.mktemp("renderer")
     return ChunkRenderer(RenderJob(tuple(faces), metrics, RenderConfig(), str(root), "files", 42, None))
 
 
 @pytest.fixture(scope="module")
-def texts(artist: ChunkRenderer) -> list[str]:
+def texts(renderer: ChunkRenderer) -> list[str]:
     lines = list(synthesize_lines(1100, seed=5))
-    reasons = artist.renderer.planner.rejections(lines)
+    reasons = renderer.renderer.planner.rejections(lines)
     return [line for line, reason in zip(lines, reasons, strict=True) if not reason][: layout.CHUNK]
 
 
@@ -261,31 +261,31 @@ def test_importing_the_script_of_a_user_needs_no_guard(corpus: Path, tmp_path: P
     assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
 
 
-def test_names_grow_a_digit_past_a_million(artist: ChunkRenderer, texts: list[str]) -> None:
+def test_names_grow_a_digit_past_a_million(renderer: ChunkRenderer, texts: list[str]) -> None:
     assert layout.stem("train", 999_999) == "train_999999" and layout.stem("train", 1_000_000) == "train_1000000"
-    artist.journal.fragment("train", 0).parent.mkdir(parents=True, exist_ok=True)
+    renderer.journal.fragment("train", 0).parent.mkdir(parents=True, exist_ok=True)
     chunk = 1_000_000 // layout.CHUNK
-    artist.chunk("train", chunk, texts, normalised=True)
-    stored = set(names(Path(artist.job.root) / "train" / "images"))
+    renderer.chunk("train", chunk, texts, normalised=True)
+    stored = set(names(Path(renderer.job.root) / "train" / "images"))
     assert {"train_999999.png", "train_1000000.png"} <= stored and len(stored) == len(texts)
-    lines = list(artist.journal.fragment("train", chunk).read_bytes().splitlines()[1:])
+    lines = list(renderer.journal.fragment("train", chunk).read_bytes().splitlines()[1:])
     assert json.loads(lines[1_000_000 % layout.CHUNK])["filename"] == "train_1000000"
 
 
-def test_bytes_do_not_depend_on_the_batch(artist: ChunkRenderer, texts: list[str]) -> None:
-    whole = artist.lines("train", 5000, texts)
+def test_bytes_do_not_depend_on_the_batch(renderer: ChunkRenderer, texts: list[str]) -> None:
+    whole = renderer.lines("train", 5000, texts)
     for size in (1, 7, 300):
         samples: list[Any] = []
         images: list[bytes] = []
         for begin in range(0, 600, size):
-            one, two = artist.lines("train", 5000 + begin, texts[begin : min(begin + size, 600)])
+            one, two = renderer.lines("train", 5000 + begin, texts[begin : min(begin + size, 600)])
             samples, images = samples + one, images + two
         assert (samples, images) == (whole[0][:600], whole[1][:600])
 
 
-def test_lines_of_a_val_split_have_no_number(artist: ChunkRenderer, texts: list[str]) -> None:
-    one, first = artist.lines("val", 0, texts[:5])
-    two, second = artist.lines("val", 70, texts[:5])
+def test_lines_of_a_val_split_have_no_number(renderer: ChunkRenderer, texts: list[str]) -> None:
+    one, first = renderer.lines("val", 0, texts[:5])
+    two, second = renderer.lines("val", 70, texts[:5])
     assert first == second
     assert [sample["font"] for sample in one] == [sample["font"] for sample in two]
 
@@ -310,18 +310,18 @@ from khmer_ocr.corpus.synthesis.syllable_lines import synthesize_lines
 def status(key):
     return int(next(line for line in open("/proc/self/status") if line.startswith(key)).split()[1]) / 1024
 faces, metrics = usable_faces(json.loads(sys.argv[2]), fonts_dir=Path("none"), system=False)
-artist = ChunkRenderer(RenderJob(tuple(faces), metrics, RenderConfig(), sys.argv[1], "files", 42, None))
+renderer = ChunkRenderer(RenderJob(tuple(faces), metrics, RenderConfig(), sys.argv[1], "files", 42, None))
 texts = list(synthesize_lines(30000, seed=5))
-texts = [t for t, r in zip(texts, artist.renderer.planner.rejections(texts[:2000]).tolist() + [0] * 28000) if not r]
-artist.journal.fragment("train", 0).parent.mkdir(parents=True)
+texts = [t for t, r in zip(texts, renderer.renderer.planner.rejections(texts[:2000]).tolist() + [0] * 28000) if not r]
+renderer.journal.fragment("train", 0).parent.mkdir(parents=True)
 sizes, done, chunk = [], 0, 0
 for limit in (10_000, 100_000):
     while done < limit:
         begin = done % (len(texts) - CHUNK)
         block = texts[begin : begin + CHUNK]
-        reasons = artist.plan("train", 0, block, True)
+        reasons = renderer.plan("train", 0, block, True)
         block = [t for t, r in zip(block, reasons) if not r]
-        artist.chunk("train", chunk % 4, block, True)
+        renderer.chunk("train", chunk % 4, block, True)
         done, chunk = done + CHUNK, chunk + 1
     sizes.append(status("VmRSS"))
 print(json.dumps([*sizes, status("VmHWM")]))
@@ -336,10 +336,11 @@ from khmer_ocr.render.measured_faces import usable_faces
 from khmer_ocr.generate.chunk_renderer import ChunkRenderer, RenderJob
 from khmer_ocr.render.settings import RenderConfig
 faces, metrics = usable_faces(json.loads(sys.argv[2]), fonts_dir=Path("none"), system=False)
-artist = ChunkRenderer(RenderJob(tuple(faces), metrics, RenderConfig(image_height=96), sys.argv[1], "files", 42, None))
-fragment = artist.journal.fragment("train", 0)
+job = RenderJob(tuple(faces), metrics, RenderConfig(image_height=96), sys.argv[1], "files", 42, None)
+renderer = ChunkRenderer(job)
+fragment = renderer.journal.fragment("train", 0)
 fragment.parent.mkdir(parents=True)
-print(artist.chunk("train", 0, [sys.argv[3]] * CHUNK, True)[0])
+print(renderer.chunk("train", 0, [sys.argv[3]] * CHUNK, True)[0])
 print(max(json.loads(line)["image_width"] for line in fragment.read_bytes().splitlines()[1:]))
 # Not ru_maxrss: that of a child begins at what its parent had when it forked.
 print(int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) // 1024)

@@ -88,7 +88,7 @@ def test_basic_without_torch(corpus: Path, tmp_path: Path) -> None:
     assert any(sample["augmentation"] for sample in samples_of(tmp_path / "out"))
 
 
-def test_clean_worn_and_not_at_all(corpus: Path, tmp_path: Path) -> None:
+def test_clean_augmented_and_not_at_all(corpus: Path, tmp_path: Path) -> None:
     """`none` and augment_train=False draw the same pixels; `basic` others of the same size and text."""
     trees = {}
     for name, settings in {

@@ -121,7 +121,7 @@ def test_shards_that_changed_places_are_noticed(tmp_path):
     other.rename(one)
     (root / "aside").rename(other)
     for engine in ENGINES:
-        with pytest.raises(DatasetError, match=r"lacks train_0000\d\d\."):
+        with pytest.raises(DatasetError, match=r"does not hold train_0000\d\d\."):
             list(open_split(root, engine=engine).epoch(0))
 
 

@@ -373,10 +373,10 @@ def test_a_run_begins_with_whatever_its_faces_can_draw(static, noto, cache, tmp_
     ):
         face = with_advance(noto, tmp_path / f"Face{number}.ttf", advances)
         metrics = measure_all([face], progress=False)
-        artist = ChunkRenderer(RenderJob((face,), metrics, RenderConfig(), str(tmp_path), "files", 42, None))
-        assert REASONS[artist.renderer.planner.rejections(["ក"])[0]] == "missing_glyph"
-        artist.warm_up()
-        artist.close()
+        renderer = ChunkRenderer(RenderJob((face,), metrics, RenderConfig(), str(tmp_path), "files", 42, None))
+        assert REASONS[renderer.renderer.planner.rejections(["ក"])[0]] == "missing_glyph"
+        renderer.warm_up()
+        renderer.close()
 
 
 def test_a_face_is_judged_by_its_advances(static, noto, cache, tmp_path):
