@@ -28,7 +28,7 @@ from khmer_ocr.generate import split_text
 from khmer_ocr.generate.generator import SyntheticImageGenerator
 from khmer_ocr.generate.settings import GenerateConfig
 from khmer_ocr.generate.split_text import LONGEST_LINE_BYTES, SplitText
-from khmer_ocr.render import face_metrics
+from khmer_ocr.render import measured_faces
 from khmer_ocr.render.measured_faces import usable_faces
 from tests.generate.generating import (
     FEW,
@@ -153,7 +153,7 @@ def test_no_font(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_only_quarantined_fonts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KHMER_OCR_CACHE", str(tmp_path))
     face = discovery.find_faces([FONTS[0]])[0]
-    face_metrics.quarantine(face, "it killed the process that drew with it")
+    measured_faces.quarantine(face, "it killed the process that drew with it")
     with pytest.raises(NoFontsError, match=f"{FONTS[0]}: it killed the process that drew with it"):
         usable_faces([FONTS[0]], fonts_dir=tmp_path, system=False)
 

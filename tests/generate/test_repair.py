@@ -16,8 +16,8 @@ from khmer_ocr.dataset import shards
 from khmer_ocr.dataset.verify import verify
 from khmer_ocr.errors import DatasetError, KhmerOcrError, OutputError
 from khmer_ocr.generate import generator as generator_module
-from khmer_ocr.generate import settings as settings_module
 from khmer_ocr.generate.repair import RepairReport, repair
+from khmer_ocr.render import measured_faces
 from khmer_ocr.samples import sample_lines
 from tests.generate.generating import generator, tree_files, write_corpus
 from tests.snapshots import everything
@@ -396,7 +396,7 @@ def test_a_data_set_that_does_not_say_how_it_was_made_is_refused(tree: Path) -> 
 
 def test_wrong_measurements_of_a_font_destroy_nothing(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def usable(*args: Any, **settings: Any) -> Any:
-        faces, metrics = settings_module.usable_faces(*args, **settings)
+        faces, metrics = measured_faces.usable_faces(*args, **settings)
         return faces, {
             name: replace(known, ascent_em16=known.ascent_em16 + 9000, ka_height_em16=known.ka_height_em16 + 9000)
             for name, known in metrics.items()
