@@ -9,6 +9,8 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -83,15 +85,9 @@ def file_size(data: bytes, name: str) -> tuple[int, int]:
     with _opened(data, name) as image:
         _refuse_several(image, name)
         check_size(image.width, image.height, name)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                width, height = _squared(image.width, image.height, pixel_aspect(image))
-                turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
-        except FAULTS as fault:
-            raise ImageError(
-                f"{name} is damaged or cut short ({_said(fault)}). Make or copy the image again."
-            ) from fault
+        with _reading(name):
+            width, height = _squared(image.width, image.height, pixel_aspect(image))
+            turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
         return (height, width) if turned else (width, height)
 
 
@@ -130,18 +126,12 @@ def decode_image(image: Image.Image, name: str, *, from_file: bool = False) -> G
         ImageError: damaged, cut short, without pixels, or too large.
     """
     check_size(image.width, image.height, name)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image.load()
-            stretch = pixel_aspect(image) if from_file else 1.0
-            if stretch == 1.0:
-                return to_grey(ImageOps.exif_transpose(image))
-            turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
-            grey_HW = to_grey(ImageOps.exif_transpose(image))
-    except FAULTS as fault:
-        raise ImageError(f"{name} is damaged or cut short ({_said(fault)}). Make or copy the image again.") from fault
-    return _square(grey_HW, 1 / stretch if turned else stretch, name)
+    with _reading(name):
+        image.load()
+        stretch = pixel_aspect(image) if from_file else 1.0
+        turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
+        grey_HW = to_grey(ImageOps.exif_transpose(image))
+    return grey_HW if stretch == 1.0 else _square(grey_HW, 1 / stretch if turned else stretch, name)
 
 
 def pixel_aspect(image: Image.Image) -> float:
@@ -226,6 +216,17 @@ def to_8_bits(array: npt.NDArray[Any], name: str) -> Grey:
     return np.rint(np.clip(array.astype(np.float64), 0, scale) * (255 / scale)).astype(np.uint8)
 
 
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Say of what Pillow raises that the image is damaged, and pass over what it warns of."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except FAULTS as fault:
+        raise ImageError(f"{name} is damaged or cut short ({_said(fault)}). Make or copy the image again.") from fault
+
+
 def _opened(data: bytes, name: str) -> Image.Image:
     if not data:
         raise ImageError(f"{name} is empty (0 bytes); expected an image of a text line.")
@@ -264,17 +265,13 @@ def _frames(image: Image.Image) -> int:
 def _pages(image: Image.Image, name: str) -> list[int]:
     """Frames of a TIFF that are pages: reduced previews (bit 0 of NewSubfileType) and masks (bit 2) are not."""
     pages = []
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            count = int(getattr(image, "n_frames", 1))
-            for number in range(count if count > 1 else 0):
-                image.seek(number)
-                if not int(getattr(image, "tag_v2", {}).get(_SUBFILE_TYPE, 0)) & 0b101:
-                    pages.append(number)
-            image.seek(0)
-    except FAULTS as fault:
-        raise ImageError(f"{name} is damaged or cut short ({_said(fault)}). Make or copy the image again.") from fault
+    with _reading(name):
+        count = int(getattr(image, "n_frames", 1))
+        for number in range(count if count > 1 else 0):
+            image.seek(number)
+            if not int(getattr(image, "tag_v2", {}).get(_SUBFILE_TYPE, 0)) & 0b101:
+                pages.append(number)
+        image.seek(0)
     return pages
 
 

@@ -11,6 +11,7 @@ with the suffix, and both are read. A sample of `metadata.json` stands on a line
 stream in both directions.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
@@ -56,6 +57,17 @@ REQUIRED_KEYS = ("filename", "text", "font", "image_path", "label_path", "image_
 def stem(split: str, index: int) -> str:
     """Name of sample `index` without its suffix; past 999,999 it grows a digit."""
     return f"{split}_{index:06d}"
+
+
+def number_of(split: str, name: str) -> int | None:
+    """Number of a sample by the name of its image, label or member, or of a shard's first one; None for other names."""
+    match = re.fullmatch(rf"{re.escape(split)}[_-]([0-9]{{6,18}})(?:\.(?:png|txt|json|tar))?", name, re.ASCII)
+    if match is None:
+        return None
+    number = int(match[1])
+    if name.endswith(".tar"):
+        return number * CHUNK if name == shard_name(split, number) else None
+    return number if name.partition(".")[0] == stem(split, number) else None
 
 
 def image_name(filename: str, image_path: str) -> str:

@@ -71,17 +71,6 @@ def brief(fault: Exception, path: str | Path) -> str:
     return without_advice(text)
 
 
-def number_of(split: str, filename: str) -> int | None:
-    """Number of a sample, or of the first sample of a shard, by its file name; None where the name is not ours."""
-    match = re.fullmatch(r"(.+)[_-]([0-9]{6,18})\.(png|tar)", filename)
-    if match is None:
-        return None
-    number = int(match[2])
-    if filename == layout.stem(split, number) + ".png":
-        return number
-    return number * layout.CHUNK if filename == layout.shard_name(split, number) else None
-
-
 def count_problems(index: SplitIndex, total: Any, *, ours: bool = True) -> Iterator[Problem]:
     """Numbering from 0 without gaps, each number once, and as many as `generation_metadata.json` records.
 
@@ -90,13 +79,19 @@ def count_problems(index: SplitIndex, total: Any, *, ours: bool = True) -> Itera
         total: how many samples are recorded, None where nothing says.
         ours: whether we drew it; others number as they like, but give a name once.
     """
+    if total is not None and total != len(index):
+        fault = f"records {total} samples of {index.split}, which has {len(index)}"
+        yield Problem(index.split, None, layout.GENERATION_METADATA, fault)
     if not ours:
-        yield from _foreign_count_problems(index, total)
+        names = Counter((index.shard(i), index.filename(i)) for i in range(len(index)))
+        for (_, name), count in names.items():
+            if count > 1:
+                yield Problem(index.split, None, name, f"stands in the metadata {count} times")
         return
     numbers = []
     for i in range(len(index)):
         name = index.filename(i)
-        number = number_of(index.split, name)
+        number = layout.number_of(index.split, name)
         if number is None:
             yield Problem(index.split, None, name, f"is not named like {layout.stem(index.split, i)}.png")
         else:
@@ -109,9 +104,6 @@ def count_problems(index: SplitIndex, total: Any, *, ours: bool = True) -> Itera
             "does not number its samples 0, 1, 2, ... in this order"  # so that rows are not numbers: no chunk is right
         )
         yield Problem(index.split, None, layout.SPLIT_METADATA, fault)
-    if total is not None and total != len(index):
-        fault = f"records {total} samples of {index.split}, which has {len(index)}"
-        yield Problem(index.split, None, layout.GENERATION_METADATA, fault)
     end = total if type(total) is int and total < MAX_TOTAL else 0
     for before, after in pairwise([-1, *present.tolist(), max(end, int(present.max(initial=-1)) + 1)]):
         start = before + 1
@@ -121,16 +113,6 @@ def count_problems(index: SplitIndex, total: Any, *, ours: bool = True) -> Itera
             fault = "is missing" if stop - start == 1 else f"and the following {stop - start - 1} are missing"
             yield Problem(index.split, start, name, fault)
             start = stop
-
-
-def _foreign_count_problems(index: SplitIndex, total: Any) -> Iterator[Problem]:
-    names = Counter((index.shard(i), index.filename(i)) for i in range(len(index)))
-    for (_, name), times in names.items():
-        if times > 1:
-            yield Problem(index.split, None, name, f"stands in the metadata {times} times")
-    if total is not None and total != len(index):
-        fault = f"records {total} samples of {index.split}, which has {len(index)}"
-        yield Problem(index.split, None, layout.GENERATION_METADATA, fault)
 
 
 def parts(index: SplitIndex) -> list[npt.NDArray[np.int64]]:
@@ -146,7 +128,7 @@ def part_problems(index: SplitIndex, rows_N: npt.NDArray[np.int64], *, ours: boo
 
     Shards of others need not hold the JSON of each sample, and may hold more than we know of.
     """
-    numbered = [(i, index.filename(i), number_of(index.split, index.filename(i))) for i in rows_N.tolist()]
+    numbered = [(i, index.filename(i), layout.number_of(index.split, index.filename(i))) for i in rows_N.tolist()]
     shard_name = index.shard(numbered[0][0])
     shard = None if shard_name is None else index.shard_path(shard_name)
     try:

@@ -26,7 +26,6 @@ from khmer_ocr.dataset.split_checks import (
     count_problems,
     extra_problems,
     link_problems,
-    number_of,
     part_problems,
     parts,
 )
@@ -236,7 +235,7 @@ def _open(
     path, problems = root / split / layout.SPLIT_METADATA, list[Problem]()
 
     def note(name: str, fault: DatasetError) -> None:
-        problems.append(Problem(split, number_of(split, name), name, brief(fault, root / split)))
+        problems.append(Problem(split, layout.number_of(split, name), name, brief(fault, root / split)))
 
     if path.exists():
         try:

@@ -98,14 +98,6 @@ class Row:
             self.why = str(fault)
 
 
-def number_in(split: str, name: str) -> int | None:
-    """Number of a sample by the name of its image, label or member; None where the name is none of ours."""
-    match = re.fullmatch(rf"{re.escape(split)}_([0-9]{{6,18}})(?:\.(?:png|txt|json))?", name, re.ASCII)
-    if match is None or layout.stem(split, int(match[1])) != name.partition(".")[0]:
-        return None
-    return int(match[1])
-
-
 def salvaged(root: Path, split: str) -> Iterator[Sample]:
     """Whole records of a split's metadata, however damaged the rest of the file is."""
     path, found = root / split / layout.SPLIT_METADATA, False
@@ -154,7 +146,7 @@ def by_number(split: str, records: Iterable[Sample]) -> dict[int, list[Sample]]:
     """Records by the number of their sample; those whose name is none of ours are of no use."""
     found: dict[int, list[Sample]] = {}
     for record in records:
-        number = number_in(split, record["filename"])
+        number = layout.number_of(split, record["filename"])
         if number is not None:
             found.setdefault(number, []).append(record)
     return found

@@ -11,7 +11,7 @@ from pathlib import Path
 from khmer_ocr.dataset import layout, paths, shards
 from khmer_ocr.dataset.layout import Sample
 from khmer_ocr.errors import DatasetError
-from khmer_ocr.generate.repair_evidence import Row, number_in, record_of
+from khmer_ocr.generate.repair_evidence import Row, record_of
 from khmer_ocr.io.atomic import make_folder, replace
 from khmer_ocr.io.json_bytes import json_bytes
 
@@ -35,7 +35,7 @@ class StoredFiles:
         for name in (layout.IMAGES, layout.LABELS):
             folder = self._root / self._split / name
             entries = folder.iterdir() if folder.is_dir() else ()
-            found |= {number for entry in entries if (number := number_in(self._split, entry.name)) is not None}
+            found |= {number for entry in entries if (number := layout.number_of(self._split, entry.name)) is not None}
         return found
 
     def read(self, rows: Sequence[Row]) -> None:
@@ -99,7 +99,7 @@ class StoredShards:
         found = set[int]()
         for path in self._folder.iterdir() if self._folder.is_dir() else ():
             members = self._found(path)[0] if path.suffix == ".tar" else {}
-            found |= {number for member in members if (number := number_in(self._split, member)) is not None}
+            found |= {number for member in members if (number := layout.number_of(self._split, member)) is not None}
         return found
 
     def _found(self, path: Path) -> tuple[dict[str, tuple[int, int]], bytes]:
@@ -132,7 +132,7 @@ class StoredShards:
             row.see_image(parts.get("png"), self._path / f"{stem}.png")
             row.see_label(parts.get("txt"), self._path / f"{stem}.txt")
             record = record_of(parts["json"], self._path) if "json" in parts else None
-            if record is not None and number_in(self._split, record["filename"]) == row.number:
+            if record is not None and layout.number_of(self._split, record["filename"]) == row.number:
                 row.records.append(record)
 
     def is_whole(self, row: Row) -> bool:

@@ -4,27 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
 from khmer_ocr import rng
 from khmer_ocr.dataset.index import load_index
 from khmer_ocr.dataset.reader import SplitIndex
-from khmer_ocr.errors import ConfigError, OutputError
+from khmer_ocr.errors import ConfigError
 from khmer_ocr.fonts.discovery import find_faces
-from khmer_ocr.preview.font_card import paste
+from khmer_ocr.preview.canvas import Grey, grid, save, stack
 from khmer_ocr.render.compositor import LineRenderer
 from khmer_ocr.render.measured_faces import measure_all
 
 LABEL_FACE = "NotoSansKhmer-Regular"
 _LABEL_SIZE_PX = 15
 NOTE_SIZE_PX = 11
-_MARGIN_PX = 10
 _LABEL_GREY = 110
-_WIDEST_PX = 900
-"""A line or label is cut at this width on the sheet; stored lines are not touched."""
-
-Grey = npt.NDArray[np.uint8]
 
 
 def contact_sheet(
@@ -102,57 +95,3 @@ def _drawable(renderer: LineRenderer, text: str) -> str:
 def _tint(image_HW: Grey) -> Grey:
     """Make black ink grey."""
     return (255 - (255 - image_HW.astype(np.int32)) * (255 - _LABEL_GREY) // 255).astype(np.uint8)
-
-
-def stack(parts: Sequence[Grey], widest_px: int = _WIDEST_PX) -> Grey:
-    """Put images one below another.
-
-    Args:
-        parts: images (height, width).
-        widest_px: wider ones are cut.
-    """
-    parts = [part[:, :widest_px] for part in parts]
-    cell_HW = np.full((sum(part.shape[0] for part in parts), max(part.shape[1] for part in parts)), 255, np.uint8)
-    top = 0
-    for part in parts:
-        paste(cell_HW, part, top, 0)
-        top += part.shape[0]
-    return cell_HW
-
-
-def grid(cells: Sequence[Grey], columns: int) -> Grey:
-    """Put images side by side in columns as wide as their widest, row by row.
-
-    Args:
-        cells: images (height, width).
-        columns: cells of a row.
-    """
-    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
-    widths = [max(row[n].shape[1] for row in rows if n < len(row)) for n in range(min(columns, len(cells)))]
-    heights = [max(cell.shape[0] for cell in row) for row in rows]
-    height, width = sum(heights) + _MARGIN_PX * (len(rows) + 1), sum(widths) + 2 * _MARGIN_PX * (len(widths) + 1)
-    sheet_HW = np.full((height, width), 255, np.uint8)
-    top = _MARGIN_PX
-    for row, row_height in zip(rows, heights, strict=True):
-        left = 2 * _MARGIN_PX
-        for cell, cell_width in zip(row, widths, strict=False):
-            paste(sheet_HW, cell, top, left)
-            left += cell_width + 2 * _MARGIN_PX
-        top += row_height + _MARGIN_PX
-    return sheet_HW
-
-
-def save(sheet_HW: Grey, output: Path) -> None:
-    """Write a picture.
-
-    Args:
-        sheet_HW: the picture.
-        output: PNG file.
-
-    Raises:
-        OutputError: it can't be written.
-    """
-    try:
-        Image.fromarray(sheet_HW).save(output)
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{output} can't be written ({error}). Give a .png file in a folder that exists.") from error

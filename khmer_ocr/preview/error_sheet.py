@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, features
 from rapidfuzz.distance import Levenshtein
 
-from khmer_ocr.errors import ConfigError, DatasetError, OutputError
-from khmer_ocr.io.atomic import replacing
+from khmer_ocr.errors import ConfigError, DatasetError
+from khmer_ocr.preview.canvas import save
 from khmer_ocr.recognize.evaluate import ReadLine
 from khmer_ocr.recognize.image_input import ImageSource, read_grey
 from khmer_ocr.text.metrics import comparable
@@ -49,16 +49,8 @@ def worst_sheet(lines: Sequence[ReadLine], image: Callable[[str], ImageSource], 
     for cell in cells:
         sheet.paste(cell, (_MARGIN_PX, top))
         top += cell.height + 2 * _MARGIN_PX
-    _save(sheet, output)
+    save(sheet, output)
     return f"{output}: the {len(lines)} worst lines, {sheet.width} x {sheet.height} px"
-
-
-def _save(sheet: Image.Image, output: Path) -> None:
-    try:
-        with replacing(output) as partial:
-            sheet.save(partial, format="PNG")
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{output} can't be written ({error}). Give a .png file in a folder that exists.") from error
 
 
 def _cell(line: ReadLine, source: ImageSource) -> Image.Image:

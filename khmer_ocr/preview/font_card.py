@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from khmer_ocr.fonts.discovery import FontFace
+from khmer_ocr.preview.canvas import paste, save
 from khmer_ocr.render.compositor import LineRenderer
 from khmer_ocr.render.face_metrics import UNIT_NAMES, FaceMetrics
 from khmer_ocr.render.measured_faces import measure_all
@@ -99,16 +99,4 @@ def report_picture(faces: Sequence[FontFace], output: Path) -> None:
         paste(sheet_HW, name, top + (height - name.shape[0]) // 2, _MARGIN_PX)
         paste(sheet_HW, line, top, column)
         top += height
-    Image.fromarray(sheet_HW).save(output)
-
-
-def paste(
-    sheet_HW: np.ndarray[tuple[int, int], np.dtype[np.uint8]],
-    image_HW: np.ndarray[tuple[int, int], np.dtype[np.uint8]],
-    top: int,
-    left: int,
-) -> None:
-    """Put an image on a sheet where it belongs, darkest wins."""
-    height, width = image_HW.shape
-    place = sheet_HW[top : top + height, left : left + width]
-    np.minimum(place, image_HW, out=place)
+    save(sheet_HW, output)

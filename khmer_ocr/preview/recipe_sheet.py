@@ -18,7 +18,8 @@ from khmer_ocr.augment.recipe import MIXED, STRENGTHS, Recipe, Step, load_recipe
 from khmer_ocr.dataset import layout
 from khmer_ocr.errors import ConfigError
 from khmer_ocr.fonts.discovery import FontFace, find_faces
-from khmer_ocr.preview.contact_sheet import NOTE_SIZE_PX, Grey, Writer, grid, save, stack
+from khmer_ocr.preview.canvas import WIDEST_PX, Grey, grid, save, stack
+from khmer_ocr.preview.contact_sheet import NOTE_SIZE_PX, Writer
 from khmer_ocr.render.compositor import LineBatch, LineRenderer
 from khmer_ocr.render.measured_faces import measure_all
 from khmer_ocr.render.planner import REASONS
@@ -37,8 +38,6 @@ _COMPANIONS = 2
 """Ops that show parts of other lines look at the two lines before."""
 _ZOOM, _ZOOM_BELOW_PX = 2, 320
 """Lines narrower than this are shown enlarged."""
-_WIDEST_PX = 900
-"""A cell is cut at this width."""
 _FRAME, _GAP_PX = 190, 5
 _TITLE_SIZE_PX = 17
 _NOTE_LETTER_PX, _NOTE_LETTERS, _ABOUT_LETTERS = 6, 24, 34
@@ -226,9 +225,9 @@ class Sheet:
     def cell(self, image_HW: Grey, *notes: str) -> Grey:
         """A line in a thin frame that shows where it ends, notes below."""
         large_HW = np.pad(image_HW.repeat(self.zoom, 0).repeat(self.zoom, 1), 1, constant_values=_FRAME)
-        letters = max(min(large_HW.shape[1], _WIDEST_PX) // _NOTE_LETTER_PX, _NOTE_LETTERS)
+        letters = max(min(large_HW.shape[1], WIDEST_PX) // _NOTE_LETTER_PX, _NOTE_LETTERS)
         lines = [line for note in notes for line in textwrap.wrap(note, letters)]
-        return stack([_spaced(large_HW), *self.notes(lines)], _WIDEST_PX)
+        return stack([_spaced(large_HW), *self.notes(lines)])
 
 
 def _spaced(image_HW: Grey) -> Grey:
@@ -272,8 +271,8 @@ def _heading(sheet: Sheet, recipe: Recipe) -> list[Grey]:
     line = sheet.line
     said = [f"{line.face.name}, {line.batch.plan.size64_B[0] / 64:.1f} ppem, seed {line.seed}"]
     said += ["each op alone, at both ends of its", "ranges; then all of them together;"]
-    if line.batch.width_B[0] > _WIDEST_PX:
-        said.append(f"of {line.batch.width_B[0]} px the first {_WIDEST_PX} are shown")
+    if line.batch.width_B[0] > WIDEST_PX:
+        said.append(f"of {line.batch.width_B[0]} px the first {WIDEST_PX} are shown")
     said.append("shown as stored" if sheet.zoom == 1 else f"shown {sheet.zoom} x as large as stored")
     cells = [stack([*sheet.title(f"recipe {recipe.name}"), *sheet.notes(said)])]
     for column in sheet.columns:

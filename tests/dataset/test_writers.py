@@ -1,6 +1,7 @@
 """The tree of files and the tar shards: what is written, byte for byte, and who can read it."""
 
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.layout import Sample
 from khmer_ocr.dataset.shards import tar_header
 from khmer_ocr.dataset.writers import FileWriter, ShardWriter, open_writer
+from khmer_ocr.errors import OutputError
 from khmer_ocr.io.atomic import partial_of, replace
 from tests.generate.generating import names
 
@@ -37,9 +39,9 @@ def chunk_of(first: int, texts: tuple[str, ...] = TEXTS) -> tuple[list[Sample], 
 
 def test_files_have_their_names_and_bytes(tmp_path: Path) -> None:
     samples, images = chunk_of(999_998)
-    sink = FileWriter(tmp_path, "train")
-    written = sink.write(976, samples, images)
-    sink.close()
+    writer = FileWriter(tmp_path, "train")
+    written = writer.write(976, samples, images)
+    writer.close()
     stems = ["train_999998", "train_999999", "train_1000000", "train_1000001"]
     assert names(tmp_path / "train" / "images") == sorted(f"{stem}.png" for stem in stems)
     assert names(tmp_path / "train" / "labels") == sorted(f"{stem}.txt" for stem in stems)
@@ -53,17 +55,17 @@ def test_a_longer_file_left_by_a_killed_worker_is_cut(tmp_path: Path) -> None:
     samples, images = chunk_of(0)
     (tmp_path / "train" / "images").mkdir(parents=True)
     (tmp_path / "train" / "images" / "train_000000.png").write_bytes(b"?" * 5000)
-    sink = FileWriter(tmp_path, "train")
-    sink.write(0, samples, images)
-    sink.close()
+    writer = FileWriter(tmp_path, "train")
+    writer.write(0, samples, images)
+    writer.close()
     assert (tmp_path / "train" / "images" / "train_000000.png").read_bytes() == images[0]
 
 
 def test_file_sink_holds_no_descriptors_after_close(tmp_path: Path) -> None:
     before = len(names(Path("/proc/self/fd")))
-    sink = FileWriter(tmp_path, "train")
-    sink.write(0, *chunk_of(0))
-    sink.close()
+    writer = FileWriter(tmp_path, "train")
+    writer.write(0, *chunk_of(0))
+    writer.close()
     assert len(names(Path("/proc/self/fd"))) == before
 
 
@@ -136,6 +138,34 @@ def test_a_partial_of_a_killed_process_is_written_over(tmp_path: Path) -> None:
     assert partial_of(target, "a") != partial_of(target, "b")
 
 
-def test_open_sink_knows_both_formats(tmp_path: Path) -> None:
+def test_open_writer_knows_both_formats(tmp_path: Path) -> None:
     assert isinstance(open_writer("files", tmp_path, "train"), FileWriter)
     assert isinstance(open_writer("webdataset", tmp_path, "train"), ShardWriter)
+
+
+def test_files_are_written_through_no_link_and_into_no_second_name(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("mine")
+    sample: Sample = {"filename": "train_000000", "text": "ក"}  # type: ignore[typeddict-item]
+    writer = FileWriter(tmp_path / "out", "train")
+    image, label = tmp_path / "out/train/images/train_000000.png", tmp_path / "out/train/labels/train_000000.txt"
+    for place in (image, label):
+        place.unlink(missing_ok=True)
+        place.symlink_to(tmp_path / "kept")
+        with pytest.raises(OutputError, match="symbolic link"):
+            writer.write(0, [sample], [b"png"])
+        place.unlink()
+        os.link(tmp_path / "kept", place)
+        writer.write(0, [sample], [b"png"])
+        assert place.stat().st_nlink == 1 and (tmp_path / "kept").read_text() == "mine"
+    writer.close()
+    assert (image.read_bytes(), label.read_text()) == (b"png", "ក")
+
+
+@pytest.mark.parametrize("format_name", layout.FORMATS)
+def test_folders_that_are_links_are_refused(format_name: str, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/train").symlink_to(tmp_path / "home")
+    with pytest.raises(OutputError, match="symbolic link"):
+        open_writer(format_name, tmp_path / "out", "train")
+    assert not any((tmp_path / "home").iterdir())

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import subprocess
 import sys
 import tarfile
@@ -13,12 +12,7 @@ import pytest
 from PIL import Image
 
 from khmer_ocr.dataset import layout
-from khmer_ocr.dataset.layout import Sample
-from khmer_ocr.dataset.writers import FileWriter, open_writer
-from khmer_ocr.errors import OutputError
 from tests.generate.generating import samples_of
-
-TEXTS = ("ក", "ខ្ញុំ ស្រឡាញ់ភាសាខ្មែរ", "abc 123 ៛", "x" * 2000)
 
 
 @pytest.fixture(scope="module")
@@ -120,31 +114,3 @@ def test_dali_reads_the_shards_by_our_index(shards: list[Path], reference: Path,
     read = [line.split("\t") for line in (tmp_path / "read").read_text(encoding="utf-8").splitlines()]
     known = [[str(s["image_width"]), str(s["image_height"]), s["pixel_hash"], s["text"]] for s in samples_of(reference)]
     assert read == known
-
-
-def test_files_are_written_through_no_link_and_into_no_second_name(tmp_path: Path) -> None:
-    (tmp_path / "kept").write_text("mine")
-    sample: Sample = {"filename": "train_000000", "text": "ក"}  # type: ignore[typeddict-item]
-    sink = FileWriter(tmp_path / "out", "train")
-    image, label = tmp_path / "out/train/images/train_000000.png", tmp_path / "out/train/labels/train_000000.txt"
-    for place in (image, label):
-        place.unlink(missing_ok=True)
-        place.symlink_to(tmp_path / "kept")
-        with pytest.raises(OutputError, match="symbolic link"):
-            sink.write(0, [sample], [b"png"])
-        place.unlink()
-        os.link(tmp_path / "kept", place)
-        sink.write(0, [sample], [b"png"])
-        assert place.stat().st_nlink == 1 and (tmp_path / "kept").read_text() == "mine"
-    sink.close()
-    assert (image.read_bytes(), label.read_text()) == (b"png", "ក")
-
-
-@pytest.mark.parametrize("format_name", layout.FORMATS)
-def test_folders_that_are_links_are_refused(format_name: str, tmp_path: Path) -> None:
-    (tmp_path / "home").mkdir()
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/train").symlink_to(tmp_path / "home")
-    with pytest.raises(OutputError, match="symbolic link"):
-        open_writer(format_name, tmp_path / "out", "train")
-    assert not any((tmp_path / "home").iterdir())
