@@ -149,7 +149,7 @@ def test_quarantined_by_content(static, cache):
 def test_a_cache_that_cannot_be_written_is_an_error_that_says_what_to_do(static, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("KHMER_OCR_CACHE", str(tmp_path / "file"))
-    with pytest.raises(OutputError, match=r"file can't be written: .*KHMER_OCR_CACHE.*Measurements"):
+    with pytest.raises(OutputError, match=r"file/metrics can't be written: .*KHMER_OCR_CACHE.*Measurements"):
         measure_all([static], progress=False)
     assert children_of(os.getpid()) == []
 
