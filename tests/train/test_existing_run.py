@@ -20,14 +20,6 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs.write_tree(tmp_path_factory.mktemp("tree"), {"train": 24, "val": 8})
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def content(folder: Path) -> dict[str, bytes]:
     """Every byte of every file below a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

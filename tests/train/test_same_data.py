@@ -23,10 +23,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set, `tree`, and a run of two steps on it."""
     folder = tmp_path_factory.mktemp("begun")
     runs.write_tree(folder / "tree", COUNTS)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     train(runs.settings(folder / "tree", folder, max_steps=2))
-    torch.set_num_threads(threads)
     return folder
 
 

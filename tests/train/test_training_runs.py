@@ -29,14 +29,6 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs.write_tree(tmp_path_factory.mktemp("tree"), {"train": 80, "val": 16})
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def losses(out: Path) -> list[float]:
     return [row["loss"] for row in runs.rows(out, "train")]
 
