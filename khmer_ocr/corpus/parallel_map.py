@@ -1,35 +1,29 @@
-"""Blocks of lines drawn by several processes, in order.
-
-Plain subprocesses, as in `generate.local_executor`: a user's script needs no `__main__` guard. Process w of W
-draws blocks w, w + W, ... and waits when its pipe is full, so that memory stays bounded.
-"""
+"""Blocks of lines drawn by several processes, in order: the parent's `parallel_map` and the child's program."""
 
 import pickle
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from typing import IO, Protocol
+from typing import Protocol
 
 from khmer_ocr.errors import WorkerError
-from khmer_ocr.io.worker_process import child_environment, child_python
-
-_COMMAND = child_python("khmer_ocr.corpus.parallel_map")
-_LENGTH_BYTES = 8
+from khmer_ocr.io.worker_process import DYING_S, WorkerProcess, end_of, parent_pipe
 
 
-class Drawer(Protocol):
-    """Draws lines by number; it is pickled for other processes."""
+class BlockWriter(Protocol):
+    """Writes lines by number; it is pickled for other processes."""
 
     def block(self, numbers: range) -> list[str]:
-        """Draw the lines of these numbers, none with a line end in it."""
+        """Write the lines of these numbers."""
 
 
-def parallel_map(drawer: Drawer, blocks: Sequence[range], workers: int) -> Iterator[list[str]]:
-    """Let processes draw blocks of lines.
+def parallel_map(writer: BlockWriter, blocks: Sequence[range], workers: int) -> Iterator[list[str]]:
+    """Let processes write blocks of lines.
+
+    Process w of W writes blocks w, w + W, ... and waits when its pipe is full, so that memory stays bounded.
 
     Args:
-        drawer: what draws them.
+        writer: what writes them.
         blocks: numbers of the lines of each block.
         workers: how many processes, at least 1.
 
@@ -39,55 +33,33 @@ def parallel_map(drawer: Drawer, blocks: Sequence[range], workers: int) -> Itera
     Raises:
         WorkerError: a process died.
     """
-    workers = max(min(workers, len(blocks)), 1)
+    count = max(min(workers, len(blocks)), 1)
+    task = pickle.dumps((writer, blocks))
     with ExitStack() as stack:
-        pipes = []
-        for number in range(workers):
-            # A session of its own: Ctrl-C is the parent's business.
-            process = subprocess.Popen(
-                _COMMAND,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=child_environment(),
-                start_new_session=True,
-            )
-            stack.enter_context(process)
-            stack.callback(process.kill)
-            assert process.stdin is not None and process.stdout is not None
-            try:
-                pickle.dump((drawer, blocks[number::workers]), process.stdin)
-                process.stdin.close()
-            except BrokenPipeError:
-                raise _died(process) from None
-            pipes.append((process, process.stdout))
+        children = []
+        for place in range(count):
+            children.append(WorkerProcess(__name__, task, [str(place), str(count)]))
+            stack.callback(children[-1].end)
         for number in range(len(blocks)):
-            process, pipe = pipes[number % workers]
-            yield _received(process, pipe)
+            child = children[number % count]
+            try:
+                lines: list[str] = child.pipe.recv()
+            except (EOFError, OSError):
+                raise WorkerError(
+                    f"A process that writes lines of text ended early ({end_of(child.end(DYING_S))}). "
+                    "It may have been killed for want of memory: make fewer lines at a time, or start again."
+                ) from None
+            yield lines
 
 
-def _received(process: "subprocess.Popen[bytes]", pipe: IO[bytes]) -> list[str]:
-    length = pipe.read(_LENGTH_BYTES)
-    expected = int.from_bytes(length, "little")
-    body = pipe.read(expected)
-    if len(length) < _LENGTH_BYTES or len(body) < expected:
-        raise _died(process)
-    return body.decode().split("\n")
-
-
-def _died(process: "subprocess.Popen[bytes]") -> WorkerError:
-    return WorkerError(
-        f"A process that draws lines of text ended early (exit status {process.wait()}). "
-        "It may have been killed for want of memory: make fewer lines at a time, or start again."
-    )
-
-
-def _serve() -> None:
-    drawer, blocks = pickle.load(sys.stdin.buffer)
-    for numbers in blocks:
-        body = "\n".join(drawer.block(numbers)).encode()
-        sys.stdout.buffer.write(len(body).to_bytes(_LENGTH_BYTES, "little") + body)
-        sys.stdout.buffer.flush()
+def main() -> None:
+    """Write every so many blocks, and send each as it is done."""
+    pipe = parent_pipe()
+    place, count = map(int, sys.argv[1:])
+    writer, blocks = pickle.load(sys.stdin.buffer)
+    for numbers in blocks[place::count]:
+        pipe.send(writer.block(numbers))
 
 
 if __name__ == "__main__":
-    _serve()
+    main()

@@ -9,7 +9,6 @@ import io
 import logging
 import os
 import stat
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from pathlib import Path
 from khmer_ocr.errors import FontError
 from khmer_ocr.io.atomic import replacing
 from khmer_ocr.io.cache_dir import cache_dir
-from khmer_ocr.io.worker_process import child_environment, child_python
+from khmer_ocr.io.worker_process import DYING_S, WorkerProcess, end_of, parent_pipe
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".ttf", ".otf", ".ttc", ".otc")
@@ -131,31 +130,35 @@ def unpacked(path: Path) -> Path:
             log.warning("%s does not match its digest; %s is unpacked again", file, printable(str(path)))
     except (OSError, UnicodeDecodeError):
         log.debug("%s is not unpacked yet", path)
-    command = [*child_python("khmer_ocr.fonts.font_files"), str(_UNPACK_BYTES)]
-    try:
-        done = subprocess.run(
-            command, input=packed, capture_output=True, timeout=_UNPACK_S, env=child_environment(), check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise FontError(f"unpacking {printable(str(path))} took over {_UNPACK_S:g} s. Leave this font out.") from error
-    if done.returncode or not done.stdout:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise FontError(
-            f"{printable(str(path))} can't be unpacked ({said[-1] if said else f'exit {done.returncode}'}). "
-            "Give the .ttf or .otf that it was made from."
-        )
+    content = _unpack_in_child(path, packed)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(file) as partial:
-            partial.write_bytes(done.stdout)
+            partial.write_bytes(content)
         with replacing(digest) as partial:
-            partial.write_text(hashlib.sha256(done.stdout).hexdigest(), encoding="ascii")
+            partial.write_text(hashlib.sha256(content).hexdigest(), encoding="ascii")
     except OSError as error:
         raise FontError(
             f"{printable(str(path))} can't be unpacked into {folder} ({error.strerror}). Make it writable, or name "
             "another folder in KHMER_OCR_CACHE."
         ) from error
     return file
+
+
+def _unpack_in_child(path: Path, packed: bytes) -> bytes:
+    child = WorkerProcess("khmer_ocr.fonts.font_files", packed, keep_stderr=True)
+    try:
+        if not child.pipe.poll(_UNPACK_S):
+            raise FontError(f"unpacking {printable(str(path))} took over {_UNPACK_S:g} s. Leave this font out.")
+        return child.pipe.recv_bytes(_UNPACK_BYTES)
+    except (EOFError, OSError):
+        code = child.end(DYING_S)
+        raise FontError(
+            f"{printable(str(path))} can't be unpacked ({child.last_words or end_of(code)}). "
+            "Give the .ttf or .otf that it was made from."
+        ) from None
+    finally:
+        child.end()
 
 
 def _sha256(file: Path) -> str:
@@ -178,16 +181,15 @@ def as_opentype(packed: bytes) -> bytes:
 
 
 def main() -> None:
-    """Unpack standard input to standard output, in so many bytes of memory; the last line of errors says why not."""
+    """Unpack standard input, in so many bytes of memory, and send it; the last line of errors says why not."""
     import resource
 
-    limit = int(sys.argv[1])
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    pipe = parent_pipe()
+    resource.setrlimit(resource.RLIMIT_AS, (_UNPACK_BYTES, _UNPACK_BYTES))
     try:
-        content = as_opentype(sys.stdin.buffer.read())
+        pipe.send_bytes(as_opentype(sys.stdin.buffer.read()))
     except Exception as error:  # whatever hostile bytes make fontTools raise goes to the parent, in one line
         raise SystemExit(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
-    sys.stdout.buffer.write(content)
 
 
 if __name__ == "__main__":

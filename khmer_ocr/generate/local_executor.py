@@ -7,12 +7,12 @@ a font kills is replaced, its tasks done again, and the font named if it kills a
 import logging
 import mmap
 import os
+import pickle
 import signal
 import subprocess
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from time import monotonic
 from types import TracebackType
@@ -22,10 +22,10 @@ import numpy as np
 
 from khmer_ocr.errors import WorkerError
 from khmer_ocr.generate.chunk_renderer import RenderJob
-from khmer_ocr.io.worker_process import OWN_CRASHES, child_environment, child_python, end_of
+from khmer_ocr.io.worker_process import DYING_S, OWN_CRASHES, WorkerProcess, end_of
 
 log = logging.getLogger(__name__)
-WORKER_COMMAND = tuple(child_python("khmer_ocr.generate.render_worker"))
+_MODULE = "khmer_ocr.generate.render_worker"
 WORKER_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 28), "MALLOC_TRIM_THRESHOLD_": str(1 << 28)}
 """For glibc: keep what torch's ops free, which is a few MB each; given back, every op would fault it in again."""
 IN_FLIGHT = 2
@@ -34,7 +34,6 @@ DEATHS_ALLOWED = 1
 KILLS_ALLOWED = 4
 """Deaths by SIGKILL come from outside (an operator, want of memory) more often than from a font: more are forgiven."""
 _CLOSE_TIMEOUT_S = 30.0
-_GONE = (EOFError, BrokenPipeError, ConnectionResetError)
 
 Task = tuple[Any, ...]
 """(method of `worker.ChunkRenderer`, split, number, lines, whether they are normalised)."""
@@ -48,46 +47,34 @@ class FontCrashError(WorkerError):
         self.face = face
 
 
-class _Worker:
+class _Worker(WorkerProcess):
+    """A worker, the tasks it holds, and a page of memory in which it notes the face that it handles, -1 for none."""
+
     def __init__(self, job: RenderJob) -> None:
-        self.pipe, theirs = Pipe()
         state_fd = os.memfd_create("khmer_ocr-worker")
-        os.ftruncate(state_fd, mmap.PAGESIZE)
-        self._state = mmap.mmap(state_fd, mmap.PAGESIZE)
-        self._state[:4] = np.int32(-1).tobytes()
-        fds = (theirs.fileno(), state_fd)
-        environment = {**WORKER_ENVIRONMENT, **child_environment()}
-        # Ctrl-C is the parent's business. Blocked across the start, it can't reach a child that is still importing.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            self.process = subprocess.Popen(
-                [*WORKER_COMMAND, *map(str, fds), str(os.getpid())],
-                pass_fds=fds,
-                stdin=subprocess.DEVNULL,
-                env=environment,
-            )
+            os.ftruncate(state_fd, mmap.PAGESIZE)
+            self._state = mmap.mmap(state_fd, mmap.PAGESIZE)
+            self._state[:4] = np.int32(-1).tobytes()
+            environment = {**WORKER_ENVIRONMENT, **os.environ}
+            super().__init__(_MODULE, pickle.dumps(job), [str(state_fd)], pass_fds=[state_fd], environment=environment)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            theirs.close()
             os.close(state_fd)
         self.tasks: deque[Task] = deque()
         self.ready = False
-        self.send(job)
 
     def send(self, message: object) -> None:
         try:
             self.pipe.send(message)
-        except _GONE:
+        except (BrokenPipeError, ConnectionResetError):
             log.debug("worker %d is gone; its death is handled when its pipe is read", self.process.pid)
 
-    def kill(self) -> tuple[int, int]:
-        """End the process; returns its exit code and the face it handled last, -1 for none."""
-        self.process.kill()
-        code = self.process.wait()
-        self.pipe.close()
-        face = int(np.frombuffer(self._state[:4], np.int32)[0])
-        self._state.close()
-        return code, face
+    def end(self, wait_s: float = 0.0) -> int:
+        code = super().end(wait_s)
+        if not self._state.closed:
+            self.last_face = int(np.frombuffer(self._state[:4], np.int32)[0])
+            self._state.close()
+        return code
 
 
 class LocalExecutor:
@@ -114,7 +101,7 @@ class LocalExecutor:
                 self._let_close([worker for worker in self._workers if worker.ready and not worker.tasks])
         finally:
             while self._workers:
-                self._workers.pop().kill()
+                self._workers.pop().end()
 
     @staticmethod
     def _let_close(workers: list[_Worker]) -> None:
@@ -201,7 +188,7 @@ class LocalExecutor:
     ) -> Iterator[tuple[Task, Any]]:
         """Start a new process for one that died; its tasks go first."""
         place = self._workers.index(worker)
-        code, face = worker.kill()
+        code, face = worker.end(DYING_S), worker.last_face
         del self._workers[place]
         culprit = worker.tasks[0][:3] if worker.tasks else ()
         self._deaths[culprit] += 1

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from khmer_ocr.errors import WorkerError
+from khmer_ocr.io.worker_process import end_of
 
 Order = TypeVar("Order")
 Answer = TypeVar("Answer")
@@ -216,12 +217,6 @@ def _cause(code: int | None) -> str:
     """Say why a process has ended, as far as its exit code tells."""
     if code is None:
         return "it closed its pipe."
-    if code >= 0:
-        return f"it left with status {code}."
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
     if -code == signal.SIGKILL:
         return (
             "it was killed (SIGKILL), as the kernel does where memory has run out (dmesg says so); give the machine or "
@@ -232,7 +227,7 @@ def _cause(code: int | None) -> str:
             "it met SIGBUS: a file was cut while it was read, or /dev/shm is full (docker run --shm-size=1g enlarges "
             "it)."
         )
-    return f"it met {name}."
+    return f"it left with status {code}." if code >= 0 else f"it met {end_of(code)}."
 
 
 def _kill(processes: list[BaseProcess]) -> None:

@@ -1,7 +1,7 @@
 """Child processes that measure fonts, both ends: the parent's `measure_in_children` and, as a program, the child.
 
-The child gets faces as JSON on standard input and prints one JSON object a face on standard output. A face is blamed
-only for what it did: a crash of the child while at it, twice, the second time with kernels compiled anew, for a damaged
+The child gets faces as JSON on standard input and sends one JSON object a face. A face is blamed only for what it did:
+a crash of the child while measuring it, twice, the second time with kernels compiled anew, for a damaged
 kernel crashes too. Any other end of a child (killed from outside, out of memory, too late, a fault of ours) is tried
 once more, and if it comes again the face is left out of this run and not remembered.
 """
@@ -10,20 +10,18 @@ import json
 import logging
 import os
 import resource
-import selectors
-import subprocess
 import sys
 import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict
+from multiprocessing.connection import wait
 from pathlib import Path
 
 from khmer_ocr.errors import FontError
 from khmer_ocr.fonts.discovery import FontFace
-from khmer_ocr.io.worker_process import OWN_CRASHES, child_environment, child_python, end_of
+from khmer_ocr.io.worker_process import DYING_S, OWN_CRASHES, WorkerProcess, end_of, parent_pipe
 from khmer_ocr.render.face_metrics import UNMEASURED, FaceMetrics, from_json
 
 log = logging.getLogger(__name__)
@@ -31,10 +29,11 @@ TIMEOUT_S = 120.0
 """What a child may take for one face; a whole one takes under a second."""
 MEMORY_BYTES = 4 << 30
 _FACES_PER_CHILD = 4
-_DYING_S = 10.0
+_ANSWER_BYTES = 1 << 20
+_MODULE = "khmer_ocr.render.measure_worker"
 
 
-class _Child:
+class _Child(WorkerProcess):
     """A child process and the faces it has still to do.
 
     Args:
@@ -45,52 +44,27 @@ class _Child:
     def __init__(self, faces: Sequence[FontFace], again: str = "") -> None:
         self.faces, self.again = deque(faces), again
         self._kernels = tempfile.TemporaryDirectory(prefix="khmer_ocr-kernels-") if again else None
-        environment = child_environment()
-        if self._kernels:
-            environment["NUMBA_CACHE_DIR"] = self._kernels.name
+        environment = {**os.environ, "NUMBA_CACHE_DIR": self._kernels.name} if self._kernels else None
         task = json.dumps([{**asdict(face), "files": [str(file) for file in face.files]} for face in faces])
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `stop`)
-        with tempfile.TemporaryFile() as task_file:
-            task_file.write(task.encode())
-            task_file.seek(0)
-            # A process group of its own: Ctrl-C stops the parent, which stops its children, and no font is blamed.
-            self.process = subprocess.Popen(
-                child_python("khmer_ocr.render.measure_worker"),
-                stdin=task_file,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                env=environment,
-                process_group=0,
-            )
-        assert self.process.stdout is not None
-        self.pipe = self.process.stdout.fileno()
+        super().__init__(_MODULE, task.encode(), environment=environment, keep_stderr=True)
         self.deadline_s = time.monotonic() + TIMEOUT_S
         self.late = False
-        self._buffer = b""
 
-    def read(self) -> tuple[list[FaceMetrics], bool]:
-        """What has been measured since the last call, and whether the child is still there."""
-        chunk = os.read(self.pipe, 1 << 16)
-        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
+    def receive(self) -> FaceMetrics | None:
+        """The metrics of the first face that is left; None where the child has ended."""
+        try:
+            metrics = from_json(json.loads(self.pipe.recv_bytes(_ANSWER_BYTES)))
+        except (EOFError, OSError):
+            return None
         self.deadline_s = time.monotonic() + TIMEOUT_S
-        return [from_json(json.loads(line)) for line in lines], bool(chunk)
+        self.again = ""
+        return metrics
 
-    def stop(self, *, ended: bool = False) -> tuple[int, str]:
-        """End the process, if it has not `ended` by itself; its exit status and the last thing it said."""
-        if ended:
-            # Its pipe is closed, so it is dying of something; what, is worth a moment's wait.
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(_DYING_S)
-        self.process.kill()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-        code = self.process.wait()
-        self._errors.seek(0)
-        said = self._errors.read().decode(errors="replace").strip().splitlines()
-        self._errors.close()
+    def end(self, wait_s: float = 0.0) -> int:
+        code = super().end(wait_s)
         if self._kernels:
             self._kernels.cleanup()
-        return code, f"it took over {TIMEOUT_S:g} s" if self.late else said[-1] if said else "no message"
+        return code
 
 
 def measure_in_children(faces: Sequence[FontFace]) -> Iterator[tuple[FontFace, FaceMetrics]]:
@@ -103,43 +77,35 @@ def measure_in_children(faces: Sequence[FontFace]) -> Iterator[tuple[FontFace, F
         Each face with its metrics; one that killed its process has `fatal`.
     """
     count = min(os.cpu_count() or 1, -(-len(faces) // _FACES_PER_CHILD))
-    children = {child.pipe: child for child in (_Child(faces[n::count]) for n in range(count))}
-    with selectors.DefaultSelector() as selector:
-        for pipe in children:
-            selector.register(pipe, selectors.EVENT_READ)
-        try:
-            while children:
-                wait_s = min(child.deadline_s for child in children.values()) - time.monotonic()
-                for key, _ in selector.select(max(wait_s, 0.0)):
-                    child = children[key.fd]
-                    measured, alive = child.read()
-                    for metrics in measured:
-                        child.again = ""
-                        yield child.faces.popleft(), metrics
-                    if alive:
-                        continue
-                    selector.unregister(key.fd)
-                    del children[key.fd]
-                    code, said = child.stop(ended=True)
+    children: list[_Child] = []
+    try:
+        children += [_Child(faces[n::count]) for n in range(count)]
+        while children:
+            wait_s = min(child.deadline_s for child in children) - time.monotonic()
+            ready = wait([child.pipe for child in children], max(wait_s, 0.0))
+            for child in [child for child in children if child.pipe in ready]:
+                metrics = child.receive()
+                if metrics is not None:
+                    yield child.faces.popleft(), metrics
+                    continue
+                code = child.end(DYING_S)
+                said = f"it took over {TIMEOUT_S:g} s" if child.late else child.last_words or "no message"
+                children.remove(child)
+                again = f"{end_of(code)}: {said}" if child.faces else ""
+                if child.again or child.late:
+                    yield child.faces[0], _failed(child.faces.popleft(), code, said)
                     again = ""
-                    if child.faces:
-                        again = f"{end_of(code)}: {said}"
-                        if child.again or child.late:
-                            yield child.faces[0], _failed(child.faces.popleft(), code, said)
-                            again = ""
-                        else:
-                            log.warning("measuring font %s ended (%s); it is tried again", child.faces[0].name, again)
-                    if child.faces:
-                        heir = _Child(list(child.faces), again)
-                        children[heir.pipe] = heir
-                        selector.register(heir.pipe, selectors.EVENT_READ)
-                for child in children.values():
-                    if child.deadline_s < time.monotonic():
-                        child.late = True
-                        child.process.kill()
-        finally:
-            for child in children.values():
-                child.stop()
+                elif again:
+                    log.warning("measuring font %s ended (%s); it is tried again", child.faces[0].name, again)
+                if child.faces:
+                    children.append(_Child(child.faces, again))
+            for child in children:
+                if child.deadline_s < time.monotonic():
+                    child.late = True
+                    child.process.kill()
+    finally:
+        for child in children:
+            child.end()
 
 
 def _failed(face: FontFace, code: int, said: str) -> FaceMetrics:
@@ -151,9 +117,10 @@ def _failed(face: FontFace, code: int, said: str) -> FaceMetrics:
 
 
 def main() -> None:
-    """Measure each face and print its metrics as soon as they are known."""
+    """Measure each face and send its metrics as soon as they are known."""
     from khmer_ocr.render.measure import measure
 
+    pipe = parent_pipe()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     for fields in json.load(sys.stdin):
         variations = tuple((tag, value) for tag, value in fields.pop("variations"))
@@ -163,7 +130,7 @@ def main() -> None:
             metrics = measure(face)
         except FontError as error:
             metrics = FaceMetrics(fatal=str(error))
-        print(json.dumps(asdict(metrics)), flush=True)
+        pipe.send_bytes(json.dumps(asdict(metrics)).encode())
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from khmer_ocr.corpus import pipeline
 from khmer_ocr.corpus.filter import near_copy_key
 from khmer_ocr.corpus.parallel_map import parallel_map
 from khmer_ocr.corpus.pipeline import process_corpus
@@ -164,8 +165,8 @@ def test_of_a_long_corpus_every_kth_line_is_held(tmp_path: Path, monkeypatch: py
         held.append(len(pool.lines))
         return pool
 
-    monkeypatch.setattr(process_corpus, "MAX_LINES", 100)
-    monkeypatch.setattr(process_corpus, "index_source_lines", counted)
+    monkeypatch.setattr(pipeline, "MAX_LINES", 100)
+    monkeypatch.setattr(pipeline, "index_source_lines", counted)
     process_corpus(CorpusConfig(output_dir=tmp_path, sample=True, recombine=10), progress=False)
     assert 50 < held[0] <= 100
 

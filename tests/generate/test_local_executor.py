@@ -17,17 +17,18 @@ import pytest
 from khmer_ocr.errors import FontError, OutputError, WorkerError
 from khmer_ocr.generate import local_executor
 from khmer_ocr.generate.local_executor import FontCrashError, LocalExecutor
+from khmer_ocr.io import worker_process
 from tests import REPOSITORY
 from tests.generate.generating import alive, names
 from tests.generate.stand_in_job import StandInJob
 
 STAND_IN = """
-import mmap, os, signal, struct, sys, time
-from multiprocessing.connection import Connection
+import mmap, os, pickle, signal, struct, sys, time
 from pathlib import Path
+from khmer_ocr.io.worker_process import parent_pipe
 
-pipe, state = Connection(int(sys.argv[1])), mmap.mmap(int(sys.argv[2]), mmap.PAGESIZE)
-job = pipe.recv()
+pipe, state = parent_pipe(), mmap.mmap(int(sys.argv[1]), mmap.PAGESIZE)
+job = pickle.load(sys.stdin.buffer)
 marks = Path(job.folder)
 for number in (signal.SIGTERM, signal.SIGXCPU, signal.SIGHUP):  # nohup has the tests ignore one, and their children too
     signal.signal(number, signal.SIG_DFL)
@@ -71,7 +72,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandInJob:
     script = tmp_path / "stand_in.py"
     # The job comes by pickle, which imports the module of its class there too.
     script.write_text(f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n{STAND_IN}", encoding="utf-8")
-    monkeypatch.setattr(local_executor, "WORKER_COMMAND", (sys.executable, "-P", str(script)))
+    monkeypatch.setattr(worker_process, "child_python", lambda module: [sys.executable, "-P", str(script)])
     (tmp_path / "marks").mkdir()
     return StandInJob(str(tmp_path / "marks"))
 
@@ -169,7 +170,8 @@ def test_workers_that_never_start_are_given_up(job: StandInJob) -> None:
 
 
 def test_a_command_that_fails_at_once_is_given_up(job: StandInJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_executor, "WORKER_COMMAND", (sys.executable, "-c", "raise SystemExit(7)"))
+    command = [sys.executable, "-c", "raise SystemExit(7)"]
+    monkeypatch.setattr(worker_process, "child_python", lambda module: command)
     with (
         pytest.raises(WorkerError, match=r"exit status 7.*before it did anything"),
         make(job) as made,
@@ -255,6 +257,6 @@ def test_errors_of_a_worker_travel() -> None:
 
 
 def test_an_orphan_worker_leaves() -> None:
-    command = [sys.executable, "-m", "khmer_ocr.generate.render_worker", "0", "0", "1"]
+    command = [sys.executable, "-m", "khmer_ocr.generate.render_worker", "0", "1", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")

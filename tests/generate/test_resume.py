@@ -21,6 +21,7 @@ from khmer_ocr.generate import local_executor
 from khmer_ocr.generate.generator import SyntheticImageGenerator
 from khmer_ocr.generate.journal import Journal
 from khmer_ocr.generate.local_executor import LocalExecutor
+from khmer_ocr.io import worker_process
 from khmer_ocr.render.settings import RenderConfig
 from tests.generate.generating import (
     FEW,
@@ -251,7 +252,8 @@ def test_a_worker_dead_right_after_its_commit(
     (tmp_path / "died").mkdir()
     (tmp_path / "worker.py").write_text(COMMIT_AND_DIE, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(local_executor, "WORKER_COMMAND", (sys.executable, "-P", str(tmp_path / "worker.py")))
+    command = [sys.executable, "-P", str(tmp_path / "worker.py")]
+    monkeypatch.setattr(worker_process, "child_python", lambda module: command)
     result = generator(corpus, Path("out")).generate(["train"], 1100, progress=False, workers=2)
     assert names(tmp_path / "died") == ["train-0", "train-1"]
     assert result["train"].drawn == result["train"].samples and result["train"].complete
@@ -301,7 +303,8 @@ def test_a_font_that_kills_is_named_and_quarantined(
     monkeypatch.setenv("KHMER_OCR_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "worker.py").write_text(DIE_OF_A_FONT, encoding="utf-8")
-    monkeypatch.setattr(local_executor, "WORKER_COMMAND", (sys.executable, "-P", str(tmp_path / "worker.py")))
+    command = [sys.executable, "-P", str(tmp_path / "worker.py")]
+    monkeypatch.setattr(worker_process, "child_python", lambda module: command)
     with pytest.raises(
         FontError, match=r"SIGSEGV\) while handling font NotoSansKhmer-Regular.*quarantined.*--overwrite"
     ):

@@ -15,6 +15,7 @@ from fontTools.ttLib import TTFont
 from khmer_ocr import rng
 from khmer_ocr.errors import KhmerOcrError, OutputError
 from khmer_ocr.fonts.discovery import FontFace, find_faces
+from khmer_ocr.io import worker_process
 from khmer_ocr.preview.font_card import report_card
 from khmer_ocr.render import face_metrics, measure, measure_worker
 from khmer_ocr.render.compositor import LineRenderer
@@ -198,7 +199,7 @@ def crashing(static, cache, tmp_path, monkeypatch):
     """Measures faces whose names say how the child that measures them ends; gives metrics and tries by name."""
     script = tmp_path / "crashes.py"
     script.write_text(CRASHES.replace("TRACE", repr(str(tmp_path))))
-    monkeypatch.setattr(measure_worker, "child_python", lambda module: [sys.executable, "-P", str(script)])
+    monkeypatch.setattr(worker_process, "child_python", lambda module: [sys.executable, "-P", str(script)])
     monkeypatch.setattr(measure_worker, "_FACES_PER_CHILD", 99)
 
     def measure_named(*names: str):
@@ -296,14 +297,16 @@ def test_children_are_stopped_when_the_parent_is_interrupted(embedded, cache, mo
     assert children_of(os.getpid()) == []
 
 
-def test_the_child_has_a_limit_of_memory():
+def test_the_child_has_a_limit_of_memory(static, monkeypatch):
     code = (
         "import resource; from khmer_ocr.render import measure, measure_worker; "
-        "measure.measure = lambda face: print(resource.getrlimit(resource.RLIMIT_AS)); measure_worker.main()"
+        "from khmer_ocr.render.face_metrics import FaceMetrics; "
+        "measure.measure = lambda face: FaceMetrics(fatal=str(resource.getrlimit(resource.RLIMIT_AS))); "
+        "measure_worker.main()"
     )
-    task = json.dumps([{"name": "x", "family": "x", "style": "x", "files": [], "variations": []}])
-    ran = subprocess.run([sys.executable, "-c", code], input=task, capture_output=True, text=True, check=False)
-    assert str((measure_worker.MEMORY_BYTES, measure_worker.MEMORY_BYTES)) in ran.stdout
+    monkeypatch.setattr(worker_process, "child_python", lambda module: [sys.executable, "-c", code])
+    ((_, metrics),) = measure_worker.measure_in_children([static])
+    assert metrics.fatal == str((measure_worker.MEMORY_BYTES, measure_worker.MEMORY_BYTES))
 
 
 def flipped(content: bytes, seed: int) -> bytes:
