@@ -14,7 +14,7 @@ Folder = Annotated[Path, tyro.conf.Positional]
 
 
 def corpus(
-    input: tuple[Path, ...] = (),
+    input: tuple[str, ...] = (),
     output_dir: Path = Path("data/processed"),
     min_chars: int = 1,
     max_chars: int = 90,
@@ -31,7 +31,7 @@ def corpus(
 
     Args:
         input: Files and folders: .txt, .jsonl (field "text"), .parquet, MediaWiki .xml; plain or .gz, .bz2, .zst.
-            Links are followed; what is passed over is named.
+            Links are followed; what is passed over is named. A URL that fsspec can open (https://, s3://) does too.
         output_dir: Where the three files and corpus_stats.json go.
         min_chars: Shortest line, in code points.
         max_chars: Longest line; longer text is cut at natural places.
@@ -69,6 +69,7 @@ def fonts(
     system_fonts: bool = False,
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     retry: bool = False,
+    from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None,
     quiet: bool = False,
 ) -> None:
     """List the Khmer faces at hand, check them (a report card, also as a picture), or install the known families.
@@ -80,6 +81,8 @@ def fonts(
         system_fonts: Look into the system's folders too.
         output: For check: write the report card as a picture (.png).
         retry: For check: measure fonts again that were put in quarantine because they crashed a process.
+        from_: For install: a folder of archives (.tgz of npm, .deb) instead of the package clients. KHMER_OCR_NPM and
+            KHMER_OCR_DEBIAN may give the base address of a registry or mirror to ask instead.
         quiet: No progress bar.
     """
     if retry and action != "check":
@@ -89,7 +92,7 @@ def fonts(
     if action == "install":
         from khmer_ocr.fonts.install import install_fonts
 
-        print(install_fonts(fonts_dir, only=names, progress=not quiet))
+        print(install_fonts(fonts_dir, only=names, progress=not quiet, archives=from_))
         return
     from khmer_ocr.fonts.discovery import find_faces
     from khmer_ocr.preview.font_card import font_table, report_card, report_picture

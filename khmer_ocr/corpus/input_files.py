@@ -9,7 +9,9 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
+from khmer_ocr.corpus.remote_files import InputPath, find_remote_files
 from khmer_ocr.corpus.text_streams import COMPRESSIONS
 from khmer_ocr.errors import CorpusError
 
@@ -28,9 +30,9 @@ class InputFiles:
         unreadable: what the system refused, one message each.
     """
 
-    files: list[Path] = field(default_factory=list)
+    files: list[InputPath] = field(default_factory=list)
     folders: dict[str, Path] = field(default_factory=dict)
-    passed_over: dict[str, list[Path]] = field(default_factory=dict)
+    passed_over: dict[str, list[InputPath]] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
 
     def notes(self) -> Iterator[str]:
@@ -44,11 +46,12 @@ class InputFiles:
             yield f"Left out as well: {len(self.unreadable) - _SHOWN} more path(s) that can't be read."
 
 
-def scan_input_files(paths: Iterable[Path]) -> InputFiles:
+def scan_input_files(paths: Iterable[InputPath | str]) -> InputFiles:
     """List the files to read: files as they are given, folders walked in sorted order, links followed.
 
     Args:
-        paths: files or folders; in folders, files of unknown suffix, hidden ones, and what is no file are passed over.
+        paths: files or folders, also as URLs that fsspec can open; in folders, files of unknown suffix, hidden ones,
+            and what is no file are passed over.
 
     Raises:
         CorpusError: a path does not exist, a file named on its own has an unknown suffix, or a folder holds
@@ -56,7 +59,11 @@ def scan_input_files(paths: Iterable[Path]) -> InputFiles:
     """
     inputs = InputFiles()
     taken: set[str] = set()
-    for path in map(Path, paths):
+    for name in map(str, paths):
+        if "://" in name and not name.startswith("file://"):
+            inputs.files += [file for file in _remote_inputs(name, inputs) if file not in inputs.files]
+            continue
+        path = Path(unquote(name.removeprefix("file://")) if name.startswith("file://") else name)
         unreadable = len(inputs.unreadable)
         try:
             mode = path.stat().st_mode
@@ -87,7 +94,20 @@ def scan_input_files(paths: Iterable[Path]) -> InputFiles:
     return inputs
 
 
-def find_input_files(paths: Iterable[Path]) -> list[Path]:
+def _remote_inputs(url: str, inputs: InputFiles) -> list[InputPath]:
+    found: list[InputPath] = []
+    for file in find_remote_files(url):
+        if not file.name.startswith(".") and format_of(file):
+            found.append(file)
+        else:
+            reason = "as hidden" if file.name.startswith(".") else "for their unknown format"
+            inputs.passed_over.setdefault(reason, []).append(file)
+    if not found:
+        raise CorpusError(" ".join([f"{url} holds no file to read. {known_formats()}", *inputs.notes()]))
+    return found
+
+
+def find_input_files(paths: Iterable[InputPath | str]) -> list[InputPath]:
     """List the files to read, and let none that can't be read pass.
 
     Args:
@@ -107,7 +127,7 @@ def known_formats() -> str:
     return f"Known are {', '.join(FORMATS)}, each also with {', '.join(COMPRESSIONS)}."
 
 
-def format_of(path: Path) -> str:
+def format_of(path: InputPath) -> str:
     """Return the suffix that tells the format, without the one that tells the compression; "" when unknown."""
     name = path.name.lower()
     for compression in COMPRESSIONS:

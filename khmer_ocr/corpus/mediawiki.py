@@ -7,9 +7,9 @@ import html
 import re
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from xml.parsers import expat
 
+from khmer_ocr.corpus.remote_files import InputPath
 from khmer_ocr.corpus.text_streams import CHUNK_BYTES, ByteStream
 from khmer_ocr.errors import CorpusError
 
@@ -114,7 +114,7 @@ def _link_label(link: str, namespaces: frozenset[str]) -> str:
 class _PageCollector:
     """Handlers of the XML parser: keep the last revision of each page of namespace 0 until it is taken."""
 
-    def __init__(self, path: Path, dropped: Counter[str]) -> None:
+    def __init__(self, path: InputPath, dropped: Counter[str]) -> None:
         self.path = path
         self.dropped = dropped
         self.ready: list[str] = []
@@ -178,7 +178,7 @@ class _PageCollector:
         )
 
 
-def read_pages(path: Path, stream: ByteStream, dropped: Counter[str]) -> Iterator[str]:
+def read_pages(path: InputPath, stream: ByteStream, dropped: Counter[str]) -> Iterator[str]:
     """Stream the plain text of the articles of a MediaWiki dump.
 
     Args:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from khmer_ocr.corpus.filter import FilterCounts, LineFilter
 from khmer_ocr.corpus.input_files import scan_input_files
 from khmer_ocr.corpus.readers import read_documents, text_documents
+from khmer_ocr.corpus.remote_files import InputPath, size_bytes
 from khmer_ocr.corpus.settings import CorpusConfig
 from khmer_ocr.corpus.split_writer import (
     SplitReport,
@@ -144,20 +145,20 @@ def _warnings(writer: SplitWriter) -> Iterator[str]:
             yield f"{split}.txt is empty: there are too few different lines. Add text."
 
 
-def _run_identity(config: CorpusConfig, files: list[Path]) -> dict[str, Any]:
+def _run_identity(config: CorpusConfig, files: list[InputPath]) -> dict[str, Any]:
     """Collect what decides the result; paths are left out, so that a project can be moved."""
     settings = asdict(config)
     for name in ("input", "output_dir", "overwrite"):
         del settings[name]
     return {
         "config": settings,
-        "inputs": [{"name": file.name, "size_bytes": file.stat().st_size} for file in files],
+        "inputs": [{"name": file.name, "size_bytes": size_bytes(file)} for file in files],
         "normalizer_version": NORMALIZER_VERSION,
     }
 
 
 def _sift(
-    config: CorpusConfig, files: list[Path], progress: bool, *, by_line: bool
+    config: CorpusConfig, files: list[InputPath], progress: bool, *, by_line: bool
 ) -> tuple[SplitWriter, FilterCounts]:
     """Read everything through a sieve into temporary files, which the caller commits or discards."""
     writer = SplitWriter(config.output_dir)
@@ -201,8 +202,8 @@ def _recombine(config: CorpusConfig, sieve: LineFilter, writer: SplitWriter, rea
             bar.update(len(lines))
 
 
-def _feed_files(sieve: LineFilter, writer: SplitWriter, files: list[Path], progress: bool) -> None:
-    total_bytes = sum(file.stat().st_size for file in files)
+def _feed_files(sieve: LineFilter, writer: SplitWriter, files: list[InputPath], progress: bool) -> None:
+    total_bytes = sum(map(size_bytes, files))
     with tqdm(total=total_bytes, unit="B", unit_scale=True, disable=not progress or not files) as bar:
         for file in files:
             bar.set_description(file.name, refresh=False)

@@ -14,6 +14,7 @@ from typing import IO, Any, cast
 
 from khmer_ocr.corpus.input_files import FORMATS, find_input_files, format_of
 from khmer_ocr.corpus.mediawiki import read_pages
+from khmer_ocr.corpus.remote_files import InputPath
 from khmer_ocr.corpus.text_streams import (
     COMPRESSIONS,
     Advance,
@@ -48,18 +49,19 @@ _PARQUET_BATCH_ROWS = 64
 class Document:
     """One document as it was found: raw text, lines divided by line feeds."""
 
-    source: Path
+    source: InputPath
     index: int
     text: str
 
 
 def read_documents(
-    path: Path, *, advance: Advance | None = None, dropped: Counter[str] | None = None
+    path: InputPath | str, *, advance: Advance | None = None, dropped: Counter[str] | None = None
 ) -> Iterator[Document]:
     """Stream the documents of a file, or of all files of a folder, in bounded memory.
 
     Args:
-        path: a .txt, .jsonl, .parquet or MediaWiki .xml file, plain or with .gz, .bz2 or .zst, or a folder of such.
+        path: a .txt, .jsonl, .parquet or MediaWiki .xml file, plain or with .gz, .bz2 or .zst, or a folder of such;
+            also as a URL that fsspec can open.
         advance: called with the bytes read from disk (before decompression) as they are read.
         dropped: counts what was passed over: "record_too_long", "record_without_text", "page_too_long".
 
@@ -72,7 +74,7 @@ def read_documents(
     """
     advance = advance or (lambda _bytes: None)
     dropped = Counter() if dropped is None else dropped
-    for file in find_input_files([Path(path)]):
+    for file in find_input_files([path]):
         for index, text in enumerate(_read_file(file, advance, dropped)):
             yield Document(file, index, text)
 
@@ -93,7 +95,7 @@ def text_documents(lines: Iterable[str]) -> Iterator[str]:
         yield "\n".join(block)
 
 
-def _read_file(path: Path, advance: Advance, dropped: Counter[str]) -> Iterator[str]:
+def _read_file(path: InputPath, advance: Advance, dropped: Counter[str]) -> Iterator[str]:
     suffix = format_of(path)
     if suffix == ".parquet":
         yield from _read_parquet(path, advance, dropped)
@@ -107,7 +109,7 @@ def _read_file(path: Path, advance: Advance, dropped: Counter[str]) -> Iterator[
             yield from text_documents(split_lines(decoded(path, stream)))
 
 
-def _read_jsonl(path: Path, stream: ByteStream, dropped: Counter[str]) -> Iterator[str]:
+def _read_jsonl(path: InputPath, stream: ByteStream, dropped: Counter[str]) -> Iterator[str]:
     offset = number = 0
     while record := stream.readline(MAX_RECORD_BYTES):
         number += 1
@@ -126,7 +128,7 @@ def _read_jsonl(path: Path, stream: ByteStream, dropped: Counter[str]) -> Iterat
             yield text
 
 
-def _record_text(path: Path, number: int, offset: int, record: bytes) -> str | None:
+def _record_text(path: InputPath, number: int, offset: int, record: bytes) -> str | None:
     """Return the field `text` of one JSON line, "" for a blank line, None for a null."""
     if (nul := record.find(b"\0")) >= 0:
         raise encoding_error(path, offset + nul, record, nul)
@@ -151,17 +153,17 @@ def _record_text(path: Path, number: int, offset: int, record: bytes) -> str | N
     return text
 
 
-def _read_parquet(path: Path, advance: Advance, dropped: Counter[str]) -> Iterator[str]:
+def _read_parquet(path: InputPath, advance: Advance, dropped: Counter[str]) -> Iterator[str]:
     try:
         import pyarrow as pa
         from pyarrow import parquet
     except ImportError as error:
         raise missing_extra(f"Reading {path}", "pyarrow", seen=str(error)) from error
-    if path.suffix.lower() not in COMPRESSIONS:
+    if isinstance(path, Path) and path.suffix.lower() not in COMPRESSIONS:
         with path.open("rb") as file:
             yield from _parquet_texts(path, file, path.stat().st_size, advance, dropped, pa, parquet)
         return
-    # Parquet is read from its end, which no decompressor can seek to.
+    # Parquet is read from its end, where no decompressor and no stream from afar gets at once.
     with tempfile.TemporaryFile() as file:
         with open_bytes(path, advance) as stream:
             shutil.copyfileobj(cast(IO[bytes], stream), file, 1 << 20)
@@ -169,7 +171,7 @@ def _read_parquet(path: Path, advance: Advance, dropped: Counter[str]) -> Iterat
 
 
 def _parquet_texts(
-    path: Path, file: IO[bytes], size_bytes: int, advance: Advance, dropped: Counter[str], pa: Any, parquet: Any
+    path: InputPath, file: IO[bytes], size_bytes: int, advance: Advance, dropped: Counter[str], pa: Any, parquet: Any
 ) -> Iterator[str]:
     try:
         table = parquet.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)

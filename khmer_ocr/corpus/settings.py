@@ -10,8 +10,8 @@ from khmer_ocr.errors import ConfigError
 class CorpusConfig:
     """What is read, how it is cut and where it goes."""
 
-    input: tuple[Path, ...] = ()
-    """Text files and folders: .txt, .jsonl, .parquet, MediaWiki .xml, also compressed."""
+    input: tuple[str | Path, ...] = ()
+    """Text files and folders: .txt, .jsonl, .parquet, MediaWiki .xml, also compressed; or URLs that fsspec opens."""
     output_dir: Path = Path("data/processed")
     min_chars: int = 1
     max_chars: int = 90

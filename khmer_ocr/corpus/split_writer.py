@@ -78,7 +78,7 @@ def check_place(folder: Path, inputs: InputFiles) -> None:
             )
     outputs = {place / f"{split}.txt" for split in SPLITS}
     for file in inputs.files:
-        if file.resolve() in outputs:
+        if isinstance(file, Path) and file.resolve() in outputs:
             raise OutputError(f"{file} is an input and would be overwritten by the output. Name another --output-dir.")
 
 

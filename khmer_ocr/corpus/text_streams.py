@@ -2,15 +2,15 @@
 
 import codecs
 import io
-import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import IO, Protocol, cast
+from typing import IO, Protocol
 
+from khmer_ocr.corpus.remote_files import InputPath, unreadable
 from khmer_ocr.errors import CorpusError
+from khmer_ocr.io.decompression import DAMAGED, OPENERS
 
 COMPRESSIONS = (".gz", ".bz2", ".zst")
 CHUNK_BYTES = 1 << 18
@@ -35,47 +35,26 @@ class ByteStream(Protocol):
         """Read up to and with the next newline, at most `size` bytes."""
 
 
-class _CountedFile(io.FileIO):
+class _CountedFile(io.RawIOBase):
     """A file that reports how many of its bytes were read."""
 
-    def __init__(self, path: Path, advance: Advance) -> None:
-        super().__init__(path, "rb")
-        self._advance = advance
+    def __init__(self, file: IO[bytes], path: InputPath, advance: Advance) -> None:
+        self._file, self._path, self._advance = file, path, advance
+
+    def readable(self) -> bool:
+        return True
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
-        count = super().readinto(buffer) or 0
+        try:
+            count: int = self._file.readinto(buffer)  # type: ignore[attr-defined]
+        except Exception as error:  # what a file system of fsspec raises has no common base
+            raise unreadable(self._path, error) from error
         self._advance(count)
         return count
 
 
-def _decompressor(raw: IO[bytes], suffix: str) -> ByteStream:
-    if suffix == ".gz":
-        import gzip
-
-        return gzip.GzipFile(fileobj=raw)
-    if suffix == ".bz2":
-        import bz2
-
-        return bz2.BZ2File(raw)
-    if suffix == ".zst":
-        if sys.version_info >= (3, 14):
-            from compression import zstd
-        else:
-            from backports import zstd
-        return zstd.ZstdFile(raw)
-    return raw
-
-
-def _zstd_error() -> type[Exception]:
-    if sys.version_info >= (3, 14):
-        from compression.zstd import ZstdError
-    else:
-        from backports.zstd import ZstdError
-    return ZstdError
-
-
 @contextmanager
-def open_bytes(path: Path, advance: Advance) -> Iterator[ByteStream]:
+def open_bytes(path: InputPath, advance: Advance) -> Iterator[ByteStream]:
     """Open a plain or compressed file for reading from its start.
 
     Args:
@@ -90,28 +69,26 @@ def open_bytes(path: Path, advance: Advance) -> Iterator[ByteStream]:
     """
     suffix = path.suffix.lower()
     try:
-        with io.BufferedReader(_CountedFile(path, advance), CHUNK_BYTES) as raw:
-            yield _decompressor(cast(IO[bytes], raw), suffix)
-    except (OSError, EOFError, zlib.error) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise CorpusError(
-                f"{path} cannot be read: {error.strerror}. Check the file and its permissions."
-            ) from error
-        raise _damaged(path, suffix, error) from error
+        file = path.open("rb", buffering=0) if isinstance(path, Path) else path.open()
     except Exception as error:
-        if suffix == ".zst" and isinstance(error, _zstd_error()):
-            raise _damaged(path, suffix, error) from error
-        raise
+        raise unreadable(path, error) from error
+    try:
+        with file, io.BufferedReader(_CountedFile(file, path, advance), CHUNK_BYTES) as raw:
+            yield OPENERS[suffix](raw) if suffix in COMPRESSIONS else raw
+    except DAMAGED as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise unreadable(path, error) from error
+        raise _damaged(path, suffix, error) from error
 
 
-def _damaged(path: Path, suffix: str, error: Exception) -> CorpusError:
+def _damaged(path: InputPath, suffix: str, error: Exception) -> CorpusError:
     tool = {".gz": "gzip -t", ".bz2": "bzip2 -t", ".zst": "zstd -t"}.get(suffix, "file")
     return CorpusError(
         f"{path} is damaged or cut short ({error}). Test it with `{tool} {path.name}` and fetch it again."
     )
 
 
-def encoding_error(path: Path, offset: int, data: bytes, start: int) -> CorpusError:
+def encoding_error(path: InputPath, offset: int, data: bytes, start: int) -> CorpusError:
     """Say where a file stops being UTF-8 text and how to convert it.
 
     Args:
@@ -133,7 +110,7 @@ def encoding_error(path: Path, offset: int, data: bytes, start: int) -> CorpusEr
     )
 
 
-def decoded(path: Path, stream: ByteStream) -> Iterator[str]:
+def decoded(path: InputPath, stream: ByteStream) -> Iterator[str]:
     """Decode a stream of UTF-8, with or without byte-order mark, in pieces of at most `CHUNK_BYTES` characters.
 
     Raises:

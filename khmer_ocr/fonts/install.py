@@ -1,4 +1,4 @@
-"""Fetch the fonts of the catalogue by the ordinary package clients, check every byte, and put them in place.
+"""Fetch the fonts of the catalogue, check every byte, and put them in place.
 
 A folder `fonts/<package>/` belongs to this module: it appears whole or not at all, and is replaced whole. Archives are
 read in memory and only the members that the catalogue names are written, under the catalogue's names: what else an
@@ -21,7 +21,8 @@ from tqdm import tqdm
 from khmer_ocr.errors import ConfigError, FontError
 from khmer_ocr.fonts.catalogue import Catalogue, FileEntry, PackageEntry, load_catalogue
 from khmer_ocr.fonts.font_files import as_opentype
-from khmer_ocr.fonts.package_clients import LICENCE_AND_FETCH, PackageClients, read_members
+from khmer_ocr.fonts.package_archives import LICENCES, fetch, read_members
+from khmer_ocr.fonts.package_clients import PackageClients
 from khmer_ocr.io import locks
 from khmer_ocr.io.os_errors import output_errors
 
@@ -76,6 +77,7 @@ def install_fonts(
     only: Sequence[str] = (),
     progress: bool = True,
     catalogue: Catalogue | None = None,
+    archives: Path | None = None,
     timeout_s: float = 300.0,
 ) -> InstallReport:
     """Install the catalogue's fonts; what is there already, with the right bytes, is not fetched again.
@@ -85,21 +87,27 @@ def install_fonts(
         only: packages to install, by package name, its last part, or a family name; empty means all.
         progress: show a bar on a terminal.
         catalogue: what to install; None means the project's own catalogue.
-        timeout_s: time limit in seconds of each call of a package client.
+        archives: folder of archives (.tgz of npm, .deb) to install from, instead of fetching them.
+        timeout_s: time limit in seconds of each call of a package client, and of each download.
 
     Returns:
         What was installed and what was in place; `failed` is empty.
 
     Raises:
-        ConfigError: `only` names something that the catalogue does not have.
+        ConfigError: `only` names something that the catalogue does not have, or `archives` is no folder.
         OutputError: the destination cannot be written.
         FontError: at least one package failed (the others are in place), or another install runs in that folder.
     """
     chosen = _select(load_catalogue() if catalogue is None else catalogue, only)
+    if archives is not None and not archives.is_dir():
+        raise ConfigError(f"{archives} is no folder. Name one that holds archives (.tgz of npm, .deb)")
     outcome: dict[str, str] = {}
     failed: dict[str, str] = {}
     with _workshop(destination) as workshop, PackageClients(timeout_s) as clients, ThreadPoolExecutor(_AT_ONCE) as pool:
-        jobs = {pool.submit(_install_package, package, destination, workshop, clients): package for package in chosen}
+        jobs = {
+            pool.submit(_install_package, package, destination, workshop, clients, archives): package
+            for package in chosen
+        }
         try:
             for job in tqdm(as_completed(jobs), "fonts", len(jobs), unit="package", disable=None if progress else True):
                 name = jobs[job].name
@@ -173,7 +181,7 @@ def _workshop(destination: Path) -> Iterator[Path]:
 
 
 def _install_package(
-    package: PackageEntry, destination: Path, workshop: Path, clients: PackageClients
+    package: PackageEntry, destination: Path, workshop: Path, clients: PackageClients, archives: Path | None
 ) -> Literal["installed", "present"]:
     if package.source == "pypi":
         _check_distribution(package)
@@ -187,10 +195,9 @@ def _install_package(
     archive_folder, new = room / "archive", room / "new"
     archive_folder.mkdir(parents=True)
     new.mkdir()
-    licence, fetch = LICENCE_AND_FETCH[package.source]
-    licence = licence.format(name=package.name)
-    origin, tar = fetch(package, archive_folder, clients)
-    contents = read_members(tar, {licence, *(entry.member for entry in package.files)}, origin)
+    licence = LICENCES[package.source].format(name=package.name)
+    origin, archive = fetch(package, archive_folder, clients, archives)
+    contents = read_members(archive, {licence, *(entry.member for entry in package.files)}, origin)
     for entry in package.files:
         _check_sha256(entry, contents[entry.member], origin)
     own = {face.file for face in package.faces}

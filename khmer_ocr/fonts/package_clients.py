@@ -1,14 +1,10 @@
-"""The ordinary package clients: run, ended in time, and made to fetch one archive of a package, read in memory."""
+"""The ordinary package clients: run, ended in time, and made to fetch one archive of a package."""
 
-import gzip
-import io
 import os
 import signal
 import subprocess
-import tarfile
 import tempfile
 import threading
-import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,12 +13,10 @@ from typing import IO, Self
 from khmer_ocr.errors import FontError
 from khmer_ocr.fonts.catalogue import PackageEntry
 
-_ARCHIVE_LIMIT_BYTES = 64 << 20  # ten times the largest archive of the catalogue, unpacked
 _MISSING_CLIENT = {
     "npm": "Install Node.js, which brings npm",
     "apt-cache": "This package comes from Debian or Ubuntu only; on other systems name the packages you want",
     "apt-get": "This package comes from Debian or Ubuntu only; on other systems name the packages you want",
-    "dpkg-deb": "Install the package dpkg",
 }
 
 
@@ -30,7 +24,7 @@ class PackageClients:
     """Runs the package clients; none outlives its time limit or the install that started it."""
 
     def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._live: set[subprocess.Popen[bytes]] = set()
         self._stopped = False
         self._guard = threading.Lock()
@@ -51,16 +45,21 @@ class PackageClients:
         for process in live:
             _kill(process)
 
+    def check_running(self) -> None:
+        """Raise FontError once `stop` was called."""
+        if self._stopped:
+            raise FontError("the install was interrupted")
+
     def run(self, command: Sequence[str], folder: Path) -> bytes:
-        """Run a client in a folder and return what it printed, at most one byte more than the limit of an archive."""
+        """Run a client in a folder and return what it printed."""
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
             process = self._start(command, folder, output, complaints)
             try:
-                status = process.wait(self._timeout_s)
+                status = process.wait(self.timeout_s)
             except subprocess.TimeoutExpired as error:
                 _kill(process)
                 process.wait()
-                raise FontError(f"{' '.join(command)} did not end within {self._timeout_s:g} s. Try again") from error
+                raise FontError(f"{' '.join(command)} did not end within {self.timeout_s:g} s. Try again") from error
             finally:
                 with self._guard:
                     self._live.discard(process)
@@ -69,13 +68,12 @@ class PackageClients:
                 said = " ".join(complaints.read().decode(errors="replace").split())[-600:]
                 raise FontError(f"{' '.join(command)} failed with status {status}: {said}")
             output.seek(0)
-            return output.read(_ARCHIVE_LIMIT_BYTES + 1)
+            return output.read()
 
     def _start(self, command: Sequence[str], folder: Path, out: IO[bytes], err: IO[bytes]) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "LC_ALL": "C"}
         with self._guard:
-            if self._stopped:
-                raise FontError("the install was interrupted")
+            self.check_running()
             try:
                 # A session of its own, so that a client's children (npm starts node) can be killed with it.
                 process = subprocess.Popen(
@@ -88,13 +86,29 @@ class PackageClients:
                     start_new_session=True,
                 )
             except FileNotFoundError as error:
-                raise FontError(f"{command[0]} was not found. {_MISSING_CLIENT[command[0]]}") from error
+                todo = f"{_MISSING_CLIENT[command[0]]}, or name a folder of archives with --from"
+                raise FontError(f"{command[0]} was not found. {todo}") from error
             except PermissionError as error:
                 raise FontError(f"{command[0]} cannot be run: {error.strerror}") from error
             self._live.add(process)
         return process
 
-    def debian_versions(self, name: str, folder: Path) -> list[str]:
+    def download(self, package: PackageEntry, folder: Path) -> Path:
+        """Have the client of its registry fetch a package's archive into an empty folder."""
+        if package.source == "npm":
+            chosen = f"{package.name}@{package.version}"
+            self.run(("npm", "pack", "--ignore-scripts", "--loglevel=error", chosen), folder)
+        else:
+            versions = self._debian_versions(package.name, folder)
+            # Releases of Debian differ in the package's version while the fonts stay the same; their sha256 decides.
+            chosen = f"{package.name}={package.version}" if package.version in versions else package.name
+            self.run(("apt-get", "download", chosen), folder)
+        found = sorted(folder.glob("*.tgz" if package.source == "npm" else "*.deb"))
+        if len(found) != 1:
+            raise FontError(f"the download of {chosen} left {len(found)} files, 1 was expected")
+        return found[0]
+
+    def _debian_versions(self, name: str, folder: Path) -> list[str]:
         """List the versions of a Debian package that apt can fetch; fetch apt's lists once if it knows none."""
         versions = self._known_versions(name, folder)
         if not versions:
@@ -120,63 +134,3 @@ class PackageClients:
 def _kill(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):  # it may have ended in the meantime
         os.killpg(process.pid, signal.SIGKILL)
-
-
-def _fetch_npm(package: PackageEntry, folder: Path, clients: PackageClients) -> tuple[str, bytes]:
-    expected = f"{package.name}@{package.version}"
-    clients.run(("npm", "pack", "--ignore-scripts", "--loglevel=error", expected), folder)
-    archive = _only_file(folder, "*.tgz", expected)
-    try:
-        with gzip.open(archive) as stream:
-            return archive.name, stream.read(_ARCHIVE_LIMIT_BYTES + 1)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise FontError(
-            f"{archive.name} is damaged: {error}. Clear the cache (npm cache clean --force), then try again"
-        ) from error
-
-
-def _fetch_debian(package: PackageEntry, folder: Path, clients: PackageClients) -> tuple[str, bytes]:
-    versions = clients.debian_versions(package.name, folder)
-    # Releases of Debian differ in the package's version while the fonts stay the same; their sha256 decides.
-    expected = f"{package.name}={package.version}" if package.version in versions else package.name
-    clients.run(("apt-get", "download", expected), folder)
-    archive = _only_file(folder, "*.deb", expected)
-    return archive.name, clients.run(("dpkg-deb", "--fsys-tarfile", archive.name), folder)
-
-
-def _only_file(folder: Path, pattern: str, expected: str) -> Path:
-    found = sorted(folder.glob(pattern))
-    if len(found) != 1:
-        raise FontError(f"the download of {expected} left {len(found)} files {pattern}, 1 was expected")
-    return found[0]
-
-
-LICENCE_AND_FETCH = {
-    "npm": ("package/LICENSE", _fetch_npm),
-    "debian": ("usr/share/doc/{name}/copyright", _fetch_debian),
-}
-
-
-def read_members(tar: bytes, expected: set[str], origin: str) -> dict[str, bytes]:
-    """Read the named plain files of a tar; nothing is written and no other member is looked into."""
-    if len(tar) > _ARCHIVE_LIMIT_BYTES:
-        raise FontError(
-            f"{origin} unpacks to more than {_ARCHIVE_LIMIT_BYTES} bytes; it is not the package that was expected"
-        )
-    found: dict[str, bytes] = {}
-    try:
-        with tarfile.open(fileobj=io.BytesIO(tar), mode="r:") as archive:
-            for member in archive:
-                name = member.name.removeprefix("./")
-                if name not in expected:
-                    continue
-                stream = archive.extractfile(member) if member.isreg() and member.size <= len(tar) else None
-                if stream is None:
-                    raise FontError(f"{origin}: {name} is not a plain file. Do not use this archive")
-                found[name] = stream.read()
-    except tarfile.TarError as error:
-        raise FontError(f"{origin} is damaged: {error}. Try again") from error
-    missing = sorted(expected - found.keys())
-    if missing:
-        raise FontError(f"{origin} lacks {', '.join(missing)}. Compare its contents with fonts.toml")
-    return found

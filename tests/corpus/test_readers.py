@@ -7,8 +7,11 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from backports import zstd
@@ -18,7 +21,10 @@ from hypothesis import strategies as st
 from khmer_ocr.corpus import readers, text_streams
 from khmer_ocr.corpus.input_files import scan_input_files
 from khmer_ocr.corpus.mediawiki import plain_text
+from khmer_ocr.corpus.pipeline import process_corpus
 from khmer_ocr.corpus.readers import find_input_files, read_documents
+from khmer_ocr.corpus.remote_files import size_bytes
+from khmer_ocr.corpus.settings import CorpusConfig
 from khmer_ocr.errors import CorpusError, MissingExtraError
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
@@ -411,3 +417,86 @@ def test_a_locked_file_and_folder_cost_themselves_only(tmp_path: Path) -> None:
         ]
         os._exit(0 if told else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.fixture
+def remote(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A folder in fsspec's memory, gone afterwards."""
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    yield "memory://corpus"
+    memory.store.clear()
+
+
+@pytest.mark.parametrize("compression", PACK)
+@pytest.mark.parametrize("suffix", readers.FORMATS)
+def test_every_format_from_afar(remote: str, suffix: str, compression: str) -> None:
+    import fsspec
+
+    packed = PACK[compression](content(suffix))
+    with fsspec.open(f"{remote}/a{suffix}{compression}", "wb") as file:
+        file.write(packed)
+    counts: list[int] = []
+    documents = list(read_documents(f"{remote}/a{suffix}{compression}", advance=counts.append))
+    assert [document.text for document in documents] == TEXTS
+    assert sum(counts) == len(packed) == size_bytes(scan_input_files([remote]).files[0])
+
+
+def test_a_folder_from_afar_is_read_like_one_here(remote: str, tmp_path: Path) -> None:
+    import fsspec
+
+    for place in (remote, str(tmp_path)):
+        for name in ("b.txt", "deep/c.txt.gz", "deep/.hidden.txt", "notes.md"):
+            with fsspec.open(f"{place}/{name}", "wb", auto_mkdir=True) as file:
+                file.write(PACK[".gz" if name.endswith("gz") else ""]("ក\n".encode()))
+    far, near = scan_input_files([remote, f"{remote}/b.txt"]), scan_input_files([f"file://{tmp_path}"])
+    assert [file.name for file in far.files] == [file.name for file in near.files] == ["b.txt", "c.txt.gz"]
+    assert sorted(far.notes()) == sorted(near.notes())
+    process_corpus(CorpusConfig(input=(remote,), output_dir=tmp_path / "far"), progress=False)
+    assert "ក" in "".join((tmp_path / f"far/{split}.txt").read_text() for split in ("train", "val", "test"))
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("nosuch://host/a.txt", ("Protocol not known: nosuch", "fetch the file and name your copy")),
+        ("memory://corpus/none.txt", ("cannot be read", "Check the address")),
+        ("memory://corpus/a.docx", ("holds no file to read", ".jsonl", "unknown format: 1 file(s)", "a.docx")),
+        ("memory://corpus/cut.txt.gz", ("damaged or cut short", "gzip -t cut.txt.gz")),
+        ("file:///nowhere/a.txt", ("/nowhere/a.txt does not exist",)),
+    ],
+)
+def test_unusable_urls(remote: str, url: str, words: tuple[str, ...]) -> None:
+    import fsspec
+
+    for name in ("a.docx", "cut.txt.gz"):
+        with fsspec.open(f"{remote}/{name}", "wb") as file:
+            file.write(gzip.compress(b"abc" * 999)[:-9])
+    with pytest.raises(CorpusError) as caught:
+        list(read_documents(url))
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_a_corpus_over_http(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress("\n\n".join(TEXTS).encode()))
+    (tmp_path / "a.parquet").write_bytes(as_parquet(TEXTS))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=tmp_path))
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        base = f"http://127.0.0.1:{server.server_port}"
+        for name in ("a.txt.gz?download=1", "a.parquet"):
+            assert [document.text for document in read_documents(f"{base}/{name}")] == TEXTS
+        with pytest.raises(CorpusError, match=r"gone\.txt cannot be read: .*Check the address"):
+            list(read_documents(f"{base}/gone.txt"))
+    finally:
+        server.shutdown()
+        server.server_close()
+    with pytest.raises(CorpusError, match=r"a\.parquet cannot be read"):
+        list(read_documents(f"{base}/a.parquet"))
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
