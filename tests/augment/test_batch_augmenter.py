@@ -159,7 +159,7 @@ def seen():
 def in_process(code, **environment):
     """Run code that knows this file, in a process of its own, for settings that nobody can take back."""
     environment = {**os.environ, "PYTHONPATH": ":".join(path for path in sys.path if path), **environment}
-    code = f"import torch, test_transform\n{code}"
+    code = f"import torch\nfrom tests.augment import test_batch_augmenter as this\n{code}"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -170,13 +170,13 @@ def test_what_a_training_loop_sets_is_neither_used_nor_lost():
     code = f"""{SEEN}
 torch.set_num_threads(2)
 with torch.autocast("cpu", torch.bfloat16):
-    for name in test_transform.RECIPES:
+    for name in this.RECIPES:
         for setting in {list(SETTINGS.values())!r}:
             exec(setting)
             before = seen()
-            result = test_transform.augmented(name)
+            result = this.augmented(name)
             assert seen() == before, (setting, before[:-1], seen()[:-1])
-            print(test_transform.digest(*result))
+            print(this.digest(*result))
 """
     expected = [digest(*augmented(name)) for name in RECIPES for _ in SETTINGS]
     assert in_process(code).split() == expected
@@ -265,7 +265,7 @@ def test_the_way_of_tensors_through_triton_gives_the_bytes_of_numba():
     code = """
 from khmer_ocr.augment.recipe import load_recipe
 from khmer_ocr.augment.batch_augmenter import BatchAugmenter
-images_B1HW, width_B = test_transform.images([40, 1, 17, 33], 24)
+images_B1HW, width_B = this.images([40, 1, 17, 33], 24)
 call = lambda pixels: BatchAugmenter(load_recipe("basic"))(pixels, width_B, range(4), 0)[0]
 whole, floats = call(images_B1HW), call(images_B1HW.float() / 255)
 assert (whole != images_B1HW).any()

@@ -43,7 +43,7 @@ def test_out_of_range_is_a_config_error(name, value):
     values = {"weight": np.zeros(3), "sigma_px": np.zeros(3), "sd_grey": np.zeros(3)}
     values[name][1] = value
     limits = {"weight": "-1 to 1", "sigma_px": "0 to 5", "sd_grey": "0 to 64"}[name]
-    with pytest.raises(ConfigError, match=f"{name} is {value} for line 1 of the batch, expected {limits}"):
+    with pytest.raises(ConfigError, match=f"{name} is {value} for line 1 of the batch; expected {limits}"):
         fused.augment(*lines(3), values["weight"], values["sigma_px"], values["sd_grey"], keys(1, "train", range(3)))
 
 

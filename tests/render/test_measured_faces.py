@@ -17,7 +17,7 @@ from khmer_ocr.errors import KhmerOcrError, OutputError
 from khmer_ocr.fonts.discovery import FontFace, find_faces
 from khmer_ocr.io import worker_process
 from khmer_ocr.preview.font_card import report_card
-from khmer_ocr.render import face_metrics, measure, measure_worker
+from khmer_ocr.render import measure, measure_worker, measured_faces
 from khmer_ocr.render.compositor import LineRenderer
 from khmer_ocr.render.face_metrics import FaceMetrics, from_json
 from khmer_ocr.render.measured_faces import measure_all, quarantine, release
@@ -85,7 +85,7 @@ def test_measured_once_and_kept(static, cache, monkeypatch):
     assert list(first) == ["Static"] and not first["Static"].fatal
     (file,) = cache.glob("*.json")
     monkeypatch.setattr(
-        measure_worker, "measure_in_children", lambda faces: iter(()) if not faces else pytest.fail("measured again")
+        measured_faces, "measure_in_children", lambda faces: iter(()) if not faces else pytest.fail("measured again")
     )
     assert measure_all([static], progress=False) == first
     assert from_json(json.loads(file.read_text(encoding="utf-8"))["metrics"]) == first["Static"]
@@ -97,10 +97,10 @@ def test_in_a_child_as_in_this_process(static, cache):
 
 def test_a_damaged_measurement_is_made_anew(static, cache, caplog, monkeypatch):
     good, made = FaceMetrics(ascent_em16=7), FaceMetrics(ascent_em16=8)
-    face_metrics._write_cached(face_metrics._cache_file(static), good)
+    measured_faces._write_cached(measured_faces._cache_file(static), good)
     assert measure_all([static], progress=False)["Static"] == good
     (file,) = cache.glob("*.json")
-    monkeypatch.setattr(measure_worker, "measure_in_children", lambda faces: iter([(face, made) for face in faces]))
+    monkeypatch.setattr(measured_faces, "measure_in_children", lambda faces: iter([(face, made) for face in faces]))
     for content in ("", "{", "[]", "null", '{"no_such_key": 1}', "\x00\xff"):
         file.write_text(content, encoding="latin-1")
         caplog.clear()
@@ -112,11 +112,11 @@ def test_a_damaged_measurement_is_made_anew(static, cache, caplog, monkeypatch):
 def test_every_changed_byte_of_a_measurement_is_noticed(static, cache, caplog, monkeypatch):
     good = FaceMetrics(ascent_em16=70_000, inexact=(0.25, 0.0), missing="A é", faults=("lacks A é",))
     made = FaceMetrics(ascent_em16=8)
-    face_metrics._write_cached(face_metrics._cache_file(static), good)
+    measured_faces._write_cached(measured_faces._cache_file(static), good)
     (file,) = cache.glob("*.json")
     content = file.read_bytes()
     assert measure_all([static], progress=False)["Static"] == good
-    monkeypatch.setattr(measure_worker, "measure_in_children", lambda faces: iter([(face, made) for face in faces]))
+    monkeypatch.setattr(measured_faces, "measure_in_children", lambda faces: iter([(face, made) for face in faces]))
     for at in range(len(content)):
         damaged = bytearray(content)
         damaged[at] ^= 1 << at % 8
@@ -129,17 +129,17 @@ def test_every_changed_byte_of_a_measurement_is_noticed(static, cache, caplog, m
 
 def test_a_measurement_under_another_name_is_noticed(static, cache, caplog, monkeypatch):
     other = replace(static, name="Other", sha256="f" * 64)
-    face_metrics._write_cached(face_metrics._cache_file(static), FaceMetrics(ascent_em16=7))
-    shutil.copy(face_metrics._cache_file(static), face_metrics._cache_file(other))
+    measured_faces._write_cached(measured_faces._cache_file(static), FaceMetrics(ascent_em16=7))
+    shutil.copy(measured_faces._cache_file(static), measured_faces._cache_file(other))
     monkeypatch.setattr(
-        measure_worker, "measure_in_children", lambda faces: iter([(face, FaceMetrics()) for face in faces])
+        measured_faces, "measure_in_children", lambda faces: iter([(face, FaceMetrics()) for face in faces])
     )
     assert measure_all([other], progress=False)["Other"] == FaceMetrics()
     assert "do not match their checksum" in caplog.text
 
 
 def test_other_content_is_another_measurement(static, cache):
-    assert face_metrics._cache_file(static) != face_metrics._cache_file(replace(static, sha256="0" * 64))
+    assert measured_faces._cache_file(static) != measured_faces._cache_file(replace(static, sha256="0" * 64))
 
 
 def test_quarantined_by_content(static, cache):
@@ -238,7 +238,7 @@ def test_a_font_is_not_blamed_for_what_came_from_outside_or_from_us(crashing, ca
 
 def test_a_crash_that_does_not_come_again_is_nobody_s(crashing, cache, caplog):
     _, found, tries = crashing("Once.SIGSEGV", "Once.SIGKILL", "Good")
-    assert not any(face_metrics.fatal for metrics in found.values())
+    assert not any(metrics.fatal for metrics in found.values())
     assert [len(tries[name]) for name in found] == [2, 2, 1] and caplog.text.count("tried again") == 2
 
 
@@ -420,7 +420,7 @@ def test_a_character_outside_the_probe_without_room_is_refused(static, noto, cac
 
 
 def test_no_installed_face_is_cramped(metrics):
-    assert {name: m.cramped for name, m in face_metrics.items() if m.cramped} == {}
+    assert {name: m.cramped for name, m in metrics.items() if m.cramped} == {}
 
 
 def test_every_unit_is_exact_on_the_probe_itself(few_faces, metrics):
@@ -436,7 +436,7 @@ def test_every_unit_is_exact_on_the_probe_itself(few_faces, metrics):
 
 def test_the_bar_is_shown_for_many_faces_only(static, cache, capfd, monkeypatch):
     monkeypatch.setattr(
-        measure_worker, "measure_in_children", lambda faces: iter([(face, FaceMetrics()) for face in faces])
+        measured_faces, "measure_in_children", lambda faces: iter([(face, FaceMetrics()) for face in faces])
     )
     many = [replace(static, name=f"Face{n}", sha256=str(n) * 64) for n in range(9)]
     measure_all(many[:2])
