@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from khmer_ocr_kernels.reference import line_offsets
+from khmer_ocr_kernels.reference import BACKGROUND, line_offsets
 from torch import Tensor
 
 from khmer_ocr.augment.determinism import exactly
@@ -26,7 +26,6 @@ from khmer_ocr.io.transfer import out_of_memory, upload, warn_of_memory
 _Pixels = TypeVar("_Pixels", npt.NDArray[np.uint8], Tensor)
 BATCH_LINES, BATCH_COLUMNS = 64, 1 << 16
 """Most lines and padded columns of one batch."""
-BACKGROUND = 255
 
 
 @dataclass(frozen=True)

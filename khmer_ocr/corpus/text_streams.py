@@ -11,6 +11,7 @@ from typing import IO, Protocol
 from khmer_ocr.corpus.remote_files import InputPath, unreadable
 from khmer_ocr.errors import CorpusError
 from khmer_ocr.io.decompression import DAMAGED, OPENERS
+from khmer_ocr.text.letters import COENG
 
 COMPRESSIONS = (".gz", ".bz2", ".zst")
 CHUNK_BYTES = 1 << 18
@@ -20,7 +21,6 @@ MAX_LINE_CHARS = 1 << 16
 Advance = Callable[[int], object]
 """Called with the number of bytes just read from disk, before decompression."""
 
-_COENG = "\u17d2"
 _MARKS = frozenset(map(chr, (*range(0x17B4, 0x17D4), 0x17DD)))
 _BREAKS = (" ", "\u200b", "។")
 
@@ -173,6 +173,6 @@ def _cut_before(line: str, start: int, end: int) -> int:
     if natural > start:
         return natural
     for position in range(end, start + 1, -1):
-        if line[position] not in _MARKS and line[position - 1] != _COENG:
+        if line[position] not in _MARKS and line[position - 1] != COENG:
             return position
     return end

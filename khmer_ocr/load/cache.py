@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import xxhash
+from khmer_ocr_kernels.reference import BACKGROUND
 
 from khmer_ocr.dataset import layout, paths
 from khmer_ocr.dataset.reader import SplitIndex
@@ -33,7 +34,6 @@ from khmer_ocr.load.line_copies import WORD_BYTES, copy_lines, line_sums, look_u
 
 log = logging.getLogger(__name__)
 FORMAT, VERSION = "khmer_ocr packed lines", 1
-BACKGROUND = 255
 HEADER_BYTES = 4096
 NAME, SUFFIX = "packed-", ".lines"
 

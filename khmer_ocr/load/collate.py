@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from khmer_ocr.errors import ConfigError, DatasetError
+from khmer_ocr.text.charset import PAD
 
 BACKGROUND = 1.0
 """White, and the value of every padded pixel."""
-PAD_ID = 0
 
 
 def collate_lines(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def collate_lines(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     widths = [sample["image"].shape[-1] for sample in samples]
     lengths = [len(sample["targets"]) for sample in samples]
     images = torch.full((len(samples), *samples[0]["image"].shape[:2], max(widths)), BACKGROUND, dtype=torch.float32)
-    targets = torch.full((len(samples), max(lengths)), PAD_ID, dtype=torch.int64)
+    targets = torch.full((len(samples), max(lengths)), PAD, dtype=torch.int64)
     for at, sample in enumerate(samples):
         images[at, :, :, : widths[at]] = sample["image"]
         targets[at, : lengths[at]] = sample["targets"]

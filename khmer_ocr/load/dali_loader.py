@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from khmer_ocr_kernels.reference import BACKGROUND
 from PIL import Image
 
 from khmer_ocr.dataset.sample_decoding import decode_image, is_plain_grey
 from khmer_ocr.errors import DatasetError, missing_extra
 from khmer_ocr.load.base_loader import LineLoader, ReadBatch, normalised
-from khmer_ocr.load.cache import BACKGROUND, PackedCache
+from khmer_ocr.load.cache import PackedCache
 from khmer_ocr.load.line_source import LineSource
 from khmer_ocr.load.padded_batches import gather_pages, padded_width, read_pages, without
 from khmer_ocr.load.planner import EpochPlan

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from khmer_ocr_kernels.reference import BACKGROUND
 
 from khmer_ocr.errors import DatasetError
-from khmer_ocr.load.cache import BACKGROUND, PackedCache
+from khmer_ocr.load.cache import PackedCache
 from khmer_ocr.load.line_source import LineSource
 
 Empty = Callable[[int, int], npt.NDArray[Any]]

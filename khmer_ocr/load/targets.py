@@ -9,9 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from khmer_ocr.text.charset import Charset
-
-PAD_ID = 0
+from khmer_ocr.text.charset import PAD, Charset
 
 
 class Vocabulary(Protocol):
@@ -55,6 +53,6 @@ class TargetEncoder:
             length_B = np.array([len(text) for text in texts], np.int64)
             codes = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32)
             flat = self._ids[np.minimum(codes, len(self._ids) - 1)]
-        targets_BT = np.full((len(texts), length_B.max(initial=0)), PAD_ID, np.int64)
+        targets_BT = np.full((len(texts), length_B.max(initial=0)), PAD, np.int64)
         targets_BT[np.arange(targets_BT.shape[1]) < length_B[:, None]] = flat
         return targets_BT, length_B

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from khmer_ocr_kernels.jit import compiled
 
 from khmer_ocr.render.shaping import LEAST_WIDTH_EM16, Shaper, takes_room, to_em16
+from khmer_ocr.text.letters import COENG
 
 NO_INK = -(1 << 29)
 BROKEN, MISSING, OVERDRAWN = 1, 2, 4
@@ -20,7 +21,7 @@ no room in the line; a glyph is drawn over its like, so that a sign of the label
 _SAME_PLACE_EM16 = 1 << 11
 _UNKNOWN, _BLANK, _INKED, _BARE_COENG = 0, 1, 2, 3
 _SPACE, _ZWNJ = 0x20, 0x200C
-_COENG = 0x17D2
+_COENG = ord(COENG)
 _to_em16 = compiled(to_em16)
 _takes_room = compiled(takes_room)
 

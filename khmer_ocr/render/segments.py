@@ -2,8 +2,10 @@
 
 from khmer_ocr_kernels.jit import compiled
 
+from khmer_ocr.text.letters import COENG
+
 SYLLABLE, WORD, SCRIPT_RUN = 0, 1, 2
-_COENG, _ZWNJ = 0x17D2, 0x200C
+_COENG, _ZWNJ = ord(COENG), 0x200C
 
 
 @compiled

@@ -17,17 +17,17 @@ from dataclasses import dataclass
 
 from rapidfuzz.distance import Levenshtein
 
+from khmer_ocr.text.letters import COENG
 from khmer_ocr.text.syllables import split
 
-_COENG = "\u17d2"
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff\u17b4\u17b5]+")
 _BLANKS = re.compile(r"\s+")
 _BASE = "[\u1780-\u17a2\u17a5-\u17b3]"
-_SYLLABLE = re.compile(f"(?<!{_COENG}){_BASE}(?:{_COENG}{_BASE}?|[\u17b6-\u17d1\u17d3\u17dd])+")
-_PART = re.compile(f"{_COENG}{_BASE}?|.")
+_SYLLABLE = re.compile(f"(?<!{COENG}){_BASE}(?:{COENG}{_BASE}?|[\u17b6-\u17d1\u17d3\u17dd])+")
+_PART = re.compile(f"{COENG}{_BASE}?|.")
 _RANK = {
     "\u17cc": 0,
-    _COENG: 1,
+    COENG: 1,
     **dict.fromkeys("\u17c9\u17ca", 2),
     **dict.fromkeys("\u17be\u17bf\u17c0\u17c1\u17c2\u17c3\u17c4\u17c5", 3),
     **dict.fromkeys("\u17bb\u17bc\u17bd", 4),
@@ -40,12 +40,12 @@ _RANK = {
 _RESPELLED = tuple(
     (re.compile(seen), expected)
     for seen, expected in (
-        (f"{_COENG}{{2,}}", _COENG),
+        (f"{COENG}{{2,}}", COENG),
         ("\u17be\u17b6", "\u17c4\u17b8"),
         ("\u17c1([\u17bb-\u17bd]?)\u17b8", "\u17be\\1"),
         ("\u17c1([\u17bb-\u17bd]?)\u17b6", "\u17c4\\1"),
         ("\u17be\u17bb", "\u17bb\u17be"),
-        (f"({_COENG}\u179a)({_COENG}[\u1780-\u17b3])", r"\2\1"),
+        (f"({COENG}\u179a)({COENG}[\u1780-\u17b3])", r"\2\1"),
     )
 )
 

@@ -13,14 +13,14 @@ import re
 import unicodedata
 from functools import lru_cache
 
+from khmer_ocr.text.letters import COENG
 from khmer_ocr.text.syllables import is_well_formed
 
 NORMALIZER_VERSION: int = 3
 """Grows whenever any text's normal form changes."""
 
-_COENG = "\u17d2"
 _LETTER = "[\u1780-\u17b3]"
-_SUBSCRIPT = f"{_COENG}{_LETTER}"
+_SUBSCRIPT = f"{COENG}{_LETTER}"
 _ZWNJ = "\u200c"
 # The marks that take no room in the line. U+17C7, 17C8 and the vowels before or behind the letter do: two of them stand
 # side by side in every face and stay two.
@@ -46,9 +46,7 @@ _AGAIN = re.compile(_TWICE)
 
 _UNSEEN = f"[{_INKLESS_CHARACTERS}{_ZWNJ}]"
 CHANGED_IN: dict[int, re.Pattern[str]] = {
-    3: re.compile(
-        f"({_OVERLAID})(?:{_COENG}{_UNSEEN}*{_LETTER}|[\u17b6-\u17d3\u17dd{_INKLESS_CHARACTERS}{_ZWNJ}])*?\\1"
-    )
+    3: re.compile(f"({_OVERLAID})(?:{COENG}{_UNSEEN}*{_LETTER}|[\u17b6-\u17d3\u17dd{_INKLESS_CHARACTERS}{_ZWNJ}])*?\\1")
 }
 """What each version of the normal form changed. A text, as typed or in an older normal form, in which the patterns of
 all later versions are found nowhere, has the same normal form still. Version 3: a sign typed twice is written once."""
@@ -69,8 +67,8 @@ _SUBSCRIPT_ORDER, _RO_ORDER = 2, 3
 
 # Every neighbourhood that some rule below may touch; a line without one is in order already.
 _SUSPECT = re.compile(
-    f"{_ZWNJ}|{_COENG}(?:\u178a|{_COENG}|{_LETTER}\u17cc|\u179a{_COENG})|(?=[\u17b6-\u17d1\u17d3\u17dd][\u17b6-\u17d3\u17dd])(?:{_TWICE}|"
-    f"[\u17b6-\u17cb\u17cd-\u17d1\u17d3\u17dd][{_COENG}\u17cc]|[\u17b6-\u17c8\u17cb\u17cd-\u17d1\u17d3\u17dd][\u17c9\u17ca]"
+    f"{_ZWNJ}|{COENG}(?:\u178a|{COENG}|{_LETTER}\u17cc|\u179a{COENG})|(?=[\u17b6-\u17d1\u17d3\u17dd][\u17b6-\u17d3\u17dd])(?:{_TWICE}|"
+    f"[\u17b6-\u17cb\u17cd-\u17d1\u17d3\u17dd][{COENG}\u17cc]|[\u17b6-\u17c8\u17cb\u17cd-\u17d1\u17d3\u17dd][\u17c9\u17ca]"
     "|[\u17b6-\u17bd\u17c6-\u17c8\u17cb\u17cd-\u17d1\u17d3\u17dd][\u17be-\u17c5]"
     "|[\u17b6-\u17ba\u17c6-\u17c8\u17cb\u17cd-\u17d1\u17d3\u17dd][\u17bb-\u17bd]"
     "|[\u17b6\u17c6-\u17c8\u17cb\u17cd-\u17d1\u17d3\u17dd][\u17b7-\u17ba]"
@@ -84,31 +82,31 @@ _SIGN = "[\u17c6\u17cb\u17cd-\u17d1]"
 # Orders that are no synonyms, so a drawable syllable that holds one stays as it was typed:
 _CHANGES_INK = re.compile(
     # a subscript hanging from a vowel that stands behind or below its letter (there it is drawn by 23 to 38 faces),
-    f"[\u17b6\u17bb-\u17bd\u17bf\u17c0\u17c4\u17c5][^{_COENG}]*{_COENG}[^\u179a]"
+    f"[\u17b6\u17bb-\u17bd\u17bf\u17c0\u17c4\u17c5][^{COENG}]*{COENG}[^\u179a]"
     # coeng ro after an e-sign, which then stands inside the ro (all faces),
-    f"|[\u17be-\u17c5][^{_COENG}]*{_COENG}\u179a"
+    f"|[\u17be-\u17c5][^{COENG}]*{COENG}\u179a"
     # a shifter before a subscript and an upper sign: moved, it is lowered no more, or lowered now (all faces),
-    f"|[\u17c9\u17ca](?=.*{_UPPER}).*{_COENG}"
+    f"|[\u17c9\u17ca](?=.*{_UPPER}).*{COENG}"
     # a sign before a vowel of its own height, where they would change places (37 faces); nikahit + aa, drawn alike by
     # 17 faces and apart by a nudge in the others, has one spelling all the same,
-    f"|{_SIGN}[^{_COENG}]*[\u17b7-\u17ba\u17bc-\u17c0\u17c4\u17c5]|[\u17cb\u17cd-\u17d1][^{_COENG}]*\u17b6"
+    f"|{_SIGN}[^{COENG}]*[\u17b7-\u17ba\u17bc-\u17c0\u17c4\u17c5]|[\u17cb\u17cd-\u17d1][^{COENG}]*\u17b6"
     # a mark above before a subscript that reaches up beside the letter, or on a narrow letter, or on nyo, which changes
     # its own shape by what follows it,
-    f"|{_ABOVE}[^{_COENG}]*{_COENG}.*(?<={_COENG})[\u1783\u1788\u178d\u1794\u1799\u179e\u179f\u17a1]"
-    f"|^[\u1789\u179a\u179c\u17a3-\u17b3].*{_ABOVE}[^{_COENG}]*{_COENG}|^[\u1789\u179a\u179c\u17a3-\u17b3].*{_COENG}.*\u17cc"
-    f"|{_COENG}[\u1783\u1788\u178d\u1794\u1799\u179e\u179f\u17a1].*\u17cc|{_COENG}.*\u17cc.*[\u17bf\u17c0]"
-    f"|{_SIGN}.*\u17bb.*{_COENG}\u179a|(?:{_COENG}\u179a|[\u17c9\u17ca]|^[\u1789\u179a\u179c\u17a3-\u17b3]).*{_SIGN}.*\u17bb"
+    f"|{_ABOVE}[^{COENG}]*{COENG}.*(?<={COENG})[\u1783\u1788\u178d\u1794\u1799\u179e\u179f\u17a1]"
+    f"|^[\u1789\u179a\u179c\u17a3-\u17b3].*{_ABOVE}[^{COENG}]*{COENG}|^[\u1789\u179a\u179c\u17a3-\u17b3].*{COENG}.*\u17cc"
+    f"|{COENG}[\u1783\u1788\u178d\u1794\u1799\u179e\u179f\u17a1].*\u17cc|{COENG}.*\u17cc.*[\u17bf\u17c0]"
+    f"|{_SIGN}.*\u17bb.*{COENG}\u179a|(?:{COENG}\u179a|[\u17c9\u17ca]|^[\u1789\u179a\u179c\u17a3-\u17b3]).*{_SIGN}.*\u17bb"
     # two of robat and the shifters, three subscripts, or two with a mark before either.
-    f"|[\u17c9\u17ca\u17cc].*[\u17c9\u17ca\u17cc]|{_COENG}.*{_COENG}.*{_COENG}"
-    f"|[\u17b6-\u17d1]{_COENG}.*{_COENG}|{_COENG}.[^{_COENG}]+{_COENG}|{_COENG}.*{_COENG}.*\u17cc"
+    f"|[\u17c9\u17ca\u17cc].*[\u17c9\u17ca\u17cc]|{COENG}.*{COENG}.*{COENG}"
+    f"|[\u17b6-\u17d1]{COENG}.*{COENG}|{COENG}.[^{COENG}]+{COENG}|{COENG}.*{COENG}.*\u17cc"
 )
-_RO_FIRST = re.compile(f"({_COENG}\u179a)({_COENG}[^\u179a])")
+_RO_FIRST = re.compile(f"({COENG}\u179a)({COENG}[^\u179a])")
 # The letters below which 18 to 38 faces draw a shifter as the sign u when an upper vowel follows. The Khmer Encoding
 # Structure names far more for triisap, but under those no face lowers it, and u + vowel would change its looks.
 _TRIISAP = "[\u179f\u17a0\u17a2]"
 _MUUSIKATOAN = "[\u1784\u1789\u1793\u1794\u1798-\u179c]"
 _U_FOR_SHIFTER = re.compile(
-    f"^(?:({_TRIISAP})|({_MUUSIKATOAN}))({_COENG}\u179a)?(?!.*{_COENG})"
+    f"^(?:({_TRIISAP})|({_MUUSIKATOAN}))({COENG}\u179a)?(?!.*{COENG})"
     "(?:([\u17be\u17bf])\u17bb|(\u17c1)\u17bb\u17b8|\u17bb(?=[\u17b7-\u17ba]|\u17b6\u17c6)|\u17bb(?=\u17d0))"
 )
 _HELD_UP = re.compile(
@@ -137,7 +135,7 @@ def normalize(text: str) -> str:
         text = unicodedata.normalize("NFC", text)
     text = text.replace("\u17d2\u178a", "\u17d2\u178f")
     if _SUSPECT.search(text):
-        text = re.sub(f"{_COENG}{{2,}}", _COENG, text).replace("\u17d2\u178a", "\u17d2\u178f")
+        text = re.sub(f"{COENG}{{2,}}", COENG, text).replace("\u17d2\u178a", "\u17d2\u178f")
         # Digits carry signs too: doubled ones are looked for in the whole text, not only in its syllables.
         text = unicodedata.normalize("NFC", _SYLLABLE.sub(_canonical_match, _each_once(text)))
     return text.strip(" ")
@@ -173,7 +171,7 @@ def _canonical_match(match: re.Match[str]) -> str:
 @lru_cache(maxsize=1 << 16)
 def _canonical(syllable: str) -> str:
     syllable = syllable.replace("\u17c1\u17b8", "\u17be").replace("\u17c1\u17b6", "\u17c4")
-    if syllable.count(_COENG) == 2:
+    if syllable.count(COENG) == 2:
         # Both orders of coeng ro and another subscript are the same glyphs in the same places, in every face.
         syllable = _RO_FIRST.sub(r"\2\1", syllable)
     if not is_well_formed(syllable) or not _CHANGES_INK.search(syllable):
@@ -187,7 +185,7 @@ def _canonical(syllable: str) -> str:
 
 
 def _part_order(part: str) -> int:
-    if part[0] == _COENG:
+    if part[0] == COENG:
         return _RO_ORDER if part[1] == "\u179a" else _SUBSCRIPT_ORDER
     return _ORDER[part[0]]
 

@@ -9,7 +9,8 @@ scripts that share no characters with the Indic shapers.
 import re
 import unicodedata
 
-COENG = "\u17d2"
+from khmer_ocr.text.letters import COENG
+
 _LETTER = "[\u1780-\u17b3]"
 # What may carry signs without being a Khmer letter: dashes, digits of both kinds, no-break space, bullet, ...
 _PLACEHOLDER = "[\\-0-9\u00a0\u00d7\u17d9\u17e0-\u17e9\u2010-\u2015\u2022\u25cc\u25fb-\u25fe]"
