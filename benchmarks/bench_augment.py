@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_generate import PILLOW_LINES, PlainPillow, artist_for, chunks, drawable, one_core
+from bench_generate import PILLOW_LINES, PlainPillow, chunks, drawable, one_core, renderer_for
 from common import interleaved, lines_of, ratio, store
 
 from khmer_ocr import rng
@@ -34,7 +34,7 @@ BASELINE = "plain Pillow, clean"
 def bench(texts: list[str], scratch: Path, rounds: int) -> dict[str, Any]:
     """Time every recipe in the same run."""
     faces, metrics = usable_faces(None, fonts_dir=Path("fonts"), system=False)
-    first = artist_for(faces, metrics, scratch)
+    first = renderer_for(faces, metrics, scratch)
     texts = drawable(first, texts)
     size = len(texts) // ((rounds + 1) * len(RECIPES)) // CHUNK * CHUNK
     unseen = iter([texts[n : n + size] for n in range(0, len(texts) - size + 1, size)])

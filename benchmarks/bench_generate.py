@@ -84,7 +84,7 @@ class PlainPillow:
         return len(self.texts)
 
 
-def artist_for(
+def renderer_for(
     faces: list[FontFace], metrics: dict[str, Any], root: Path, render: RenderConfig | None = None
 ) -> ChunkRenderer:
     return ChunkRenderer(RenderJob(tuple(faces), metrics, render or RenderConfig(), str(root), "files", 42, None))
@@ -103,7 +103,7 @@ def bench_one_core(
     faces: list[FontFace], metrics: dict[str, Any], texts: list[str], scratch: Path, rounds: int
 ) -> dict[str, Any]:
     """Speed of one core against plain Pillow; every round draws lines that no round before has seen."""
-    renderer = artist_for(faces, metrics, scratch / "ours")
+    renderer = renderer_for(faces, metrics, scratch / "ours")
     texts = drawable(renderer, texts)
     renderer.journal.fragment("train", 0).parent.mkdir(parents=True)
     size = len(texts) // (2 * rounds + 2) // CHUNK * CHUNK
@@ -157,9 +157,9 @@ def bench_cold(
         families.setdefault(face.family, face)
     picked = list(families.values())[:24]
     # Compiling is not what is measured: another renderer has the kernels loaded before.
-    warm_up = artist_for(picked[:1], metrics, scratch / "cold")
+    warm_up = renderer_for(picked[:1], metrics, scratch / "cold")
     warm_up.lines("train", 0, drawable(warm_up, texts[:100]))
-    every = drawable(artist_for(picked, metrics, scratch / "cold"), texts)
+    every = drawable(renderer_for(picked, metrics, scratch / "cold"), texts)
     first, second = every[:5000], every[5000:10000]
     seconds: dict[str, list[float]] = {"first 5,000": [], "next 5,000": [], "next 5,000 again, warm": []}
 
@@ -171,7 +171,7 @@ def bench_cold(
 
     with one_core():
         for _ in range(rounds):
-            renderer = artist_for(picked, metrics, scratch / "cold")
+            renderer = renderer_for(picked, metrics, scratch / "cold")
             for name, part, begin in zip(seconds, (first, second, second), (0, 5 * CHUNK, 5 * CHUNK), strict=True):
                 seconds[name].append(draw(renderer, part, begin))
     cold, warm = seconds["next 5,000"], seconds["next 5,000 again, warm"]
@@ -239,7 +239,7 @@ def bench_memory(texts: list[str], scratch: Path, counts: tuple[int, ...]) -> di
 
 def memory_of(count: int, file: Path, scratch: Path) -> None:
     faces, metrics = usable_faces(None, fonts_dir=Path("fonts"), system=False)
-    renderer = artist_for(faces, metrics, scratch / "memory")
+    renderer = renderer_for(faces, metrics, scratch / "memory")
     every = file.read_text(encoding="utf-8").split("\n")
     # As many at once as a worker is given to plan.
     texts = [text for n in range(0, len(every), PLAN_LINES) for text in drawable(renderer, every[n : n + PLAN_LINES])]

@@ -16,9 +16,9 @@ def exactly(device: torch.device) -> Iterator[None]:
     """
     backends = torch.backends
     operators = (backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul)
-    expected: list[tuple[Any, str, Any]] = [(operator, "fp32_precision", "ieee") for operator in operators]
-    expected += [(backends.cudnn, "deterministic", True), (backends.cudnn, "benchmark", False)]
-    before = [getattr(place, name) for place, name, _ in expected]
+    fixed: list[tuple[Any, str, Any]] = [(operator, "fp32_precision", "ieee") for operator in operators]
+    fixed += [(backends.cudnn, "deterministic", True), (backends.cudnn, "benchmark", False)]
+    before = [getattr(place, name) for place, name, _ in fixed]
     threads = torch.get_num_threads()
     precision = _matmul_precision()
     try:
@@ -26,7 +26,7 @@ def exactly(device: torch.device) -> Iterator[None]:
         # Both of torch's ways to say it have to agree, or it refuses to multiply.
         if precision is not None:
             torch.set_float32_matmul_precision("highest")
-        for place, name, setting in expected:
+        for place, name, setting in fixed:
             setattr(place, name, setting)
         with torch.autocast(device.type, enabled=False):
             yield
@@ -34,7 +34,7 @@ def exactly(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(threads)
         if precision is not None:
             torch.set_float32_matmul_precision(precision)
-        for (place, name, _), setting in zip(expected, before, strict=True):
+        for (place, name, _), setting in zip(fixed, before, strict=True):
             setattr(place, name, setting)
 
 

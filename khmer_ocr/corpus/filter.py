@@ -39,7 +39,7 @@ _NEUTRAL = re.compile(
 
 @dataclass
 class FilterCounts:
-    """What a sieve let through and what it held back, by reason."""
+    """What a filter kept and what it dropped, by reason."""
 
     documents: Counter[str] = field(default_factory=Counter)
     lines_read: int = 0

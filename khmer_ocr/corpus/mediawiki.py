@@ -120,7 +120,7 @@ class _PageCollector:
         self.ready: list[str] = []
         self.namespaces: set[str] = set()
         self._depth = 0
-        self._wanted = ""
+        self._element = ""
         self._pieces: list[str] = []
         self._chars = 0
         self._page: dict[str, str] = {}
@@ -138,10 +138,10 @@ class _PageCollector:
         elif name == "redirect":
             self._page["redirect"] = "yes"
         elif name in ("ns", "model", "text", "namespace"):
-            self._wanted, self._pieces, self._chars = name, [], 0
+            self._element, self._pieces, self._chars = name, [], 0
 
     def data(self, text: str) -> None:
-        if self._wanted:
+        if self._element:
             self._chars += len(text)
             if self._chars <= MAX_PAGE_CHARS:
                 self._pieces.append(text)
@@ -152,7 +152,7 @@ class _PageCollector:
         self._depth -= 1
         if name == "page":
             self._close_page()
-        elif name == self._wanted:
+        elif name == self._element:
             text = "".join(self._pieces)
             if name == "namespace":
                 self.namespaces.add(text.strip().lower())
@@ -160,7 +160,7 @@ class _PageCollector:
                 self._page["text"], self._page["long"] = "", "yes"
             else:
                 self._page[name] = text
-            self._wanted, self._pieces = "", []
+            self._element, self._pieces = "", []
 
     def _close_page(self) -> None:
         page, self._page = self._page, {}

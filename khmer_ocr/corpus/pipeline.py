@@ -1,7 +1,7 @@
 """Raw text to `train.txt`, `val.txt`, `test.txt`: normalised, cut to lines, without duplicates, split by document.
 
 A document goes whole to the split its seeded hash names; of its lines only near-copies of lines in another split move
-there (see `sieve`). When the documents are too few to fill three splits, lines are divided one by one instead.
+there (see `filter`). When the documents are too few to fill three splits, lines are divided one by one instead.
 """
 
 import os
@@ -160,31 +160,33 @@ def _run_identity(config: CorpusConfig, files: list[InputPath]) -> dict[str, Any
 def _sift(
     config: CorpusConfig, files: list[InputPath], progress: bool, *, by_line: bool
 ) -> tuple[SplitWriter, FilterCounts]:
-    """Read everything through a sieve into temporary files, which the caller commits or discards."""
+    """Read everything through a filter into temporary files, which the caller commits or discards."""
     writer = SplitWriter(config.output_dir)
-    sieve = LineFilter(
+    filtered = LineFilter(
         writer, min_chars=config.min_chars, max_chars=config.max_chars, seed=config.seed, by_line=by_line
     )
     try:
-        _feed_files(sieve, writer, files, progress)
+        _feed_files(filtered, writer, files, progress)
         if config.sample:
             for text in text_documents(sample_text().splitlines()):
-                sieve.add_document(text)
-        sieve.flush()
+                filtered.add_document(text)
+        filtered.flush()
         real_lines = writer.lines["train"]
         if config.synthesize:
             for line in tqdm(_synthesized(config), total=config.synthesize, unit="line", disable=not progress):
-                sieve.add_line(line)
-        sieve.flush()
+                filtered.add_line(line)
+        filtered.flush()
         if config.recombine and real_lines:
-            _recombine(config, sieve, writer, real_lines, progress)
+            _recombine(config, filtered, writer, real_lines, progress)
     except BaseException:
         writer.discard()
         raise
-    return writer, sieve.counts
+    return writer, filtered.counts
 
 
-def _recombine(config: CorpusConfig, sieve: LineFilter, writer: SplitWriter, real_lines: int, progress: bool) -> None:
+def _recombine(
+    config: CorpusConfig, filtered: LineFilter, writer: SplitWriter, real_lines: int, progress: bool
+) -> None:
     """Add lines made of the first `real_lines` of the training split, none a near-copy of a line of another split."""
     pool = index_source_lines(islice(writer.written("train"), 0, real_lines, -(-real_lines // MAX_LINES)))
     blocks = recombine_lines(
@@ -193,7 +195,7 @@ def _recombine(config: CorpusConfig, sieve: LineFilter, writer: SplitWriter, rea
         seed=config.seed,
         min_chars=config.min_chars,
         max_chars=config.max_chars,
-        refuse=lambda lines: sieve.stand_elsewhere(lines, "train"),
+        refuse=lambda lines: filtered.stand_elsewhere(lines, "train"),
         workers=len(os.sched_getaffinity(0)) if config.recombine >= _MANY_LINES else 1,
     )
     with tqdm(total=config.recombine, unit="line", disable=not progress) as bar:
@@ -202,13 +204,15 @@ def _recombine(config: CorpusConfig, sieve: LineFilter, writer: SplitWriter, rea
             bar.update(len(lines))
 
 
-def _feed_files(sieve: LineFilter, writer: SplitWriter, files: list[InputPath], progress: bool) -> None:
+def _feed_files(filtered: LineFilter, writer: SplitWriter, files: list[InputPath], progress: bool) -> None:
     total_bytes = sum(map(size_bytes, files))
     with tqdm(total=total_bytes, unit="B", unit_scale=True, disable=not progress or not files) as bar:
         for file in files:
             bar.set_description(file.name, refresh=False)
-            for number, document in enumerate(read_documents(file, advance=bar.update, dropped=sieve.counts.dropped)):
-                sieve.add_document(document.text)
+            for number, document in enumerate(
+                read_documents(file, advance=bar.update, dropped=filtered.counts.dropped)
+            ):
+                filtered.add_document(document.text)
                 if number % 256 == 0:
                     rate_lines_per_s = writer.lines.total() / max(bar.format_dict["elapsed"], 1e-3)
                     bar.set_postfix_str(f"{rate_lines_per_s:,.0f} lines/s", refresh=False)

@@ -126,9 +126,9 @@ def _resolve(source: str | Path, default: list[Path], catalogue: Catalogue, held
         return list(_read_faces(path, catalogue))
     if kind:
         raise FontError(f"{printable(str(path))} can't be read as a font: {kind}. Give a .ttf or .otf file.")
-    expected = _plain(str(source))
+    sought = _plain(str(source))
     every = [face for file in default for face in _read_faces(file, catalogue, PassedOver())]
-    named = [face for face in every if expected in (_plain(face.family), _plain(face.name))]
+    named = [face for face in every if sought in (_plain(face.family), _plain(face.name))]
     if not named:
         known = ", ".join(sorted({face.family for face in every})) or "none"
         raise FontError(f"No font file, folder, family or face is called {str(source)!r}. Families here: {known}")

@@ -146,16 +146,16 @@ def _describe(report: InstallReport) -> str:
 def _select(catalogue: Catalogue, only: Sequence[str]) -> list[PackageEntry]:
     if not only:
         return list(catalogue.packages)
-    expected = {name.casefold() for name in only}
+    asked = {name.casefold() for name in only}
     names = {
         package: {name.casefold() for name in (package.name, package.slug, *package.families)}
         for package in catalogue.packages
     }
-    unknown = expected.difference(*names.values())
+    unknown = asked.difference(*names.values())
     if unknown:
         known = ", ".join(package.slug for package in catalogue.packages)
         raise ConfigError(f"no font package or family is called {', '.join(sorted(unknown))}. Known packages: {known}")
-    return [package for package in catalogue.packages if names[package] & expected]
+    return [package for package in catalogue.packages if names[package] & asked]
 
 
 @contextmanager
@@ -245,8 +245,8 @@ def _check_distribution(package: PackageEntry) -> None:
     try:
         distribution = metadata.distribution(package.name)
     except metadata.PackageNotFoundError as error:
-        expected = f"{package.name}=={package.version}"
-        raise FontError(f"not installed in this Python. Run: python -m pip install {expected}") from error
+        pinned = f"{package.name}=={package.version}"
+        raise FontError(f"not installed in this Python. Run: python -m pip install {pinned}") from error
     if distribution.version == package.version:
         for entry in package.files:
             data = Path(str(distribution.locate_file(entry.member))).read_bytes()

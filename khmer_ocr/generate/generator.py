@@ -86,15 +86,15 @@ class SyntheticImageGenerator:
             OutputError: the folder can't be written, or no space is left; what is done stays done.
         """
         config = self.config.changed(settings)
-        expected = list(dict.fromkeys([splits] if isinstance(splits, str) else splits or layout.SPLITS))
-        unknown = [name for name in expected if name not in layout.SPLITS]
+        names = list(dict.fromkeys([splits] if isinstance(splits, str) else splits or layout.SPLITS))
+        unknown = [name for name in names if name not in layout.SPLITS]
         if unknown:
             raise ConfigError(f"unknown split {', '.join(unknown)}; known are {', '.join(layout.SPLITS)}")
         if max_lines is not None and max_lines < 1:
             raise ConfigError(f"max_lines is {max_lines}; expected 1 or more")
         self._refuse_overlap()
-        paths.refuse_links_of(self.output_dir, expected)
-        texts = {name: SplitText.open(self.corpus_dir, name, max_lines) for name in expected}
+        paths.refuse_links_of(self.output_dir, names)
+        texts = {name: SplitText.open(self.corpus_dir, name, max_lines) for name in names}
         recipe, device = self._recipe(config)
         run = fingerprint(self.faces, self.render, config.format, self.seed, texts, recipe, device)
         journal = Journal(self.output_dir)
@@ -103,7 +103,7 @@ class SyntheticImageGenerator:
             with output_errors(self.output_dir, "choose another --output-dir", then):
                 if is_complete(journal, run, texts):
                     log.info("%s is complete: nothing to do", self.output_dir)
-                    return {name: result_of_complete(self.output_dir, name) for name in expected}
+                    return {name: result_of_complete(self.output_dir, name) for name in names}
                 with journal.locked(*config.shard):
                     return self._run(config, texts, journal, run, recipe, device)
         except FontCrashError as crash:

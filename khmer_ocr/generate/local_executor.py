@@ -1,7 +1,6 @@
 """Worker processes that may die: tasks in, results out, in whatever order they finish.
 
-Plain subprocesses with a pipe each, not `multiprocessing`: a user's script needs no `__main__` guard, and a worker that
-a font kills is replaced, its tasks done again, and the font named if it kills a second time.
+A worker that a font kills is replaced, its tasks done again, and the font named if it kills a second time.
 """
 
 import logging
@@ -36,7 +35,7 @@ KILLS_ALLOWED = 4
 _CLOSE_TIMEOUT_S = 30.0
 
 Task = tuple[Any, ...]
-"""(method of `worker.ChunkRenderer`, split, number, lines, whether they are normalised)."""
+"""(method of `ChunkRenderer`, split, number, lines, whether they are normalised)."""
 
 
 class FontCrashError(WorkerError):

@@ -32,7 +32,7 @@ class Order(NamedTuple):
 
 
 class TorchLoader(LineLoader):
-    """The twin of the DALI engine, and its equal to the last bit; the faster of the two on a cache."""
+    """The reference of the DALI engine, equal to it to the last bit; the faster of the two on a cache."""
 
     engine = "torch"
 

@@ -122,7 +122,7 @@ class LineRenderer:
 
     Args:
         faces: the faces; their order matters to nothing but their numbers.
-        metrics: by face name, from `metrics.measure_all`; faces with `fatal` must be left out before.
+        metrics: by face name, from `measured_faces.measure_all`; faces with `fatal` must be left out before.
         config: how to draw.
         atlas_dir: folder where rasters are kept between runs; None keeps nothing.
         device: "cpu" draws arrays; "cuda", or any device of torch's, draws tensors there. The bytes are the same.

@@ -61,10 +61,10 @@ class DeviceAtlas:
 
 def _with(held: Tensor, used: int, new: npt.NDArray[Any]) -> Tensor:
     """Rows held so far with new ones after the first `used`, in at least twice the room where they do not fit."""
-    expected = used + len(new)
-    if expected > len(held):
-        grown = torch.empty((max(expected, 2 * len(held)), *held.shape[1:]), dtype=held.dtype, device=held.device)
+    count = used + len(new)
+    if count > len(held):
+        grown = torch.empty((max(count, 2 * len(held)), *held.shape[1:]), dtype=held.dtype, device=held.device)
         grown[:used] = held[:used]
         held = grown
-    held[used:expected].copy_(pinned(new, held.device), non_blocking=True)
+    held[used:count].copy_(pinned(new, held.device), non_blocking=True)
     return held

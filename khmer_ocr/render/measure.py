@@ -1,6 +1,6 @@
 """Measuring one face: how far its ink reaches, what it lacks, by which pieces it shapes exactly.
 
-Runs in the child process of `metrics.measure_all`, for a font is hostile until measured.
+Runs in a child process of `measured_faces.measure_all`, for a font is hostile until measured.
 """
 
 from collections.abc import Iterable
@@ -74,7 +74,7 @@ def _probe() -> tuple[dict[str, list[str]], dict[str, dict[int, list[str]]]]:
 
 
 def measure(face: FontFace) -> FaceMetrics:
-    """Measure a face in this process; a hostile font may kill it, so use `metrics.measure_all` for fonts not yet known.
+    """Measure a face in this process, which a hostile font may kill: `measured_faces.measure_all` is for unknown fonts.
 
     Args:
         face: the face to measure.

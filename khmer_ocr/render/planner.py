@@ -206,12 +206,12 @@ class Planner:
         self, seen: LineExtents, face_B: npt.NDArray[np.int32], size64_B: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.int64]:
         """The largest half ppem at which the line's own ink fits, up to 1.5 x its face's size."""
-        expected = size64_B * 3 // 2 // 32 * 32
+        tight_B = size64_B * 3 // 2 // 32 * 32
         while True:
-            high = ~self._fits(seen, face_B, expected) & (expected > size64_B)
+            high = ~self._fits(seen, face_B, tight_B) & (tight_B > size64_B)
             if not high.any():
-                return np.maximum(expected, size64_B)
-            expected = np.where(high, expected - 32, expected)
+                return np.maximum(tight_B, size64_B)
+            tight_B = np.where(high, tight_B - 32, tight_B)
 
     def _taller(
         self,
@@ -245,14 +245,14 @@ class Planner:
         usual_low = self.ascent_px(self._descent_F[face_B], face_B, size64_B)
         reach = math.ceil(self.config.baseline_jitter * height / 32)
         jitter = rng.below(words_BN[:, 1], 2 * reach + 1) - reach
-        expected = (height - usual_top - usual_low) // 2 + usual_top + jitter
+        centred_B = (height - usual_top - usual_low) // 2 + usual_top + jitter
         highest = self.ascent_px(ascent_B, face_B, size64_B)
         lowest = height - self.ascent_px(descent_B, face_B, size64_B)
         margin_choices = self.config.max_margin - self.config.min_margin + 1
         return LinePlan(
             face_B=face_B,
             size64_B=size64_B,
-            baseline_B=np.minimum(np.maximum(expected, highest), lowest).astype(np.int32),
+            baseline_B=np.minimum(np.maximum(centred_B, highest), lowest).astype(np.int32),
             left_B=(self.config.min_margin + rng.below(words_BN[:, 2], margin_choices)).astype(np.int32),
             right_B=(self.config.min_margin + rng.below(words_BN[:, 3], margin_choices)).astype(np.int32),
         )

@@ -170,11 +170,11 @@ def _items_of(stream: RandomStream, index: int, max_chars: int) -> list[str]:
     walk = _walk()
     start = index * WALK_ITEMS_PER_LINE
     if start < len(walk):
-        expected = [_dressed(stream, item) for item in walk[start : start + WALK_ITEMS_PER_LINE]]
+        due = [_dressed(stream, item) for item in walk[start : start + WALK_ITEMS_PER_LINE]]
     else:
-        expected = [stream.pick(_RARE)] if stream.below(3) == 0 else []
+        due = [stream.pick(_RARE)] if stream.below(3) == 0 else []
     items, room = [], max_chars
-    for item in expected:
+    for item in due:
         if len(item) <= room:
             items.append(item)
             room -= len(item) + 1

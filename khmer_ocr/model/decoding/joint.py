@@ -1,8 +1,8 @@
-"""Texts by both heads: CTC's best, questioned by the decoder where there is doubt.
+"""Joint decoding: CTC's best text, rescored by the decoder where CTC is not sure of it.
 
-Where CTC is sure, its text is the reading. Elsewhere the decoder is asked, and where it would have written that text
-itself, it is the reading too. What is left is searched: CTC's next texts and the best one repaired where the decoder
-would have gone on otherwise; the best by both scores is questioned again. Texts that can't win are not asked about. So
+Where CTC is sure, its text is the reading. Elsewhere the decoder scores it, and where the decoder would have written
+that text itself, it is the reading too. What is left is searched: candidates are CTC's next texts, and the best text so
+far repaired where the decoder would have gone on otherwise; those that can't win by both scores are not rescored. So
 clean lines, which most are, cost little.
 
 Letters: S slots, V token ids, K texts, L tokens.
@@ -62,11 +62,11 @@ class _Weighed:
 
     def changes(self) -> Iterator[tuple[int, int]]:
         """Places where the decoder would have gone on otherwise, and how; where it gains most first."""
-        wanted_L, table_LV = np.array([*self.ids, EOS]), self.decoder.table_LV
+        expected_L, table_LV = np.array([*self.ids, EOS]), self.decoder.table_LV
         own_L = table_LV.argmax(1)
-        gain_L = table_LV[range(len(own_L)), own_L] - table_LV[range(len(own_L)), wanted_L]
+        gain_L = table_LV[range(len(own_L)), own_L] - table_LV[range(len(own_L)), expected_L]
         for place in np.argsort(-gain_L, kind="stable").tolist():
-            if own_L[place] != wanted_L[place]:
+            if own_L[place] != expected_L[place]:
                 yield place, int(own_L[place])
 
     def most(self, ids: list[int]) -> float:
@@ -131,7 +131,7 @@ class _Doubt:
 def joint_decode(
     model: Seq2Seq, memory: Memory, log_prob_BSV: Tensor, slot_count_B: Tensor, beam_size: int, ctc_weight: float
 ) -> list[Hypothesis]:
-    """Choose among the texts of both heads; see `khmer_ocr.model.decoding.decode.decode`."""
+    """Choose texts by the scores of CTC and decoder; see `khmer_ocr.model.decoding.decode.decode`."""
     found = best_path(log_prob_BSV, slot_count_B)
     host_BSV, doubts = log_prob_BSV.cpu().numpy(), []
     for line, slots in enumerate(slot_count_B.tolist()):
