@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from khmer_ocr.load.loader import Batch
-from khmer_ocr.model.decoding.decode import Method, decode
+from khmer_ocr.model.decoding import DecodeMethod
+from khmer_ocr.model.decoding.decode import decode
 from khmer_ocr.model.seq2seq import Seq2Seq
 from khmer_ocr.text.charset import SOS, Charset
 from khmer_ocr.text.metrics import Score, score
@@ -51,7 +52,7 @@ def validate(
         log: gets the first lines, with where the decoder looked.
         step: updates so far.
     """
-    sums: dict[Method, Score] = {"ctc": Score(), "greedy": Score()}
+    sums: dict[DecodeMethod, Score] = {"ctc": Score(), "greedy": Score()}
     for number, batch in enumerate(batches):
         images, width_B = to_floats(batch["images"].to(device)), batch["image_lengths"].to(device)
         for method in sums:

@@ -58,7 +58,7 @@ def test_a_fault_of_ours_is_one_line_and_a_file_for_the_report(tmp_path: Path) -
     done = faulty("{}['key\\nof two lines']", tmp_path)
     assert done.returncode == 70 and not done.stdout
     (line,) = done.stderr.splitlines()
-    assert line.startswith("khmer-ocr: a fault of ours: KeyError: ") and "at khmer_ocr/verbs/drawing.py:" in line
+    assert line.startswith("khmer-ocr: a fault of ours: KeyError: ") and "at khmer_ocr/cli/dataset_verbs.py:" in line
     (report,) = tmp_path.glob("khmer-ocr-error-*.txt")
     assert str(report) in line and report.stat().st_mode & 0o777 == 0o600
     told = report.read_text(encoding="utf-8")

@@ -70,15 +70,15 @@ def test_what_is_given_is_taken(tmp_path: Path) -> None:
         ("7: 1\n", "unknown key 7"),
         ("render:\n  1: 2\n", "section 'render': unknown key 1"),
         ("render: 32\n", "section 'render' is 32; expected keys with values below it"),
-        ("render:\n  image_height: tall\n", r"render\.image_height: .*integer.*, seen 'tall'"),
-        ("render:\n  image_height: 32.5\n", r"render\.image_height: .*, seen 32\.5"),
-        ("render:\n  image_height: null\n", r"render\.image_height: .*, seen None"),
-        ("render:\n  image_height: 500\n", "image_height is 500; expected 24 to 96 px"),
-        ("render:\n  crop: loose\n", r"render\.crop: .*'line', 'tight' or 'mixed'.*seen 'loose'"),
-        ("render:\n  min_margin: 9\n  max_margin: 3\n", r"margins 9\.\.3 px; expected"),
-        ("generate:\n  shard: [4, 4]\n", r"shard is \(4, 4\); expected i/n"),
-        ("generate:\n  shard: [1]\n", r"generate\.shard"),
-        ("generate:\n  progress: perhaps\n", r"generate\.progress: .*seen 'perhaps'"),
+        ("render:\n  image_height: tall\n", "render: image_height is 'tall'; expected a valid integer, 24 to 96"),
+        ("render:\n  image_height: 32.5\n", r"render: image_height is 32\.5; expected a valid integer, 24 to 96"),
+        ("render:\n  image_height: null\n", "render: image_height is None; expected a valid integer, 24 to 96"),
+        ("render:\n  image_height: 500\n", "image_height is 500; expected 24 to 96"),
+        ("render:\n  crop: loose\n", "render: crop is 'loose'; expected 'line', 'tight' or 'mixed'"),
+        ("render:\n  min_margin: 9\n  max_margin: 3\n", "max_margin is 3 px, below min_margin 9"),
+        ("generate:\n  shard: [4, 4]\n", r"shard is \[4, 4\]; expected i/n"),
+        ("generate:\n  shard: [1]\n", r"generate: shard is \[1\]; expected i/n with 0 <= i < n"),
+        ("generate:\n  progress: perhaps\n", "generate: progress is 'perhaps'; expected a valid boolean"),
         ("corpus: {}\n", "No text was named"),
         ("fonts_dir: 3\n", "fonts_dir is 3; expected a folder"),
         ("fonts_dir:\n", "fonts_dir is None; expected a folder"),
@@ -96,7 +96,7 @@ def test_slips_are_named(tmp_path: Path, text: str, said: str) -> None:
 def test_messages_of_ranges_are_one_short_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         from_yaml(tmp_path, "render:\n  image_height: 500\n")
-    assert str(caught.value) == "render: image_height is 500; expected 24 to 96 px"
+    assert str(caught.value) == "render: image_height is 500; expected 24 to 96"
 
 
 def test_files_that_are_no_config(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from khmer_ocr.model.decoder import Memory
+from khmer_ocr.model.decoding import DecodeMethod
 from khmer_ocr.model.decoding import joint as room
 from khmer_ocr.model.decoding.ctc_beam import ctc_score, prefix_beam_search
 from khmer_ocr.model.decoding.decode import decode
@@ -18,7 +20,7 @@ from khmer_ocr.model.decoding.joint import TextScore, joint_decode, score_texts
 from khmer_ocr.text.charset import EOS, SOS
 from tests.model.test_seq2seq import SMALL, SMALL_GRU, VOCABULARY, lines, reader
 
-METHODS = ("ctc", "greedy", "beam")
+METHODS = get_args(DecodeMethod)
 
 
 def log_softmax(scores_SV: np.ndarray) -> np.ndarray:
