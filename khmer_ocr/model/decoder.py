@@ -6,7 +6,7 @@ Letters: B lines, T frames, L tokens, D width, V token ids, E width of an embedd
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -142,7 +142,7 @@ class TransformerDecoder(nn.Module):
 
     def halve(self) -> None:
         """Multiply by weights in bfloat16; scores are still read off in float32."""
-        for layer in self.layers:
+        for layer in cast(list[DecoderLayer], self.layers):
             layer.halve()
 
     def _frames(self, memory: Memory) -> list[tuple[Tensor, Tensor]]:
@@ -151,7 +151,7 @@ class TransformerDecoder(nn.Module):
             return memory.kept
         # Frames know where they stand through these waves, so that a query can move on by distance.
         frames = memory.frames_BTD + waves(0, memory.frames_BTD.shape[1], memory.frames_BTD)
-        found = [layer.frames.keys_values(frames) for layer in self.layers]
+        found = [layer.frames.keys_values(frames) for layer in cast(list[DecoderLayer], self.layers)]
         if not learns:
             memory.kept = found
         return found

@@ -103,9 +103,8 @@ def read_state(source: Path) -> tuple[ModelConfig, dict[str, torch.Tensor], Char
 def _build_config(values: Any, source: Path) -> ModelConfig:
     """A shape as JSON or a checkpoint holds it; raises `ModelError` where it is none."""
     try:
-        given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        return ModelConfig(**given)
-    except (TypeError, AttributeError, ConfigError) as fault:
+        return ModelConfig(**values)
+    except (TypeError, ConfigError) as fault:
         raise ModelError(f"{source} describes no model that this version can build: {fault}") from fault
 
 

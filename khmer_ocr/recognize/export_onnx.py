@@ -32,7 +32,7 @@ _OPSET = 20
 _CHECKED_BXW = ((1, 1), (1, 37), (3, 640), (2, 2048))
 
 
-class _Encoder(nn.Module):  # type: ignore[misc]
+class _Encoder(nn.Module):
     def __init__(self, model: Seq2Seq) -> None:
         super().__init__()
         self.model = model
@@ -42,7 +42,7 @@ class _Encoder(nn.Module):  # type: ignore[misc]
         return memory.frames_BTD, memory.frame_count_B, *self.model.ctc_log_probs(memory)
 
 
-class _Decoder(nn.Module):  # type: ignore[misc]
+class _Decoder(nn.Module):
     def __init__(self, model: Seq2Seq) -> None:
         super().__init__()
         self.model = model
@@ -127,7 +127,7 @@ def _check_installed() -> None:
     require("Exporting", "onnx", "onnxruntime", "onnxscript")
 
 
-@torch.no_grad()  # type: ignore[untyped-decorator]
+@torch.no_grad()
 def _graph(
     module: nn.Module, inputs: tuple[Tensor, ...], dynamic: dict[str, Any], outputs: list[str], facts: dict[str, str]
 ) -> bytes:
@@ -154,6 +154,7 @@ def _graph(
     finally:
         for log, level in zip(talkative, levels, strict=True):
             log.setLevel(level)
+    assert program is not None
     program.model.metadata_props.update(facts)
     content: bytes = program.model_proto.SerializeToString()
     return content
@@ -170,7 +171,7 @@ def _examples(model: Seq2Seq, sizes_BxW: Sequence[tuple[int, int]]) -> Iterator[
         yield images_B1HW, width_B, tokens_BL
 
 
-@torch.inference_mode()  # type: ignore[untyped-decorator]
+@torch.inference_mode()
 def _difference(encoder: _Encoder, decoder: _Decoder, encoder_graph: bytes, decoder_graph: bytes) -> float:
     """Largest difference of a log-probability inside lines, over several sizes."""
     run_encoder, run_decoder = session(encoder_graph), session(decoder_graph)

@@ -120,13 +120,15 @@ class SharedBatchNorm(nn.BatchNorm2d):
         total, square, counted = all_reduce(sums).split([x.shape[1], x.shape[1], 1])
         mean, variance = total / counted, square / counted - (total / counted).square()
         with torch.no_grad():
-            share = self.momentum
+            share, seen = self.momentum, self.num_batches_tracked
+            assert self.running_mean is not None and self.running_var is not None and seen is not None and share
             self.running_mean.lerp_(mean, share)
             self.running_var.lerp_(variance * counted / (counted - 1).clamp(min=1), share)
-            self.num_batches_tracked += 1
+            seen += 1
         scale = self.weight * (variance + self.eps).rsqrt()
         shift = self.bias - mean * scale
-        return (x * scale[:, None, None] + shift[:, None, None]).to(x_BCHW.dtype)
+        normalised: Tensor = x * scale[:, None, None] + shift[:, None, None]
+        return normalised.to(x_BCHW.dtype)
 
 
 def share_normalisation(model: nn.Module) -> None:

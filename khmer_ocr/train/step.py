@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -101,7 +101,7 @@ class Trainer:
             where = [self.ranks.local] if self.device == "cuda" else None
             self.trained = DistributedDataParallel(self.model, device_ids=where)
         if config.compile:
-            self.trained = torch.compile(self.trained, dynamic=True)
+            self.trained = cast(nn.Module, torch.compile(self.trained, dynamic=True))
         self.loader = self._open("train", config.synthetic_dir)
         self.augmenter = None
         if (recipe := load_recipe(config.recipe, config.strength)) is not None:
@@ -313,7 +313,7 @@ class Trainer:
         total = torch.zeros(3, device=self.device)
         for at, batch in enumerate(batches):
             last = at == len(batches) - 1
-            with nullcontext() if last or self.ranks.world == 1 else self.trained.no_sync():
+            with nullcontext() if last or self.ranks.world == 1 else cast(DistributedDataParallel, self.trained).no_sync():
                 losses = self.losses(batch, epoch)
                 # Data-parallel gradients are averaged over processes; the sum is expected, divided by all tokens.
                 (losses.joint * (self.ranks.world / count)).backward()
