@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-Grey = npt.NDArray[np.uint8]
+from khmer_ocr.dataset.image_io import Grey
+
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in px, the last two exclusive, as Pillow has them."""
 
@@ -61,13 +62,10 @@ class FoundLine:
     Attributes:
         box: what is to be read, in px of the image: left, top, right, bottom; the whole image where that is in doubt.
         ink: the smallest box around the ink; None where nothing stands out.
-        bands: top and bottom of each band of rows that holds much ink, from above; more than one where the image holds
-            several lines.
     """
 
     box: Box
     ink: Box | None
-    bands: list[tuple[int, int]]
 
 
 def find_line(pixels_HW: Grey) -> FoundLine:
@@ -89,7 +87,7 @@ def find_line(pixels_HW: Grey) -> FoundLine:
     edges_HW = _edges(small_HW)
     bands = _bands(edges_HW.sum(1), edges_HW.shape[1])
     if not bands:
-        return FoundLine((0, 0, width, height), None, [])
+        return FoundLine((0, 0, width, height), None)
     first, last = bands[0][0], bands[-1][1]
     begin, end = _columns(edges_HW[first:last], min(b - t for t, b in bands))
     ink = (
@@ -98,11 +96,10 @@ def find_line(pixels_HW: Grey) -> FoundLine:
         min(left + end * factor, right),
         min(top + last * factor, bottom),
     )
-    found = [(top + t * factor, min(top + b * factor, bottom)) for t, b in bands]
     ground = int(np.median(pixels_HW[frame[1] : frame[3], frame[0] : frame[2]]))
     if _is_solid(pixels_HW[ink[1] : ink[3], ink[0] : ink[2]], ground):
-        return FoundLine((0, 0, width, height), ink, found)
-    return FoundLine(_with_margins(ink, frame), ink, found)
+        return FoundLine((0, 0, width, height), ink)
+    return FoundLine(_with_margins(ink, frame), ink)
 
 
 def _peel(pixels_HW: Grey) -> tuple[Box, Box]:
@@ -154,7 +151,7 @@ def _bands(edges_H: npt.NDArray[np.int64], width: int) -> list[tuple[int, int]]:
     """Bands of rows with ink, those that belong together joined, those that are not of the line left out."""
     if not edges_H.any():
         return []
-    spans = _spans(edges_H > max(1.0, _ROW_SHARE * float(edges_H.max())))
+    spans = spans_of(edges_H > max(1.0, _ROW_SHARE * float(edges_H.max())))
     if not spans:
         return []
     masses = [int(edges_H[top:bottom].sum()) for top, bottom in spans]
@@ -188,7 +185,7 @@ def _is_solid(ink_HW: Grey, ground: int) -> bool:
 
 def _columns(edges_HW: npt.NDArray[np.bool_], tall: int) -> tuple[int, int]:
     """First and last column with ink, specks that stand alone left out."""
-    spans = _spans(np.any(edges_HW, axis=0))
+    spans = spans_of(np.any(edges_HW, axis=0))
 
     def alone(span: tuple[int, int], next_gap: int) -> bool:
         small = span[1] - span[0] <= _SPECK * tall + 2
@@ -202,7 +199,7 @@ def _columns(edges_HW: npt.NDArray[np.bool_], tall: int) -> tuple[int, int]:
     return spans[0][0], spans[-1][1]
 
 
-def _spans(marked_N: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+def spans_of(marked_N: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Begin and end of each run of marked places."""
     turns = np.flatnonzero(np.diff(np.concatenate([[False], marked_N, [False]]).astype(np.int8)))
     return [(int(begin), int(end)) for begin, end in zip(turns[::2], turns[1::2], strict=True)]
