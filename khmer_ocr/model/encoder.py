@@ -20,10 +20,10 @@ FLAT = 0.05
 def standardised(images_B1HW: Tensor, width_B: Tensor, mask_B11W: Tensor) -> Tensor:
     """Ink positive, each line with mean 0 and deviation 1 over its own pixels, and 0 beyond its width.
 
-    Faded toner and grey paper thereby look like any other line.
+    Faded toner and a grey background thereby look like any other line.
 
     Args:
-        images_B1HW: float32 in 0..1, paper 1.
+        images_B1HW: float32 in 0..1, background 1.
         width_B: int64 widths in px.
         mask_B11W: 1 inside lines, 0 beyond.
     """

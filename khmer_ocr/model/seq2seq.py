@@ -1,4 +1,4 @@
-"""The reader: an encoder, a CTC head on its frames, a decoder that attends to them.
+"""The model: an encoder, a CTC head on its frames, a decoder that attends to them.
 
 Letters: B lines, H rows, W columns, T frames, S slots of CTC, V token ids, L tokens.
 """

@@ -1,4 +1,4 @@
-"""Readers as ONNX: one graph from lines to frames and CTC, one that scores texts against frames; checked against torch.
+"""Models as ONNX: one graph from lines to frames and CTC, one that scores texts against frames; checked against torch.
 
 Letters: B lines, W columns, T frames, D width of a frame, S slots of CTC, L tokens, V token ids.
 """
@@ -52,15 +52,15 @@ class _Decoder(nn.Module):
 
 
 def export_onnx(loaded: LoadedModel, output: Path) -> tuple[Path, Path, float]:
-    """Write a reader as two ONNX graphs, after comparing them with torch on lines of many sizes.
+    """Write a model as two ONNX graphs, after comparing them with torch on lines of many sizes.
 
-    `output`: images float32 (B, 1, 32, W) in 0..1, paper 1 and dark ink, and width int64 (B,) in px, to frames
+    `output`: images float32 (B, 1, 32, W) in 0..1, background 1 and dark ink, and width int64 (B,) in px, to frames
     (B, T, D), frame_count (B,), ctc_log_probs (B, S, V) and slot_count (B,). The other: frames, frame_count and tokens
     int64 (B, L), `<sos>` first, to log_probs (B, L, V) of the token after each. Characters, special tokens, height and
     CTC's blank are in the metadata of both.
 
     Args:
-        loaded: the reader.
+        loaded: the model.
         output: ends in .onnx, or has no suffix and gets that; the second graph goes beside it, to `.decoder.onnx`.
 
     Returns:
@@ -161,7 +161,7 @@ def _graph(
 
 
 def _examples(model: Seq2Seq, sizes_BxW: Sequence[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Made-up lines with their widths and texts: no chance, and nothing regular either."""
+    """Made-up lines with their widths and texts: not random, and not regular either."""
     for lines, columns in sizes_BxW:
         height = model.config.height_px
         place = torch.arange(lines * height * columns, dtype=torch.float64)
@@ -210,7 +210,7 @@ def texts_apart(loaded: LoadedModel, encoder: Path, images: Iterable[ImageSource
     """Count the lines that a written graph reads otherwise than torch, by CTC.
 
     Args:
-        loaded: the reader.
+        loaded: the model.
         encoder: its first graph.
         images: lines; see `Recognizer`.
     """

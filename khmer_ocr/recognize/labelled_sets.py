@@ -1,4 +1,4 @@
-"""Lines to measure a reader on: a split of a stored data set, or images beside a `labels.tsv`."""
+"""Lines to measure a model on: a split of a stored data set, or images beside a `labels.tsv`."""
 
 from collections import deque
 from collections.abc import Callable, Iterator

@@ -1,6 +1,6 @@
 """Where on an image its line of text stands: the frame that a user cut is not the line.
 
-Readers were trained with ink that fills most of the height. Two steps find it, whatever is light and whatever is dark:
+Models were trained with ink that fills most of the height. Two steps find it, whatever is light and whatever is dark:
 a rim of one even colour is peeled off, then rows and columns without an edge of ink are. What is small and far from
 the text (specks, rules, slivers of neighbour lines) does not count. In doubt the frame stays as it is.
 Letters: H rows, W columns.
@@ -43,7 +43,7 @@ _ALONE = 1.0
 """Distance at which a speck stands alone, in heights of the line."""
 _FULL = 0.7
 _SOLID = 0.6
-"""Share of columns with ink that it fills, nearly from top to bottom, where it is a dash, dots or a stem."""
+"""Share of columns with ink that it fills, nearly from top to bottom, where it is a dash, dots or a vertical stroke."""
 
 MARGIN_KEPT = 0.13
 """Margin above and below up to which a frame is left as it is, in heights of the ink: what tight crops and line boxes
@@ -75,7 +75,7 @@ def find_line(pixels_HW: Grey) -> FoundLine:
         pixels_HW: uint8, at least one pixel, dark on light or light on dark.
 
     Returns:
-        The box of the line with margins as readers know them. Where the ink reaches the frame, or almost, and where
+        The box of the line with margins as models know them. Where the ink reaches the frame, or almost, and where
         nothing certain can be said, the box is the frame.
     """
     height, width = pixels_HW.shape
@@ -124,7 +124,7 @@ def _peel(pixels_HW: Grey) -> tuple[Box, Box]:
         bool(((side < low) | (side > high)).mean() > _GROUND_SHARE)
         for side in (inside_HW[:, 0], inside_HW[0], inside_HW[:, -1], inside_HW[-1])
     ]
-    if sum(own) < 3:  # a stem or the bar of a letter may fill one side or two
+    if sum(own) < 3:  # a vertical stroke or the bar of a letter may fill one side or two
         return (left, top, right, bottom), whole
     frame = (
         left if own[0] else 0,
@@ -206,7 +206,7 @@ def spans_of(marked_N: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 
 def _with_margins(ink: Box, frame: Box) -> Box:
-    """The frame, its wide margins cut to what readers know."""
+    """The frame, its wide margins cut to what models know."""
     tall = ink[3] - ink[1]
 
     def kept(margin: int, most: float, set_to: float) -> int:

@@ -293,7 +293,7 @@ def _batches(width_of: dict[int, int], batch_size: int) -> Iterator[list[int]]:
 
 
 def _padded(lines: Sequence[Line], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Lines side by side, padded with paper: float32 (B, 1, H, W) in 0..1, and their widths in px, int64 (B,)."""
+    """Lines side by side, padded with background: float32 (B, 1, H, W) in 0..1, and their widths in px, int64 (B,)."""
     widths = [line.pixels_HW.shape[1] for line in lines]
     columns = -(-max(widths) // _COLUMNS_STEP) * _COLUMNS_STEP
     batch_BHW = np.full((len(lines), lines[0].pixels_HW.shape[0], columns), 255, np.uint8)

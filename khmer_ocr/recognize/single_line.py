@@ -1,7 +1,7 @@
-"""Is an image one upright line of text? What a reader makes of it as it is, turned, mirrored and cut apart tells.
+"""Is an image one upright line of text? What a model makes of it as it is, turned, mirrored and cut apart tells.
 
-A page, two lines, a line on its side or upside down: readers make up a short or senseless text for any of them. The
-same reader is far surer of the very same ink put right, so a line that it is not sure of is looked at again in those
+A page, two lines, a line on its side or upside down: models make up a short or senseless text for any of them. The
+same model is far surer of the very same ink put right, so a line that it is not sure of is looked at again in those
 ways, by CTC alone and on a part of its width; what is read with ease otherwise is not what it was given as.
 
 Letters: H rows, W columns, N ways of looking at a line.

@@ -35,8 +35,8 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     except (OSError, RuntimeError) as fault:
         # torch's zip writer reports a full disk as a RuntimeError.
         raise OutputError(
-            f"{path} could not be written ({fault}). The last checkpoint written before is whole: make room, then "
-            "resume from it."
+            f"{path} could not be written ({fault}). The last checkpoint written before is whole: free some space, "
+            "then resume from it."
         ) from fault
 
 
@@ -48,7 +48,9 @@ def read_run(path: Path) -> dict[str, Any]:
     """
     content = read_checkpoint(path)
     if missing := [key for key in _KEYS if key not in content]:
-        raise ModelError(f"{path} holds no run to go on with ({', '.join(missing)} lack). Begin one with --init {path}")
+        raise ModelError(
+            f"{path} holds no run to go on with ({', '.join(missing)} missing). Begin one with --init {path}"
+        )
     shapes = {"config": dict, "position": dict, "ema": dict, "optimiser": dict, "characters": list}
     if wrong := [key for key, kind in shapes.items() if type(content[key]) is not kind]:
         raise ModelError(f"{path} is damaged: {', '.join(wrong)} can't be what a run wrote. Resume from another one.")

@@ -24,7 +24,7 @@ class TrainConfig(Settings):
         checkpoint_dir: where checkpoints and the finished weights go.
         log_dir: where TensorBoard files and `metrics.jsonl` go; beside the log of another run into `run_002` there.
         preset: shape of the model.
-        charset: "corpus" adds characters of training texts that the default lacks; "default" reads them as unknown.
+        charset: "corpus" adds characters of training texts missing from the default; "default" reads them as unknown.
             With `init` the charset is that of the weights: "corpus" refuses texts with other characters.
         init: weights to begin with (a folder or a checkpoint), for another stretch of training; None begins anew.
         resume: checkpoint whose very run goes on, or "last" for the newest in `checkpoint_dir`; None begins anew.
@@ -38,7 +38,7 @@ class TrainConfig(Settings):
         width_budget_px: most padded columns in a batch of one process; None leaves it to `batch_size`.
         align_px: padded widths are multiples of it; None takes 8 on CPUs and 64 on GPUs, where the first batch of every
             shape is slow.
-        accumulate: batches whose gradients are gathered for one update.
+        accumulate: batches whose gradients are accumulated for one update.
         learning_rate: peak of the schedule.
         final_share: share of the peak that is left at its end.
         warmup_steps: updates over which the rate rises.

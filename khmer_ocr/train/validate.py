@@ -1,4 +1,4 @@
-"""How well a reader reads val, in the middle of its training.
+"""How well a model reads val, in the middle of its training.
 
 Letters: B lines, H rows, W columns, L tokens, T frames.
 """
@@ -34,7 +34,7 @@ class Validation:
 
 
 def to_floats(images_B1HW: torch.Tensor) -> torch.Tensor:
-    """Images as a reader wants them, whatever the loader's dtype: float32 in 0..1, paper 1."""
+    """Images as a model takes them, whatever the loader's dtype: float32 in 0..1, background 1."""
     floats = images_B1HW.float()
     return floats / 255 if images_B1HW.dtype == torch.uint8 else floats
 

@@ -5,8 +5,8 @@ import numpy.typing as npt
 import pytest
 
 from khmer_ocr.recognize.line_finding import MARGIN_KEPT, SIDE_KEPT, FoundLine, find_line
-from khmer_ocr.recognize.single_line import zones_of_text
 from khmer_ocr.recognize.prepare import prepare
+from khmer_ocr.recognize.single_line import zones_of_text
 from tests.recognize.reading import Grey
 
 Box = tuple[int, int, int, int]

@@ -33,7 +33,7 @@ def decode(
         width_B: int64 widths in px, at least 1, on the same device.
         method: "ctc" takes the best symbol of every slot; "greedy" the decoder's best token again and again, no more of
             them than CTC has slots; "beam" takes CTC's best text where CTC is sure or the decoder would have written it
-            too, and searches for the best text by both heads' scores elsewhere.
+            too, and searches for the best text by the scores of both elsewhere.
         beam_size: candidates of "beam".
         ctc_weight: share of CTC in the score of "beam", 0 to 1; the rest is the decoder's.
 
