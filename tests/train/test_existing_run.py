@@ -14,18 +14,12 @@ from khmer_ocr.train import loop as loop
 from khmer_ocr.train.loop import train
 from tests.train import runs
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs.write_tree(tmp_path_factory.mktemp("tree"), {"train": 24, "val": 8})
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def content(folder: Path) -> dict[str, bytes]:

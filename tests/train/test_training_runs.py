@@ -23,18 +23,12 @@ from tests.dataset import trees
 from tests.snapshots import everything
 from tests.train import runs
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs.write_tree(tmp_path_factory.mktemp("tree"), {"train": 80, "val": 16})
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def losses(out: Path) -> list[float]:

@@ -112,7 +112,7 @@ def test_margins_change_no_reading_and_the_box_says_where_the_line_was_found(dra
         assert abs(right - margin - wide) <= tall / 3 and abs(bottom - margin - tall) <= tall / 4
 
 
-def test_no_image_and_no_model_are_told(folder: Path) -> None:
+def test_no_image_and_no_model_are_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"for example lines/\*\.png"):
         recognize(RecognizeConfig())
     done = run("recognize", "1.png", "--model", "nowhere", cwd=folder, code=2)
