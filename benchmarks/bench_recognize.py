@@ -18,17 +18,17 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from common import store
 from PIL import Image, ImageOps
 
-from khmer_ocr.cli.recognize_commands import read_set
+from khmer_ocr.io.devices import Precision
 from khmer_ocr.recognize.evaluate import EvaluationReport, evaluate_lines
 from khmer_ocr.recognize.image_input import read_grey
-from khmer_ocr.recognize.labelled_sets import LineSet, labelled_set
-from khmer_ocr.recognize.recognizer import PRECISIONS, Recognizer
+from khmer_ocr.recognize.labelled_sets import LineSet, labelled_set, read_set
+from khmer_ocr.recognize.recognizer import Recognizer
 
 TESSERACT_HEIGHT_PX, TESSERACT_BORDER_PX = 48, 10
 BORDERS = ("white", "paper")
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--set", dest="sets", type=Path, action="append", required=True, help="folder with labels.tsv")
     parser.add_argument("--model", type=Path, help="folder of weights or checkpoint; default those of the package")
     parser.add_argument("--decode", choices=["beam", "greedy", "ctc"], nargs="+", default=["beam", "greedy", "ctc"])
-    parser.add_argument("--precision", choices=PRECISIONS, nargs="+", default=["auto"])
+    parser.add_argument("--precision", choices=get_args(Precision), nargs="+", default=["auto"])
     parser.add_argument("--psm", type=int, nargs="*", default=[7], help="page segmentation modes of Tesseract")
     parser.add_argument("--no-ours", action="store_true", help="Tesseract only")
     parser.add_argument("--max-lines", type=int)

@@ -1,12 +1,10 @@
 """YAML to the stages' frozen dataclasses; an unknown or misspelt key is an error."""
 
-import difflib
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-
+from khmer_ocr.constraints import Settings, refuse_unknown
 from khmer_ocr.corpus.settings import CorpusConfig
 from khmer_ocr.errors import ConfigError
 from khmer_ocr.generate.settings import GenerateConfig
@@ -17,7 +15,7 @@ from khmer_ocr.render.settings import RenderConfig
 from khmer_ocr.text.charset import Charset
 from khmer_ocr.train.settings import TrainConfig
 
-Stage = TypeVar("Stage")
+Stage = TypeVar("Stage", bound=Settings)
 _STAGES: dict[str, type[Any]] = {
     "corpus": CorpusConfig,
     "render": RenderConfig,
@@ -50,7 +48,7 @@ class ConfigManager:
 
     def __init__(self, path: str | Path | None = None) -> None:
         content = _read(Path(path)) if path is not None else {}
-        _refuse_unknown(content, [*_STAGES, *_PLAIN], str(path))
+        refuse_unknown(content, [*_STAGES, *_PLAIN], str(path))
         self.render: RenderConfig = build(RenderConfig, content.get("render"), "render")
         self.generate: GenerateConfig = build(GenerateConfig, content.get("generate"), "generate")
         self.load: LoadConfig = build(LoadConfig, content.get("load"), "load")
@@ -97,15 +95,6 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _refuse_unknown(seen: dict[str, Any], known: list[str], where: str) -> None:
-    for key in seen:
-        if key not in known:
-            # Matching takes time that grows with the square of the length.
-            near = difflib.get_close_matches(str(key)[:100], known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"{where}: unknown key {key!r:.100}.{hint} Known: {', '.join(known)}")
-
-
 def build(stage: type[Stage], section: Any, name: str) -> Stage:
     """Fill a stage's dataclass from a mapping.
 
@@ -116,16 +105,8 @@ def build(stage: type[Stage], section: Any, name: str) -> Stage:
         return stage()
     if not isinstance(section, dict):
         raise ConfigError(f"section {name!r} is {section!r:.100}; expected keys with values below it")
-    _refuse_unknown(section, [field.name for field in fields(stage)], f"section {name!r}")  # type: ignore[arg-type]
+    refuse_unknown(section, [field.name for field in fields(stage)], f"section {name!r}")  # type: ignore[arg-type]
     try:
-        return TypeAdapter(stage).validate_python(section)
-    except ValidationError as error:
-        raise ConfigError("; ".join(_slip(name, slip) for slip in error.errors())) from error
-
-
-def _slip(section: str, slip: Any) -> str:
-    """What one field's check said; what a stage itself refuses names the field in its own words."""
-    own = slip.get("ctx", {}).get("error")
-    if isinstance(own, ConfigError):
-        return f"{section}: {own}"
-    return f"{'.'.join(map(str, (section, *slip['loc'])))}: {slip['msg']}, seen {slip['input']!r:.100}"
+        return stage(**section)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error

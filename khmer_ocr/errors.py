@@ -1,6 +1,6 @@
 """One exception tree. Every message says what was seen, what was expected and what to do.
 
-Also here: the one table of optional packages, since whoever imports one of them has the same words to say.
+Also here: the one table of optional packages, since every import of one of them fails in the same words.
 """
 
 import importlib.util
@@ -51,7 +51,7 @@ class SplitNotFoundError(KhmerOcrError, FileNotFoundError):
 
 
 class FontError(KhmerOcrError):
-    """A font is missing, broken, hostile, or lacks Khmer."""
+    """A font is missing, broken, hostile, or without Khmer."""
 
 
 class NoFontsError(FontError, FileNotFoundError):
@@ -139,19 +139,19 @@ def missing_extra(purpose: str, *packages: str, seen: str = "", otherwise: str =
         seen: what Python said, for a package that is there and does not work.
         otherwise: what can be done without them, a sentence.
     """
-    lacking = [package for package in packages if not is_installed(package)]
-    *names, last = [_TITLES.get(package, package) for package in lacking or packages]
+    missing = [package for package in packages if not is_installed(package)]
+    *names, last = [_TITLES.get(package, package) for package in missing or packages]
     listed = f"{', '.join(names)} and {last}" if names else last
-    if seen and not lacking:
+    if seen and not missing:
         state = f"which can't be imported ({seen})"
     else:
-        state = "which is not installed" if len(lacking or packages) == 1 else "which are not installed"
-    hint = install_hint(*(EXTRA_OF[package] for package in lacking or packages))
+        state = "which is not installed" if len(missing or packages) == 1 else "which are not installed"
+    hint = install_hint(*(EXTRA_OF[package] for package in missing or packages))
     return MissingExtraError(f"{purpose} needs {listed}, {state}. {f'{otherwise} ' if otherwise else ''}{hint}")
 
 
 def missing_extra_of(fault: ImportError, purpose: str) -> MissingExtraError | None:
-    """Word a failed import, if what lacks is one of the optional packages.
+    """Word a failed import, if it is one of the optional packages that is missing.
 
     Args:
         fault: as Python raised it.
@@ -173,10 +173,10 @@ def require(purpose: str, *packages: str) -> None:
         packages: keys of `EXTRA_OF`.
 
     Raises:
-        MissingExtraError: names all that lack, and how to install them.
+        MissingExtraError: names all that are missing, and how to install them.
     """
-    if lacking := [package for package in packages if not is_installed(package)]:
-        raise missing_extra(purpose, *lacking)
+    if missing := [package for package in packages if not is_installed(package)]:
+        raise missing_extra(purpose, *missing)
 
 
 def is_installed(package: str) -> bool:

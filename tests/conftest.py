@@ -104,6 +104,17 @@ def few_faces(faces: list[FontFace]) -> list[FontFace]:
     return [face for name in FEW for face in faces if face.name == name]
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Threads of torch that wait for each other on a busy machine take ten times as long as one."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def corpus_lines() -> list[str]:
     """Lines of the shared corpus as the corpus command cuts them, each once; broken ones included."""

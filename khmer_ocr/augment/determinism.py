@@ -14,7 +14,7 @@ def exactly(device: torch.device) -> Iterator[None]:
     Args:
         device: where the work is done.
     """
-    backends = torch.backends
+    backends: Any = torch.backends  # its operators are no attributes that stubs know
     operators = (backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul)
     fixed: list[tuple[Any, str, Any]] = [(operator, "fp32_precision", "ieee") for operator in operators]
     fixed += [(backends.cudnn, "deterministic", True), (backends.cudnn, "benchmark", False)]

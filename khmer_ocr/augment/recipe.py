@@ -6,7 +6,6 @@ parameter; a list of three is mild, medium, heavy. Nothing here needs torch.
 Letters: B samples, S steps, W words of chance.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -19,9 +18,11 @@ import numpy.typing as npt
 
 from khmer_ocr import rng
 from khmer_ocr.augment.limits import LIMITS, Range
+from khmer_ocr.constraints import did_you_mean
 from khmer_ocr.errors import ConfigError
 from khmer_ocr.io.yaml_file import parse_yaml, read_yaml
 
+Strength = Literal["mild", "medium", "heavy", "mixed"]
 STRENGTHS = ("mild", "medium", "heavy")
 MIXED = "mixed"
 """The strength that every sample draws for itself."""
@@ -165,8 +166,7 @@ def load_recipe(name: str | Path, strength: str = "medium") -> Recipe | None:
         except FileNotFoundError as error:
             raise ConfigError(f"Recipe {path} can't be read (No such file or directory)") from error
     else:
-        near = difflib.get_close_matches(str(name)[:100], [NONE, *known], n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, [NONE, *known])
         raise ConfigError(
             f"There is no recipe {str(name)!r:.100}.{hint} Known: none, {', '.join(known)}, or a .yaml file"
         )
@@ -219,8 +219,7 @@ def _step(entry: Any, known: Sequence[str], engine: Literal["fused", "kornia"], 
         raise ConfigError(f"{where}: {entry!r:.100}; expected `op`, `probability` and a range for each parameter")
     op = entry["op"]
     if op not in known:
-        near = difflib.get_close_matches(str(op)[:100], known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(op, known)
         if str(op) in LIMITS:
             hint = " The engine kornia has it."
         if any(word in str(op).lower() for word in _COLOUR_WORDS):
@@ -229,11 +228,10 @@ def _step(entry: Any, known: Sequence[str], engine: Literal["fused", "kornia"], 
     where = f"{where} ({op})"
     expected = {"op", "probability", *LIMITS[op]}
     if unknown := [key for key in entry if key not in expected]:
-        near = difflib.get_close_matches(str(unknown[0])[:100], expected, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(unknown[0], expected)
         raise ConfigError(f"{where}: unknown parameter {unknown[0]!r:.100}.{hint} Known: {', '.join(LIMITS[op])}")
-    if lacking := [key for key in ("probability", *LIMITS[op]) if key not in entry]:
-        raise ConfigError(f"{where}: lacks {lacking[0]!r}")
+    if missing := [key for key in ("probability", *LIMITS[op]) if key not in entry]:
+        raise ConfigError(f"{where}: {missing[0]!r} is missing")
     probability_3 = _three(entry["probability"], (0, 1), f"{where}: probability", _number)
     ranges = {name: _three(entry[name], limits, f"{where}: {name}", _range) for name, limits in LIMITS[op].items()}
     return Step(op, probability_3, ranges)

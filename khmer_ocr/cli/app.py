@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import tyro
 
-from khmer_ocr.cli import dataset_verbs, model_verbs
+from khmer_ocr.cli import dataset_verbs, load_verbs, model_verbs
 from khmer_ocr.cli.process import run_command, use_utf8
 
 VERBS: dict[str, Callable[..., None]] = {
@@ -18,8 +18,8 @@ VERBS: dict[str, Callable[..., None]] = {
         dataset_verbs.stats,
         dataset_verbs.verify,
         dataset_verbs.preview,
-        model_verbs.cache,
-        model_verbs.bench,
+        load_verbs.cache,
+        load_verbs.bench,
         model_verbs.train,
         model_verbs.recognize,
         model_verbs.evaluate,

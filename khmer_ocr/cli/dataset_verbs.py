@@ -7,56 +7,26 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from khmer_ocr.cli.flags import Folder, given, overrides
+from khmer_ocr.corpus.settings import CorpusConfig
+from khmer_ocr.dataset.layout import Split
 from khmer_ocr.errors import ConfigError
+from khmer_ocr.generate.settings import GenerateConfig
+from khmer_ocr.render.settings import RenderConfig
 
-LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
-Folder = Annotated[Path, tyro.conf.Positional]
 
-
-def corpus(
-    input: tuple[str, ...] = (),
-    output_dir: Path = Path("data/processed"),
-    min_chars: int = 1,
-    max_chars: int = 90,
-    seed: int = 42,
-    sample: bool = False,
-    synthesize: int = 0,
-    recombine: int = 0,
-    overwrite: bool = False,
-    quiet: bool = False,
-) -> None:
+def corpus(config: Annotated[CorpusConfig, tyro.conf.arg(name="")], quiet: bool = False) -> None:
     """Raw text to train.txt, val.txt and test.txt: normalised, cut to lines, without duplicates, split by document.
 
     Exit status 1 when a path was left out because it can't be read; the corpus of the others is written.
 
     Args:
-        input: Files and folders: .txt, .jsonl (field "text"), .parquet, MediaWiki .xml; plain or .gz, .bz2, .zst.
-            Links are followed; what is passed over is named. A URL that fsspec can open (https://, s3://) does too.
-        output_dir: Where the three files and corpus_stats.json go.
-        min_chars: Shortest line, in code points.
-        max_chars: Longest line; longer text is cut at natural places.
-        seed: Decides which document goes to which split.
-        sample: Add the bundled sample corpus.
-        synthesize: Add this many lines of generated syllables, which cover rare letters and stacks.
-        recombine: Add this many training lines made of pieces of the training split's real lines.
-        overwrite: Replace another corpus in the output folder.
+        config: What is read and where it goes.
         quiet: No progress bar.
     """
     from khmer_ocr.corpus.pipeline import process_corpus
-    from khmer_ocr.corpus.settings import CorpusConfig
 
-    settings = CorpusConfig(
-        input=input,
-        output_dir=output_dir,
-        min_chars=min_chars,
-        max_chars=max_chars,
-        seed=seed,
-        sample=sample,
-        synthesize=synthesize,
-        recombine=recombine,
-        overwrite=overwrite,
-    )
-    report = process_corpus(settings, progress=not quiet)
+    report = process_corpus(config, progress=not quiet)
     print(report)
     if report.unreadable:
         raise SystemExit(1)
@@ -113,53 +83,42 @@ def fonts(
 
 
 def generate(
+    render: Annotated[dict[str, Any], overrides(RenderConfig, "image_height", "crop")],
+    storage: Annotated[
+        dict[str, Any],
+        overrides(
+            GenerateConfig,
+            *("workers", "shard", "format", "recipe", "strength", "device", "overwrite", "system_fonts"),
+            shard=str,
+        ),
+    ],
     corpus_dir: Path = Path("data/processed"),
     output_dir: Path = Path("data/synthetic"),
     fonts: tuple[str, ...] = (),
-    splits: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test"),
+    splits: tuple[Split, ...] = ("train", "val", "test"),
     max_lines: int | None = None,
     seed: int = 42,
-    workers: int | None = None,
-    shard: str | None = None,
-    format: Literal["files", "webdataset"] | None = None,
-    image_height: int | None = None,
-    crop: Literal["line", "tight", "mixed"] | None = None,
     augment: bool = True,
-    recipe: str | None = None,
-    strength: Literal["mild", "medium", "heavy", "mixed"] | None = None,
-    device: Literal["auto", "cpu", "cuda"] | None = None,
-    overwrite: bool = False,
-    system_fonts: bool = False,
     config: Path | None = None,
     stats: bool = False,
-    log_level: LogLevel = "INFO",
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO",
     quiet: bool = False,
 ) -> None:
     """Draw a corpus as text-line images. Killed at any moment, the same command goes on where it stopped.
 
     Args:
+        render: How lines are drawn, where the YAML file is not to decide.
+        storage: How they are stored, likewise.
         corpus_dir: Folder with train.txt, val.txt, test.txt.
         output_dir: The data set's folder.
         fonts: Font files, folders, families or faces; none takes fonts/ and installed font packages.
         splits: Which splits to draw.
         max_lines: Read at most this many lines of each split.
         seed: Equal seeds give equal bytes.
-        workers: Processes; default every core.
-        shard: "i/n" draws every n-th chunk beginning with i, for several machines on one folder.
-        format: "files" (default) or "webdataset": tar shards indexed for DALI.
-        image_height: 24 to 96 px; default 32.
-        crop: "line" (default) keeps each face's own sizes; "tight" scales every line to fill the height;
-            "mixed" draws half of the lines larger, up to that.
         augment: Degrade training lines by the recipe (--no-augment: leave them clean).
-        recipe: "basic" (default), "scan", "train" (wider, to train models on), "none", or a YAML file of
-            your own.
-        strength: How strongly: mild, medium (default), heavy, or mixed (each line draws its own).
-        device: Where lines are degraded: auto (default) takes a GPU if there is one.
-        overwrite: Replace a run of another configuration.
-        system_fonts: Use the system's Khmer fonts too.
         config: YAML file with sections render, generate.
         stats: Print what the data set holds when done; alone with a complete one, only that.
-        log_level: How much is told.
+        log_level: How much is logged.
         quiet: No progress bars.
     """
     from khmer_ocr.config import ConfigManager
@@ -167,19 +126,10 @@ def generate(
 
     logging.getLogger().setLevel(log_level)
     manager = ConfigManager(config)
-    manager.render = replace(manager.render, **_given(image_height=image_height, crop=crop))
-    manager.generate = replace(
-        manager.generate,
-        **_given(
-            format=format,
-            recipe=recipe,
-            strength=strength,
-            device=device,
-            workers=workers,
-            shard=_shard(shard) if shard else None,
-        ),
-        **_given(overwrite=overwrite or None, system_fonts=system_fonts or None, progress=False if quiet else None),
-    )
+    manager.render = replace(manager.render, **render)
+    manager.generate = replace(manager.generate, **storage)
+    if quiet:
+        manager.generate = replace(manager.generate, progress=False)
     generator = SyntheticImageGenerator(corpus_dir, output_dir, manager, list(fonts) or None, augment, seed)
     for split, result in generator.generate(splits, max_lines).items():
         rejected = ", ".join(f"{count} {reason}" for reason, count in sorted(result.rejected.items())) or "none"
@@ -190,17 +140,6 @@ def generate(
         from khmer_ocr.dataset.stats import dataset_statistics, format_statistics
 
         print(format_statistics(dataset_statistics(output_dir)))
-
-
-def _given(**settings: Any) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if value is not None}
-
-
-def _shard(text: str) -> tuple[int, int]:
-    first, slash, second = text.partition("/")
-    if not slash or not first.isdigit() or not second.isdigit():
-        raise ConfigError(f"--shard is {text!r}; expected i/n, for example 0/4 on the first of four machines")
-    return int(first), int(second)
 
 
 def stats(directory: Folder) -> None:
@@ -215,7 +154,7 @@ def stats(directory: Folder) -> None:
 
 
 def verify(directory: Folder, repair: bool = False, quiet: bool = False) -> None:
-    """Check that images decode and are those recorded, labels equal the metadata, and nothing lacks or is extra.
+    """Check that images decode and are those recorded, labels equal the metadata, and nothing is missing or extra.
 
     Args:
         directory: The data set's folder.
@@ -244,7 +183,7 @@ def verify(directory: Folder, repair: bool = False, quiet: bool = False) -> None
 def preview(
     directory: Annotated[Path | None, tyro.conf.Positional] = None,
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("preview.png"),
-    split: Literal["train", "val", "test"] | None = None,
+    split: Split | None = None,
     count: int | None = None,
     columns: int | None = None,
     seed: int = 0,
@@ -267,8 +206,8 @@ def preview(
         text: The line that the recipe degrades; default one of the bundled sample.
         font: Font file, family or face for the line; default a plain text face.
     """
-    of_recipe = _given(recipe=recipe, text=text, strength=strength, font=font)
-    of_data = _given(DIRECTORY=directory, split=split, columns=columns)
+    of_recipe = given(recipe=recipe, text=text, strength=strength, font=font)
+    of_data = given(DIRECTORY=directory, split=split, columns=columns)
     if of_recipe and of_data:
         raise ConfigError(
             f"preview got {', '.join(of_data)} and {', '.join(of_recipe)}: expected either a data set's folder, or a "
@@ -277,11 +216,11 @@ def preview(
     if directory is not None:
         from khmer_ocr.preview.contact_sheet import contact_sheet
 
-        print(contact_sheet(directory, output, seed=seed, **_given(split=split, count=count, columns=columns)))
+        print(contact_sheet(directory, output, seed=seed, **given(split=split, count=count, columns=columns)))
         return
     if recipe is None and text is None:
         raise ConfigError("preview got nothing to show: give a data set's folder, or --recipe NAME, or --text LINE")
     from khmer_ocr.preview.recipe_sheet import recipe_sheet
 
     of_recipe["name"] = of_recipe.pop("recipe", "basic")
-    print(recipe_sheet(output=output, seed=seed, **_given(count=count), **of_recipe))
+    print(recipe_sheet(output=output, seed=seed, **given(count=count), **of_recipe))

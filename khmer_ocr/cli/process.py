@@ -45,12 +45,12 @@ def _name_bytes(error: UnicodeError) -> tuple[bytes, int]:
 codecs.register_error(NAME_ERRORS, _name_bytes)
 
 
-class _ReaderGoneError(Exception):
-    """Nobody reads the standard output any more, as after `| head -n 1`: the work is done as far as it is of use."""
+class _OutputClosedError(Exception):
+    """The other end of the standard output was closed, as by `| head -n 1`: what is left to do is of no use."""
 
 
 class _StandardOutput(io.FileIO):
-    """File descriptor 1, whose faults are told from those of other files."""
+    """File descriptor 1, whose faults are distinguished from those of other files."""
 
     failed = False
 
@@ -62,7 +62,7 @@ class _StandardOutput(io.FileIO):
             return super().write(data)
         except BrokenPipeError:
             self.failed = True
-            raise _ReaderGoneError from None
+            raise _OutputClosedError from None
         except OSError as error:
             self.failed = True
             raise OutputError(
@@ -118,13 +118,13 @@ def _outcome(command: Callable[[], object], name: str, stopped: str) -> int:
     except KeyboardInterrupt:
         _say(f"\n{name}: stopped.{f' {stopped}' if stopped else ''}")
         return 130
-    except _ReaderGoneError:
+    except _OutputClosedError:
         return 0
     except ImportError as error:
-        lacking = missing_extra_of(error, "this")
-        _say(f"{name}: {lacking}" if lacking else _unforeseen(error, name))
+        missing = missing_extra_of(error, "this")
+        _say(f"{name}: {missing}" if missing else _unforeseen(error, name))
         _say_traceback(error)
-        return 2 if lacking else FAULT_STATUS
+        return 2 if missing else FAULT_STATUS
     except Exception as error:
         _say(_unforeseen(error, name))
         _say_traceback(error)
@@ -139,13 +139,13 @@ def _unforeseen(error: Exception, name: str) -> str:
     ]
     place = f" at {Path(own[-1].filename).relative_to(_PACKAGE.parent)}:{own[-1].lineno}" if own else ""
     report = _write_report(error)
-    told = f"{type(error).__name__}: {error}".replace("\n", " ")
-    told = f"{told:.500}{' ...' if len(told) > 500 else ''}"
+    said = f"{type(error).__name__}: {error}".replace("\n", " ")
+    said = f"{said:.500}{' ...' if len(said) > 500 else ''}"
     if isinstance(error, MemoryError):
         return f"{name}: memory ran out{place}. Give fewer workers or a smaller batch, or less at a time. {report}"
     if isinstance(error, OSError) and error.errno is not None:
-        return f"{name}: the system refused ({told}){place}. Mend that and run the same command again. {report}"
-    return f"{name}: a fault of ours: {told}{place}. Please report it. {report}"
+        return f"{name}: the system refused ({said}){place}. Mend that and run the same command again. {report}"
+    return f"{name}: a fault of ours: {said}{place}. Please report it. {report}"
 
 
 def _write_report(error: Exception) -> str:
@@ -168,7 +168,7 @@ def _write_report(error: Exception) -> str:
 
 
 def _say(line: str) -> None:
-    # Where nobody can be told, the exit status still tells.
+    # Where standard error is closed too, the exit status is all that is left.
     with suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 

@@ -14,15 +14,17 @@ stream in both directions.
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 from khmer_ocr.io.json_bytes import json_bytes
 
 SCHEMA_VERSION = 1
-SPLITS = ("train", "val", "test")
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[str, ...] = get_args(Split)
 CHUNK = 1024
 """Consecutive samples per chunk: the unit of work, of commit, of resume, of a shard."""
-FORMATS = ("files", "webdataset")
+Format = Literal["files", "webdataset"]
+FORMATS: tuple[str, ...] = get_args(Format)
 AUGMENTED_SPLIT = "train"
 """The only split that recipes touch: what a reader is measured on stays clean."""
 

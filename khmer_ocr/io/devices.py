@@ -2,12 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from khmer_ocr.errors import ConfigError, missing_extra
 
 Device = Literal["auto", "cpu", "cuda"]
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES: tuple[str, ...] = get_args(Device)
+Precision = Literal["auto", "float32", "bfloat16"]
+"""What a model computes in."""
 _CPUS = Path("/proc/cpuinfo")
 _DRIVERS = tuple(map(Path, ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")))
 """Where Linux shows NVIDIA's driver, where a container does that hides the first, and where Windows' Linux does."""

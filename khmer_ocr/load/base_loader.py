@@ -93,7 +93,6 @@ class LineLoader(ABC):
         self.device = torch.device(config.device)
         self.statistics = LoadStatistics()
         self.left_out: dict[int, str] = {}
-        self._plan_config = config.plan(split)
         self._encode = TargetEncoder(vocab)
         # What engines make in this process: for a GPU the bytes cross as they are and become numbers there.
         on_cpu = self.device.type == "cpu"
@@ -110,7 +109,7 @@ class LineLoader(ABC):
             widths_N = self.lines.widths_N
             if self._kept_M is not None:
                 widths_N = widths_N[self._kept_M]
-            plan = plan_epoch(widths_N, self._plan_config, epoch)
+            plan = plan_epoch(widths_N, self.config, epoch, self.split)
             if self._kept_M is not None:
                 plan = replace(plan, order_M=self._kept_M[plan.order_M])
             self._planned = epoch, plan

@@ -254,7 +254,7 @@ class DaliLoader(LineLoader):
         _, positions_B, faults, to_confirm = given
         if not len(positions_B):
             return ReadBatch(number, positions_B, None, faults)
-        pages = torch.from_dlpack(images.as_tensor() if self.caches is None else images)
+        pages = torch.utils.dlpack.from_dlpack(images.as_tensor() if self.caches is None else images)
         pages = pages.reshape(len(positions_B), 1, self.lines.height_px, -1)
         if self.caches is not None:
             pages = pages.view(self._dtype)

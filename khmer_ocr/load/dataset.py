@@ -44,7 +44,7 @@ class HasVocabulary(Protocol):
         ...
 
 
-class SyntheticImageDataset(Dataset):  # type: ignore[misc]
+class SyntheticImageDataset(Dataset[Any]):
     """One split of a stored data set, in either format; can be sent to worker processes by fork or spawn."""
 
     def __init__(

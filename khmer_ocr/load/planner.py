@@ -13,54 +13,10 @@ import numpy.typing as npt
 
 from khmer_ocr import rng
 from khmer_ocr.errors import ConfigError
+from khmer_ocr.load.settings import LoadConfig
 
 BUCKET_PX = 16
 """Lines mix at random within so many px of width: finer buckets save little padding and mix lines less."""
-
-
-@dataclass(frozen=True)
-class PlanConfig:
-    """How a split is cut into batches; one of `batch_size` and `width_budget_px` is needed, with both both limits hold.
-
-    Attributes:
-        batch_size: most lines in a batch.
-        width_budget_px: most padded columns in a batch (lines times padded width); a line wider than that is a batch
-            by itself.
-        shuffle: mix lines and batches anew in every epoch; False keeps one order.
-        bucket: batch lines of like widths, the widest first where nothing is shuffled; False keeps the order of the
-            split, or of the shuffle.
-        seed: of the shuffle.
-        split: name of the split, which chance depends on too.
-        rank: which of the `world` shares of the epoch this is.
-        world: how many ranks share an epoch; all get the same number of batches, of like widths at each step.
-        align_px: padded widths are multiples of it.
-        max_samples: use only the first so many; None uses all.
-    """
-
-    batch_size: int | None = 64
-    width_budget_px: int | None = None
-    shuffle: bool = True
-    bucket: bool = True
-    seed: int = 42
-    split: str = "train"
-    rank: int = 0
-    world: int = 1
-    align_px: int = 8
-    max_samples: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "width_budget_px", "max_samples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}; give at least 1, or None.")
-        if self.batch_size is None and self.width_budget_px is None:
-            raise ConfigError("neither batch_size nor width_budget_px is given; a batch needs one of them.")
-        if self.width_budget_px is not None and not self.bucket:
-            raise ConfigError("width_budget_px needs lines of like widths; leave bucket on, or give batch_size.")
-        if not 0 <= self.rank < self.world:
-            raise ConfigError(f"rank is {self.rank} of world {self.world}; ranks count from 0 to world - 1.")
-        if self.align_px < 1:
-            raise ConfigError(f"align_px is {self.align_px}; give at least 1.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,13 +56,14 @@ class EpochPlan:
         return self.order_M[self.batch_offsets_B1[b] : self.batch_offsets_B1[b + 1]]
 
 
-def plan_epoch(widths_N: npt.NDArray[np.int32], config: PlanConfig, epoch: int) -> EpochPlan:
+def plan_epoch(widths_N: npt.NDArray[np.int32], config: LoadConfig, epoch: int, split: str = "train") -> EpochPlan:
     """Plan one epoch: over all ranks every sample stands in exactly one batch.
 
     Args:
         widths_N: int32, true widths of the split's lines in px.
         config: how to cut it.
         epoch: number of the epoch, at least 0.
+        split: name of the split, which the shuffle depends on too.
 
     Returns:
         The share of `config.rank`; empty only where the split is.
@@ -117,12 +74,12 @@ def plan_epoch(widths_N: npt.NDArray[np.int32], config: PlanConfig, epoch: int) 
     if epoch < 0:
         raise ConfigError(f"epoch is {epoch}; epochs count from 0.")
     widths_M = np.asarray(widths_N[: config.max_samples], np.int64)
-    order_M = _order(widths_M, config, epoch)
+    order_M = _order(widths_M, config, split, epoch)
     offsets_B1 = _equal_counts(_cut(widths_M[order_M], config), config.world)
     steps = (len(offsets_B1) - 1) // config.world
     step_S = np.arange(steps)
     if config.shuffle and config.bucket:
-        step_S = np.argsort(_words(config, "step", epoch, steps), kind="stable")
+        step_S = np.argsort(_words(config, split, "step", epoch, steps), kind="stable")
     mine_B = step_S * config.world + config.rank
     sizes_B = np.diff(offsets_B1)[mine_B]
     ends_B = np.cumsum(sizes_B)
@@ -138,24 +95,24 @@ def _multiple(value: npt.NDArray[np.int64], of: int) -> npt.NDArray[np.int64]:
     return -(-value // of) * of
 
 
-def _words(config: PlanConfig, what: str, epoch: int, count: int) -> npt.NDArray[np.uint32]:
+def _words(config: LoadConfig, split: str, what: str, epoch: int, count: int) -> npt.NDArray[np.uint32]:
     """Draw one uniform word for each of `count` things: a stream of the epoch's own, four words a Philox block."""
     address_1 = np.array([epoch], np.uint64)
-    return rng.draws(rng.key(config.seed, config.split, f"load {what}"), address_1, max(count, 1))[0, :count]
+    return rng.draws(rng.key(config.seed, split, f"load {what}"), address_1, max(count, 1))[0, :count]
 
 
-def _order(widths_M: npt.NDArray[np.int64], config: PlanConfig, epoch: int) -> npt.NDArray[np.int64]:
+def _order(widths_M: npt.NDArray[np.int64], config: LoadConfig, split: str, epoch: int) -> npt.NDArray[np.int64]:
     """Positions in the order in which batches are cut off them: wide buckets first, at random within a bucket."""
     rank_M = np.zeros(len(widths_M), np.uint64)
     if config.shuffle:
-        rank_M |= _words(config, "order", epoch, len(widths_M))
+        rank_M |= _words(config, split, "order", epoch, len(widths_M))
     if config.bucket:
         bucket_M = -(-widths_M // (BUCKET_PX if config.shuffle else 1))
         rank_M |= (bucket_M.max(initial=0) - bucket_M).astype(np.uint64) << np.uint64(32)
     return np.argsort(rank_M, kind="stable").astype(np.int64)
 
 
-def _cut(width_M: npt.NDArray[np.int64], config: PlanConfig) -> npt.NDArray[np.int64]:
+def _cut(width_M: npt.NDArray[np.int64], config: LoadConfig) -> npt.NDArray[np.int64]:
     """Offsets of batches in lines as ordered; with a budget their buckets' widths descend."""
     most = config.batch_size or len(width_M)
     if config.width_budget_px is None:

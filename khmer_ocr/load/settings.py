@@ -1,66 +1,75 @@
 """How a split becomes batches: what a user may choose. Importing this needs no torch."""
 
 import re
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
+from pydantic import AfterValidator
+
+from khmer_ocr.constraints import AtLeast0, AtLeast1, Px, Settings
 from khmer_ocr.errors import ConfigError
-from khmer_ocr.load.planner import PlanConfig
 from khmer_ocr.load.read_errors import OnError
 
 Engine = Literal["auto", "dali", "torch"]
 DtypeName = Literal["uint8", "float32", "float16", "bfloat16"]
-_PLANNED = tuple(field.name for field in fields(PlanConfig) if field.name != "split")
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ValueError("cpu, cuda or one GPU of several, as cuda:1")
+    return name
 
 
 @dataclass(frozen=True)
-class LoadConfig:
-    """How a split becomes batches; the fields that `PlanConfig` has too mean the same there.
+class LoadConfig(Settings):
+    """How a split becomes batches; one of `batch_size` and `width_budget_px` is needed, with both, both limits hold.
 
     Attributes:
         engine: "dali", "torch", or "auto": see `khmer_ocr.load.loader.choose_engine`.
-        num_workers: processes (torch, files) or threads (DALI) that decode; 0 decodes in the reading thread.
-        cache: read decoded pixels from the split's packed cache, which is built if need be.
-        device: where images are delivered: "cpu", "cuda" or "cuda:1". Targets and lengths stay on the CPU.
-        dtype: of the images.
+        batch_size: Most lines in a batch.
+        width_budget_px: most padded columns in a batch (lines times padded width); a line wider than that is a batch
+            by itself.
+        shuffle: mix lines and batches anew in every epoch; False keeps one order.
+        bucket: batch lines of like widths, the widest first where nothing is shuffled; False keeps the order of the
+            split, or of the shuffle.
+        seed: of the shuffle.
+        rank: which of the `world` shares of the epoch this is.
+        world: how many processes share an epoch; all get the same number of batches, of like widths at each step.
+        align_px: padded widths are multiples of it.
+        max_samples: Use only the first so many; None uses all.
+        num_workers: Worker processes (torch, files) or threads (DALI) that decode; 0 decodes in the reading thread.
+        cache: Read the packed cache, which is built if need be.
+        device: Where images are delivered: cpu, cuda or cuda:1. Targets and lengths stay on the CPU.
+        dtype: Of the images.
         on_error: what to do about a line that can't be read: "raise", or "skip" it, up to 1 % of an epoch.
         prefetch: batches made ahead of their use, by one thread; 0 makes each when it is asked for.
         progress: show a bar while a cache is built.
     """
 
     engine: Engine = "auto"
-    batch_size: int | None = 64
-    width_budget_px: int | None = None
+    batch_size: AtLeast1 | None = 64
+    width_budget_px: Annotated[AtLeast1, Px] | None = None
     shuffle: bool = True
     bucket: bool = True
     seed: int = 42
-    rank: int = 0
-    world: int = 1
-    align_px: int = 8
-    max_samples: int | None = None
-    num_workers: int = 0
+    rank: AtLeast0 = 0
+    world: AtLeast1 = 1
+    align_px: Annotated[AtLeast1, Px] = 8
+    max_samples: AtLeast1 | None = None
+    num_workers: AtLeast0 = 0
     cache: bool = False
-    device: str = "cpu"
+    device: Annotated[str, AfterValidator(_device)] = "cpu"
     dtype: DtypeName = "uint8"
     on_error: OnError = "raise"
-    prefetch: int = 4
+    prefetch: AtLeast0 = 4
     progress: bool = True
 
     def __post_init__(self) -> None:
-        self.plan("train")
-        for name, known in (
-            ("engine", ("auto", "dali", "torch")),
-            ("dtype", ("uint8", "float32", "float16", "bfloat16")),
-            ("on_error", ("raise", "skip")),
-        ):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; give one of {', '.join(known)}.")
-        for name in ("num_workers", "prefetch"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; give at least 0.")
-        if re.fullmatch(r"cpu|cuda(:\d+)?", self.device) is None:
-            raise ConfigError(f"device is {self.device!r}; give cpu, cuda or cuda:N.")
-
-    def plan(self, split: str) -> PlanConfig:
-        """How the planner is to cut a split."""
-        return PlanConfig(split=split, **{name: getattr(self, name) for name in _PLANNED})
+        """Refuse settings that no batches can be made by."""
+        super().__post_init__()
+        if self.batch_size is None and self.width_budget_px is None:
+            raise ConfigError("neither batch_size nor width_budget_px is given; a batch needs one of them.")
+        if self.width_budget_px is not None and not self.bucket:
+            raise ConfigError("width_budget_px needs lines of like widths; leave bucket on, or give batch_size.")
+        if self.rank >= self.world:
+            raise ConfigError(f"rank is {self.rank} of world {self.world}; ranks count from 0 to world - 1.")

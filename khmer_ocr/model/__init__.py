@@ -1,1 +1,1 @@
-"""The reader: image to text, by attention over frames that CTC has aligned."""
+"""The recogniser: image to text, by attention over frames that CTC has aligned."""

@@ -45,7 +45,7 @@ def _tables(last: int, like: Tensor) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=32)
 def _kept(length: int, width: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    with torch.inference_mode(False), torch.no_grad():  # to be used in training too, whoever asks first
+    with torch.inference_mode(False), torch.no_grad():  # also used in training, even if it was made while reading
         return _computed(length, width, device, dtype)
 
 

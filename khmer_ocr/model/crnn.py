@@ -3,6 +3,8 @@
 Letters: B lines, H rows, W columns, T frames, D width of a frame.
 """
 
+from typing import cast
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -45,7 +47,7 @@ class CrnnEncoder(nn.Module):
         for at, conv in enumerate(self.convs):
             x = conv(x)
             if str(at) in self.norms:
-                x = self._normalised(x, self.norms[str(at)])
+                x = self._normalised(x, cast(nn.BatchNorm2d, self.norms[str(at)]))
             x = F.relu(x) * masks[halvings].inside_B11W.to(x.dtype)
             if at in _POOL_AFTER:
                 rows, columns = _POOL_AFTER[at]
@@ -57,7 +59,7 @@ class CrnnEncoder(nn.Module):
         frames_BTD, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=frames_BTD.shape[1])
         return frames_BTD, frame_count_B
 
-    def _normalised(self, x: Tensor, norm: nn.Module) -> Tensor:
+    def _normalised(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
         if not self.frozen:
             return norm(x)
         return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)

@@ -1,12 +1,12 @@
 """Decoders: texts from frames, one token after the other.
 
-Both kinds have the same two doors: `forward` for a whole text at once, and `start` with `read` for one token at a time.
+Both kinds have `forward` for a whole text at once, and `start` with `read` for one token at a time.
 Letters: B lines, T frames, L tokens, D width, V token ids, E width of an embedding.
 """
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -37,27 +37,27 @@ class Memory:
 
 
 class Past:
-    """Keys and values of the tokens so far, in memory with room for more."""
+    """Keys and values of the tokens so far, in memory that is allocated ahead."""
 
     def __init__(self, key_BNLD: Tensor, value_BNLD: Tensor, length: int) -> None:
-        self._room, self.length = (key_BNLD, value_BNLD), length
+        self._held, self.length = (key_BNLD, value_BNLD), length
 
     def grown(self, key_BNLD: Tensor, value_BNLD: Tensor) -> "Past":
         """Those of the next tokens behind these; they share memory, so that only one way on may be taken."""
         last = self.length + key_BNLD.shape[2]
-        if last > self._room[0].shape[2]:
+        if last > self._held[0].shape[2]:
             more = (0, 0, 0, max(last, _LEAST_ROOM))
-            self._room = F.pad(self._room[0], more), F.pad(self._room[1], more)
-        for room, now in zip(self._room, (key_BNLD, value_BNLD), strict=True):
-            room[:, :, self.length : last] = now
-        return Past(*self._room, last)
+            self._held = F.pad(self._held[0], more), F.pad(self._held[1], more)
+        for held, now in zip(self._held, (key_BNLD, value_BNLD), strict=True):
+            held[:, :, self.length : last] = now
+        return Past(*self._held, last)
 
     def keys_values(self) -> tuple[Tensor, Tensor]:
         """Keys and values, each (B, heads, length, D)."""
-        return self._room[0][:, :, : self.length], self._room[1][:, :, : self.length]
+        return self._held[0][:, :, : self.length], self._held[1][:, :, : self.length]
 
     def __getitem__(self, choice: Tensor) -> "Past":
-        return Past(self._room[0][choice], self._room[1][choice], self.length)
+        return Past(self._held[0][choice], self._held[1][choice], self.length)
 
 
 @dataclass
@@ -142,7 +142,7 @@ class TransformerDecoder(nn.Module):
 
     def halve(self) -> None:
         """Multiply by weights in bfloat16; scores are still read off in float32."""
-        for layer in self.layers:
+        for layer in cast(list[DecoderLayer], self.layers):
             layer.halve()
 
     def _frames(self, memory: Memory) -> list[tuple[Tensor, Tensor]]:
@@ -151,7 +151,7 @@ class TransformerDecoder(nn.Module):
             return memory.kept
         # Frames know where they stand through these waves, so that a query can move on by distance.
         frames = memory.frames_BTD + waves(0, memory.frames_BTD.shape[1], memory.frames_BTD)
-        found = [layer.frames.keys_values(frames) for layer in self.layers]
+        found = [layer.frames.keys_values(frames) for layer in cast(list[DecoderLayer], self.layers)]
         if not learns:
             memory.kept = found
         return found

@@ -3,6 +3,8 @@
 Letters: B lines, C channels, H rows, W columns, T frames, D width of a frame.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,10 +20,10 @@ FLAT = 0.05
 def standardised(images_B1HW: Tensor, width_B: Tensor, mask_B11W: Tensor) -> Tensor:
     """Ink positive, each line with mean 0 and deviation 1 over its own pixels, and 0 beyond its width.
 
-    Faded toner and grey paper thereby look like any other line.
+    Faded toner and a grey background thereby look like any other line.
 
     Args:
-        images_B1HW: float32 in 0..1, paper 1.
+        images_B1HW: float32 in 0..1, background 1.
         width_B: int64 widths in px.
         mask_B11W: 1 inside lines, 0 beyond.
     """
@@ -40,7 +42,7 @@ class ConvNorm(nn.Module):
     def __init__(self, ins: int, outs: int, stride: tuple[int, int] = (1, 1)) -> None:
         super().__init__()
         self.conv = nn.Conv2d(ins, outs, 3, stride, 1, bias=False)
-        self.norm: nn.Module = nn.BatchNorm2d(outs)
+        self.norm: nn.BatchNorm2d | nn.Identity = nn.BatchNorm2d(outs)
         self.frozen = False
 
     def forward(self, x: Tensor, mask: Mask | None = None) -> Tensor:
@@ -50,8 +52,10 @@ class ConvNorm(nn.Module):
 
     def _frozen(self, x: Tensor) -> Tensor:
         """Normalise by what has been seen so far, within the convolution; its weights go on learning."""
-        scale_C = self.norm.weight * (self.norm.running_var + self.norm.eps).rsqrt()
-        bias_C = self.norm.bias - self.norm.running_mean * scale_C
+        norm = self.norm
+        assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
+        scale_C = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        bias_C = norm.bias - norm.running_mean * scale_C
         weight = self.conv.weight * scale_C[:, None, None, None]
         return F.conv2d(x, weight, bias_C, self.conv.stride, self.conv.padding)
 
@@ -129,7 +133,8 @@ class ConvEncoder(nn.Module):
         Returns:
             Frames (B, T, D) and how many of them each line has, int64 (B,); frames beyond that mean nothing.
         """
-        kind, dtype = images_B1HW.device.type, self.stages[0][0].conv.weight.dtype
+        first = cast(ConvNorm, cast(nn.ModuleList, self.stages[0])[0])
+        kind, dtype = images_B1HW.device.type, first.conv.weight.dtype
         if torch.is_autocast_enabled(kind):
             dtype = torch.get_autocast_dtype(kind)
         # On a GPU the shortest would have to be waited for, and an exported graph must hold for any.
@@ -138,7 +143,7 @@ class ConvEncoder(nn.Module):
         full, half, quarter = column_masks(width_B, images_B1HW.shape[3], 2, dtype, shortest)
         x = standardised(images_B1HW, width_B, full.inside_B11W.float()).to(dtype)
         for stage, mask in zip(self.stages, (full, half, quarter, quarter), strict=True):
-            for block in stage:
+            for block in cast(nn.ModuleList, stage):
                 x = block(x, mask)
         frame_count_B = halved(halved(width_B))
         x_BTD = self.project(x.permute(0, 3, 2, 1).flatten(2))
@@ -158,8 +163,8 @@ class ConvEncoder(nn.Module):
     def halve(self) -> None:
         """Convolve and multiply by weights in bfloat16, after `fold`; all else stays in float32."""
         self.stages.to(torch.bfloat16)
-        self.project = HalfSum(self.project)
-        for layer in self.layers:
+        self.project = HalfSum(cast(nn.Linear, self.project))
+        for layer in cast(list[FrameLayer], self.layers):
             layer.halve()
         # Fused attention adds up a line's frames in the same order however many follow, if they are whole vectors.
         self.frames_step = 16

@@ -1,14 +1,17 @@
-"""Named shapes of the reader; a checkpoint carries its own, so that it can be built again without guessing."""
+"""Named shapes of the model; a checkpoint carries its own, so that it can be built again without guessing."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Interval
+
+from khmer_ocr.constraints import AtLeast0, AtLeast1, Settings
 from khmer_ocr.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """What a reader is made of.
+class ModelConfig(Settings):
+    """What a model is made of.
 
     Attributes:
         preset: name it goes by.
@@ -34,28 +37,25 @@ class ModelConfig:
     channels: tuple[int, ...] = (24, 40, 80, 160)
     blocks: tuple[int, ...] = (0, 1, 2, 1)
     width: int = 192
-    layers: int = 3
-    heads: int = 6
+    layers: AtLeast0 = 3
+    heads: AtLeast1 = 6
     expansion: int = 2
     kernel: int = 7
-    slots: int = 3
+    slots: AtLeast1 = 3
     decoder: Literal["transformer", "gru"] = "transformer"
-    decoder_layers: int = 2
+    decoder_layers: AtLeast1 = 2
     embedding: int = 192
-    dropout: float = 0.1
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.1
 
     def __post_init__(self) -> None:
+        """Refuse shapes that no model can have."""
+        super().__post_init__()
         if self.height_px != 32:
-            raise ConfigError(f"height_px is {self.height_px}: readers are built for lines of 32 px")
+            raise ConfigError(f"height_px is {self.height_px}: models are built for lines of 32 px")
         if self.encoder == "conv" and (len(self.channels) != 4 or len(self.blocks) != 4):
             raise ConfigError(f"channels {self.channels} and blocks {self.blocks}: a conv encoder has four stages")
         if self.width % self.heads:
             raise ConfigError(f"width {self.width} is no multiple of heads {self.heads}; choose another `heads`")
-        if self.slots < 1 or self.layers < 0 or self.decoder_layers < 1 or not 0 <= self.dropout < 1:
-            raise ConfigError(
-                f"slots {self.slots} (at least 1), layers {self.layers} (at least 0), decoder_layers "
-                f"{self.decoder_layers} (at least 1), dropout {self.dropout} (0 to below 1)"
-            )
 
 
 PRESETS = {

@@ -1,4 +1,4 @@
-"""The reader: an encoder, a CTC head on its frames, a decoder that attends to them.
+"""The model: an encoder, a CTC head on its frames, a decoder that attends to them.
 
 Letters: B lines, H rows, W columns, T frames, S slots of CTC, V token ids, L tokens.
 """
@@ -45,11 +45,10 @@ class Seq2Seq(nn.Module):
     def __init__(self, config: ModelConfig, vocabulary: int) -> None:
         super().__init__()
         self.config, self.vocabulary = config, vocabulary
-        self.encoder: nn.Module = (ConvEncoder if config.encoder == "conv" else CrnnEncoder)(config)
+        self.encoder: ConvEncoder | CrnnEncoder = (ConvEncoder if config.encoder == "conv" else CrnnEncoder)(config)
         self.ctc = CtcHead(config.width, config.slots, vocabulary)
-        self.decoder: nn.Module = (TransformerDecoder if config.decoder == "transformer" else GruDecoder)(
-            config, vocabulary
-        )
+        decoder = TransformerDecoder if config.decoder == "transformer" else GruDecoder
+        self.decoder: TransformerDecoder | GruDecoder = decoder(config, vocabulary)
 
     def encode(self, images_B1HW: Tensor, width_B: Tensor) -> Memory:
         """Look at lines.

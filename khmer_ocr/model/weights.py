@@ -1,4 +1,4 @@
-"""Readers on disk: `model.safetensors` (half precision) and `model.json` (shape, characters, card) in one folder.
+"""Models on disk: `model.safetensors` (half precision) and `model.json` (shape, characters, card) in one folder.
 
 Neither can run code. Checkpoints of training are read too, by torch's `weights_only` loader, which refuses pickles that
 would.
@@ -28,7 +28,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A reader ready to read.
+    """A model ready to read.
 
     Attributes:
         model: in eval mode, its normalisation folded into its convolutions.
@@ -44,7 +44,7 @@ class LoadedModel:
 
 
 def save_model(folder: str | Path, model: Seq2Seq, charset: Charset, card: dict[str, Any]) -> None:
-    """Write a reader's weights, shape, characters and card into a folder, each file atomically.
+    """Write a model's weights, shape, characters and card into a folder, each file atomically.
 
     Args:
         folder: made if it does not exist.
@@ -74,7 +74,7 @@ def save_model(folder: str | Path, model: Seq2Seq, charset: Charset, card: dict[
 
 
 def load_model(path: str | Path | None = None, device: str | torch.device = "cpu") -> LoadedModel:
-    """Load a reader.
+    """Load a model.
 
     Args:
         path: folder that `save_model` wrote, or a checkpoint of training (.pth); None takes the weights shipped.
@@ -103,9 +103,8 @@ def read_state(source: Path) -> tuple[ModelConfig, dict[str, torch.Tensor], Char
 def _build_config(values: Any, source: Path) -> ModelConfig:
     """A shape as JSON or a checkpoint holds it; raises `ModelError` where it is none."""
     try:
-        given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        return ModelConfig(**given)
-    except (TypeError, AttributeError, ConfigError) as fault:
+        return ModelConfig(**values)
+    except (TypeError, ConfigError) as fault:
         raise ModelError(f"{source} describes no model that this version can build: {fault}") from fault
 
 
@@ -130,7 +129,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             "khmer-ocr train wrote, or the folder model/ beside it."
         ) from fault
     if not isinstance(content, dict) or not {"model_config", "model", "characters"} <= content.keys():
-        raise ModelError(f"{path} is no checkpoint of khmer-ocr train: model_config, model or characters lack.")
+        raise ModelError(f"{path} is no checkpoint of khmer-ocr train: model_config, model or characters are missing.")
     return content
 
 

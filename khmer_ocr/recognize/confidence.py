@@ -1,4 +1,4 @@
-"""How sure a reader is of each syllable of what it read."""
+"""How sure a model is of each syllable of what it read."""
 
 import math
 from collections.abc import Sequence
@@ -41,11 +41,11 @@ class Syllable:
 
 
 def syllables_of(text: str, raw: str, log_probs: Sequence[float]) -> list[Syllable]:
-    """Share the scores of what a reader wrote out among the syllables of its normal form.
+    """Share the scores of what a model wrote out among the syllables of its normal form.
 
     Args:
         text: the normal form of `raw`.
-        raw: what the reader wrote.
+        raw: what the model wrote.
         log_probs: one for each code point of `raw`.
 
     Returns:

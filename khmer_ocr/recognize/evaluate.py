@@ -102,7 +102,7 @@ def evaluate_lines(
 
     Args:
         labels: what the lines say: image name -> text, or texts in order.
-        predictions: what was read, likewise. A line that lacks in a mapping was read as nothing.
+        predictions: what was read, likewise. A line that is missing in a mapping was read as nothing.
         groups: further ways to part the lines, e.g. {"font": {image name: font}}; needs names.
 
     Returns:

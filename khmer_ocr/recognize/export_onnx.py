@@ -1,4 +1,4 @@
-"""Readers as ONNX: one graph from lines to frames and CTC, one that scores texts against frames; checked against torch.
+"""Models as ONNX: one graph from lines to frames and CTC, one that scores texts against frames; checked against torch.
 
 Letters: B lines, W columns, T frames, D width of a frame, S slots of CTC, L tokens, V token ids.
 """
@@ -32,7 +32,7 @@ _OPSET = 20
 _CHECKED_BXW = ((1, 1), (1, 37), (3, 640), (2, 2048))
 
 
-class _Encoder(nn.Module):  # type: ignore[misc]
+class _Encoder(nn.Module):
     def __init__(self, model: Seq2Seq) -> None:
         super().__init__()
         self.model = model
@@ -42,7 +42,7 @@ class _Encoder(nn.Module):  # type: ignore[misc]
         return memory.frames_BTD, memory.frame_count_B, *self.model.ctc_log_probs(memory)
 
 
-class _Decoder(nn.Module):  # type: ignore[misc]
+class _Decoder(nn.Module):
     def __init__(self, model: Seq2Seq) -> None:
         super().__init__()
         self.model = model
@@ -52,15 +52,15 @@ class _Decoder(nn.Module):  # type: ignore[misc]
 
 
 def export_onnx(loaded: LoadedModel, output: Path) -> tuple[Path, Path, float]:
-    """Write a reader as two ONNX graphs, after comparing them with torch on lines of many sizes.
+    """Write a model as two ONNX graphs, after comparing them with torch on lines of many sizes.
 
-    `output`: images float32 (B, 1, 32, W) in 0..1, paper 1 and dark ink, and width int64 (B,) in px, to frames
+    `output`: images float32 (B, 1, 32, W) in 0..1, background 1 and dark ink, and width int64 (B,) in px, to frames
     (B, T, D), frame_count (B,), ctc_log_probs (B, S, V) and slot_count (B,). The other: frames, frame_count and tokens
     int64 (B, L), `<sos>` first, to log_probs (B, L, V) of the token after each. Characters, special tokens, height and
     CTC's blank are in the metadata of both.
 
     Args:
-        loaded: the reader.
+        loaded: the model.
         output: ends in .onnx, or has no suffix and gets that; the second graph goes beside it, to `.decoder.onnx`.
 
     Returns:
@@ -127,7 +127,7 @@ def _check_installed() -> None:
     require("Exporting", "onnx", "onnxruntime", "onnxscript")
 
 
-@torch.no_grad()  # type: ignore[untyped-decorator]
+@torch.no_grad()
 def _graph(
     module: nn.Module, inputs: tuple[Tensor, ...], dynamic: dict[str, Any], outputs: list[str], facts: dict[str, str]
 ) -> bytes:
@@ -154,13 +154,14 @@ def _graph(
     finally:
         for log, level in zip(talkative, levels, strict=True):
             log.setLevel(level)
+    assert program is not None
     program.model.metadata_props.update(facts)
     content: bytes = program.model_proto.SerializeToString()
     return content
 
 
 def _examples(model: Seq2Seq, sizes_BxW: Sequence[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Made-up lines with their widths and texts: no chance, and nothing regular either."""
+    """Made-up lines with their widths and texts: not random, and not regular either."""
     for lines, columns in sizes_BxW:
         height = model.config.height_px
         place = torch.arange(lines * height * columns, dtype=torch.float64)
@@ -170,7 +171,7 @@ def _examples(model: Seq2Seq, sizes_BxW: Sequence[tuple[int, int]]) -> Iterator[
         yield images_B1HW, width_B, tokens_BL
 
 
-@torch.inference_mode()  # type: ignore[untyped-decorator]
+@torch.inference_mode()
 def _difference(encoder: _Encoder, decoder: _Decoder, encoder_graph: bytes, decoder_graph: bytes) -> float:
     """Largest difference of a log-probability inside lines, over several sizes."""
     run_encoder, run_decoder = session(encoder_graph), session(decoder_graph)
@@ -209,7 +210,7 @@ def texts_apart(loaded: LoadedModel, encoder: Path, images: Iterable[ImageSource
     """Count the lines that a written graph reads otherwise than torch, by CTC.
 
     Args:
-        loaded: the reader.
+        loaded: the model.
         encoder: its first graph.
         images: lines; see `Recognizer`.
     """

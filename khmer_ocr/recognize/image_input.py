@@ -92,7 +92,7 @@ def pages_of(path: Path) -> list[Path | Page]:
             if file.read(2) not in (b"II", b"MM"):
                 return [path]
         count = frame_count(_read(path), str(path))
-    except (OSError, ValueError):  # an ImageError is a ValueError; whoever reads the image says what is wrong with it
+    except (OSError, ValueError):  # an ImageError is a ValueError; reading the image says what is wrong with it
         return [path]
     return [path] if count == 1 else [Page(path, number + 1) for number in range(count)]
 

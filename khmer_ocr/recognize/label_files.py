@@ -1,6 +1,6 @@
 """Files of labels as people, spreadsheets and other tools write them: image, TAB, text, a line each.
 
-A file is looked at whole before the first image is read: what it lacks is counted and named at once, not after a
+A file is looked at whole before the first image is read: its faults are counted and named at once, not after a
 thousand lines were read.
 """
 
@@ -149,7 +149,7 @@ def parse_label_file(path: Path) -> LabelFile:
 
 
 def _name_and_text(row: list[str], name_at: int, text_at: int, columns: int) -> tuple[str, str]:
-    """Pick the image's name and the label; a `LineError` says what the line lacks."""
+    """Pick the image's name and the label; a `LineError` says what is missing in the line."""
     if len(row) < 2:
         raise LineError("without TAB", f"no TAB in {_shown(row[0])}")
     if columns > 2:

@@ -1,15 +1,19 @@
-"""Lines to measure a reader on: a split of a stored data set, or images beside a `labels.tsv`."""
+"""Lines to measure a model on: a split of a stored data set, or images beside a `labels.tsv`."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
 
 from khmer_ocr.dataset.index import load_index
 from khmer_ocr.dataset.reader import tell_unhashed
 from khmer_ocr.dataset.scan import UNKNOWN_FONT
-from khmer_ocr.errors import DatasetError, ImageError
+from khmer_ocr.errors import ConfigError, DatasetError, ImageError
+from khmer_ocr.load.read_errors import OnError
 from khmer_ocr.recognize.image_input import ImageSource, has_ink, read_grey
 from khmer_ocr.recognize.label_files import (
     EXPECTED,
@@ -21,12 +25,15 @@ from khmer_ocr.recognize.label_files import (
     parse_label_file,
     read_lines,
 )
+from khmer_ocr.recognize.settings import EvaluateConfig
+
+if TYPE_CHECKING:
+    from khmer_ocr.recognize.recognizer import Recognizer
 
 META = "meta.tsv"
 _GROUPED = ("font", "source", "detail")
 _SHOWN = 5
 _EXPECTED = "expected images/NAME.png with labels/NAME.txt, or shards/*.tar"
-OnError = Literal["raise", "skip"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,31 @@ class LineSet:
     def images(self) -> Iterator[ImageSource]:
         """Every image, in order."""
         return map(self.image, self.labels)
+
+
+def open_set(directory: Path | None, config: EvaluateConfig) -> LineSet:
+    """Take the lines that an evaluation is asked for.
+
+    Args:
+        directory: a data set's folder; None takes the file of labels.
+        config: which lines.
+
+    Raises:
+        ConfigError: neither or both of a folder and labels.
+        DatasetError: labels or the data set are missing or damaged, or no line of them can be used.
+    """
+    labels = config.labels
+    if labels is not None and directory is None:
+        if labels.is_dir():
+            raise ConfigError(
+                f"{labels} is a folder; give --labels the file in it, or leave --labels out for a data set"
+            )
+        return labelled_set(labels, config.max_lines, config.on_error)
+    if directory is not None and labels is None:
+        if directory.is_file():
+            raise ConfigError(f"{directory} is a file; evaluate takes a data set's folder, or --labels {directory}")
+        return split_set(directory, config.split, config.max_lines, config.on_error)
+    raise ConfigError("evaluate takes either a data set's folder, or --labels FILE (image, TAB, text)")
 
 
 def split_set(directory: Path, split: str, max_lines: int | None = None, on_error: OnError = "raise") -> LineSet:
@@ -181,3 +213,56 @@ def _groups(path: Path, written: dict[str, str]) -> dict[str, dict[str, str]]:
             values = {row[name_at]: row[at].split(";")[0] for row in rows if len(row) > max(at, name_at)}
             found[column] = {written[name]: value for name, value in values.items() if name in written}
     return found
+
+
+def read_set(
+    lines: LineSet,
+    recognizer: "Recognizer",
+    progress: bool = False,
+    left_out: dict[str, str] | None = None,
+    odd: dict[str, str] | None = None,
+) -> dict[str, str]:
+    """Read every line of a set.
+
+    Args:
+        lines: the set.
+        recognizer: the model that reads.
+        progress: show a progress bar.
+        left_out: takes up the lines that can't be read, name -> why; None raises at the first.
+        odd: takes up the images that were read but look like no single upright line, name -> what they look like.
+
+    Returns:
+        Image name -> text, in order.
+
+    Raises:
+        ImageError: an image can't be read.
+        DatasetError: an image of a data set is missing or damaged.
+    """
+    read = dict[str, str]()
+    names: deque[str] = deque()
+
+    def sources() -> Iterator[ImageSource]:
+        for name in lines.labels:
+            try:
+                source = lines.image(name)
+            except DatasetError as fault:
+                if left_out is None:
+                    raise
+                left_out[name] = str(fault)
+                continue
+            names.append(name)
+            yield source
+
+    with tqdm(total=len(lines.labels), unit="line", disable=not progress) as bar:
+        for recognition in recognizer.stream(sources(), ready_made=lines.ready_made):
+            bar.update()
+            name = names.popleft()
+            if not isinstance(recognition, ImageError):
+                read[name] = recognition.text
+                if odd is not None and recognition.looks_like is not None:
+                    odd[name] = recognition.looks_like
+            elif left_out is None:
+                raise recognition
+            else:
+                left_out[name] = str(recognition)
+    return read

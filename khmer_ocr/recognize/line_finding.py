@@ -1,6 +1,6 @@
 """Where on an image its line of text stands: the frame that a user cut is not the line.
 
-Readers were trained with ink that fills most of the height. Two steps find it, whatever is light and whatever is dark:
+Models were trained with ink that fills most of the height. Two steps find it, whatever is light and whatever is dark:
 a rim of one even colour is peeled off, then rows and columns without an edge of ink are. What is small and far from
 the text (specks, rules, slivers of neighbour lines) does not count. In doubt the frame stays as it is.
 Letters: H rows, W columns.
@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-Grey = npt.NDArray[np.uint8]
+from khmer_ocr.dataset.image_io import Grey
+
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in px, the last two exclusive, as Pillow has them."""
 
@@ -42,7 +43,7 @@ _ALONE = 1.0
 """Distance at which a speck stands alone, in heights of the line."""
 _FULL = 0.7
 _SOLID = 0.6
-"""Share of columns with ink that it fills, nearly from top to bottom, where it is a dash, dots or a stem."""
+"""Share of columns with ink that it fills, nearly from top to bottom, where it is a dash, dots or a vertical stroke."""
 
 MARGIN_KEPT = 0.13
 """Margin above and below up to which a frame is left as it is, in heights of the ink: what tight crops and line boxes
@@ -61,13 +62,10 @@ class FoundLine:
     Attributes:
         box: what is to be read, in px of the image: left, top, right, bottom; the whole image where that is in doubt.
         ink: the smallest box around the ink; None where nothing stands out.
-        bands: top and bottom of each band of rows that holds much ink, from above; more than one where the image holds
-            several lines.
     """
 
     box: Box
     ink: Box | None
-    bands: list[tuple[int, int]]
 
 
 def find_line(pixels_HW: Grey) -> FoundLine:
@@ -77,7 +75,7 @@ def find_line(pixels_HW: Grey) -> FoundLine:
         pixels_HW: uint8, at least one pixel, dark on light or light on dark.
 
     Returns:
-        The box of the line with margins as readers know them. Where the ink reaches the frame, or almost, and where
+        The box of the line with margins as models know them. Where the ink reaches the frame, or almost, and where
         nothing certain can be said, the box is the frame.
     """
     height, width = pixels_HW.shape
@@ -89,7 +87,7 @@ def find_line(pixels_HW: Grey) -> FoundLine:
     edges_HW = _edges(small_HW)
     bands = _bands(edges_HW.sum(1), edges_HW.shape[1])
     if not bands:
-        return FoundLine((0, 0, width, height), None, [])
+        return FoundLine((0, 0, width, height), None)
     first, last = bands[0][0], bands[-1][1]
     begin, end = _columns(edges_HW[first:last], min(b - t for t, b in bands))
     ink = (
@@ -98,11 +96,10 @@ def find_line(pixels_HW: Grey) -> FoundLine:
         min(left + end * factor, right),
         min(top + last * factor, bottom),
     )
-    found = [(top + t * factor, min(top + b * factor, bottom)) for t, b in bands]
     ground = int(np.median(pixels_HW[frame[1] : frame[3], frame[0] : frame[2]]))
     if _is_solid(pixels_HW[ink[1] : ink[3], ink[0] : ink[2]], ground):
-        return FoundLine((0, 0, width, height), ink, found)
-    return FoundLine(_with_margins(ink, frame), ink, found)
+        return FoundLine((0, 0, width, height), ink)
+    return FoundLine(_with_margins(ink, frame), ink)
 
 
 def _peel(pixels_HW: Grey) -> tuple[Box, Box]:
@@ -127,7 +124,7 @@ def _peel(pixels_HW: Grey) -> tuple[Box, Box]:
         bool(((side < low) | (side > high)).mean() > _GROUND_SHARE)
         for side in (inside_HW[:, 0], inside_HW[0], inside_HW[:, -1], inside_HW[-1])
     ]
-    if sum(own) < 3:  # a stem or the bar of a letter may fill one side or two
+    if sum(own) < 3:  # a vertical stroke or the bar of a letter may fill one side or two
         return (left, top, right, bottom), whole
     frame = (
         left if own[0] else 0,
@@ -154,7 +151,7 @@ def _bands(edges_H: npt.NDArray[np.int64], width: int) -> list[tuple[int, int]]:
     """Bands of rows with ink, those that belong together joined, those that are not of the line left out."""
     if not edges_H.any():
         return []
-    spans = _spans(edges_H > max(1.0, _ROW_SHARE * float(edges_H.max())))
+    spans = spans_of(edges_H > max(1.0, _ROW_SHARE * float(edges_H.max())))
     if not spans:
         return []
     masses = [int(edges_H[top:bottom].sum()) for top, bottom in spans]
@@ -188,7 +185,7 @@ def _is_solid(ink_HW: Grey, ground: int) -> bool:
 
 def _columns(edges_HW: npt.NDArray[np.bool_], tall: int) -> tuple[int, int]:
     """First and last column with ink, specks that stand alone left out."""
-    spans = _spans(np.any(edges_HW, axis=0))
+    spans = spans_of(np.any(edges_HW, axis=0))
 
     def alone(span: tuple[int, int], next_gap: int) -> bool:
         small = span[1] - span[0] <= _SPECK * tall + 2
@@ -202,14 +199,14 @@ def _columns(edges_HW: npt.NDArray[np.bool_], tall: int) -> tuple[int, int]:
     return spans[0][0], spans[-1][1]
 
 
-def _spans(marked_N: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+def spans_of(marked_N: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Begin and end of each run of marked places."""
     turns = np.flatnonzero(np.diff(np.concatenate([[False], marked_N, [False]]).astype(np.int8)))
     return [(int(begin), int(end)) for begin, end in zip(turns[::2], turns[1::2], strict=True)]
 
 
 def _with_margins(ink: Box, frame: Box) -> Box:
-    """The frame, its wide margins cut to what readers know."""
+    """The frame, its wide margins cut to what models know."""
     tall = ink[3] - ink[1]
 
     def kept(margin: int, most: float, set_to: float) -> int:

@@ -15,7 +15,7 @@ from khmer_ocr.recognize.line_finding import FoundLine, find_line
 
 _DIFFERENCES = np.arange(511.0)
 MAX_WIDTH_PX = 8192
-"""Widest line at the model's height, some 800 letters: six times the longest line that readers are trained on."""
+"""Widest line at the model's height, some 800 letters: six times the longest line that models are trained on."""
 _LIGHT = 0.25
 """Score above which ink is the light part: in doubt it is dark."""
 _SURE = 1.0

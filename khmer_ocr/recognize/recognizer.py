@@ -6,19 +6,19 @@ Letters: B lines, H rows, W columns.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from khmer_ocr.dataset.image_io import MAX_PIXELS
-from khmer_ocr.errors import ConfigError, ImageError, NotOneLineError, missing_extra
-from khmer_ocr.io.devices import multiplies_bfloat16, pick_device
+from khmer_ocr.errors import ImageError, NotOneLineError, missing_extra
+from khmer_ocr.io.devices import Device, Precision, multiplies_bfloat16, pick_device
 from khmer_ocr.recognize.confidence import Syllable, line_confidence, syllables_of
 from khmer_ocr.recognize.image_input import Grey, ImageSource, Page, read_grey
 from khmer_ocr.recognize.prepare import Line, prepare
+from khmer_ocr.recognize.settings import RecognizeConfig
 from khmer_ocr.recognize.single_line import DOUBTFUL, Reading, beyond, is_tall, probe, what_it_looks_like, zones_of_text
 from khmer_ocr.text.normalize import normalize
 
@@ -27,13 +27,10 @@ try:
 except ModuleNotFoundError as fault:
     raise missing_extra("Recognising", "torch") from fault
 
+from khmer_ocr.model.decoding import DecodeMethod
 from khmer_ocr.model.decoding.decode import Hypothesis, decode
 from khmer_ocr.model.weights import LoadedModel, load_model
 
-Method = Literal["ctc", "greedy", "beam"]
-Precision = Literal["auto", "float32", "bfloat16"]
-METHODS = ("ctc", "greedy", "beam")
-PRECISIONS = ("auto", "float32", "bfloat16")
 _BATCHES_AHEAD = 16
 """Batches' worth of images that are held at most, to be sorted by width."""
 _BATCH_WIDTH_PX = 32_768
@@ -89,28 +86,30 @@ class Recognizer:
         self,
         model: str | Path | LoadedModel | None = None,
         *,
-        device: Literal["auto", "cpu", "cuda"] = "auto",
-        decode: Method = "beam",
+        device: Device = "auto",
+        decode: DecodeMethod = "beam",
         beam_size: int = 8,
         batch_size: int = 16,
         precision: Precision = "auto",
         force: bool = False,
     ) -> None:
-        if decode not in METHODS:
-            raise ConfigError(f"decode is {decode!r}; expected one of {', '.join(METHODS)}")
-        if precision not in PRECISIONS:
-            raise ConfigError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}")
-        if batch_size < 1 or beam_size < 1:
-            raise ConfigError(f"batch_size is {batch_size} and beam_size is {beam_size}; expected 1 or more of each")
-        self.device = torch.device(pick_device(device))
+        config = RecognizeConfig(
+            decode=decode, device=device, batch_size=batch_size, precision=precision, force=force, beam_size=beam_size
+        )
+        self.device = torch.device(pick_device(config.device))
         self.loaded = model if isinstance(model, LoadedModel) else load_model(model, self.device)
-        self.method: Method = decode
+        self.method: DecodeMethod = decode
         if precision == "auto":
             precision = "bfloat16" if self.device.type == "cpu" and multiplies_bfloat16() else "float32"
         self.precision: Precision = precision
         self._model = self.loaded.model if precision == "float32" else deepcopy(self.loaded.model).halve()
         self.beam_size, self.batch_size, self.force = beam_size, batch_size, force
         self.height_px = self.loaded.model.config.height_px
+
+    @classmethod
+    def of(cls, config: RecognizeConfig) -> "Recognizer":
+        """Load the model that settings name; raises as the constructor does."""
+        return cls(**{field.name: getattr(config, field.name) for field in fields(config)})
 
     def recognize(self, image: ImageSource, name: str | None = None) -> Recognition:
         """Read one line.
@@ -294,7 +293,7 @@ def _batches(width_of: dict[int, int], batch_size: int) -> Iterator[list[int]]:
 
 
 def _padded(lines: Sequence[Line], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Lines side by side, padded with paper: float32 (B, 1, H, W) in 0..1, and their widths in px, int64 (B,)."""
+    """Lines side by side, padded with background: float32 (B, 1, H, W) in 0..1, and their widths in px, int64 (B,)."""
     widths = [line.pixels_HW.shape[1] for line in lines]
     columns = -(-max(widths) // _COLUMNS_STEP) * _COLUMNS_STEP
     batch_BHW = np.full((len(lines), lines[0].pixels_HW.shape[0], columns), 255, np.uint8)

@@ -1,7 +1,7 @@
-"""Is an image one upright line of text? What a reader makes of it as it is, turned, mirrored and cut apart tells.
+"""Is an image one upright line of text? What a model makes of it as it is, turned, mirrored and cut apart tells.
 
-A page, two lines, a line on its side or upside down: readers make up a short or senseless text for any of them. The
-same reader is far surer of the very same ink put right, so a line that it is not sure of is looked at again in those
+A page, two lines, a line on its side or upside down: models make up a short or senseless text for any of them. The
+same model is far surer of the very same ink put right, so a line that it is not sure of is looked at again in those
 ways, by CTC alone and on a part of its width; what is read with ease otherwise is not what it was given as.
 
 Letters: H rows, W columns, N ways of looking at a line.
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from khmer_ocr.recognize.image_input import Grey, has_ink
+from khmer_ocr.recognize.line_finding import spans_of
 
 DOUBTFUL = -0.09
 """Mean log-probability a symbol below which a reading is doubted. Of 301 lines of other engines 4 % (clean) to 14 %
@@ -124,8 +125,7 @@ def zones_of_text(frame_HW: Grey, fine: bool = False) -> list[tuple[int, int]]:
     radius = 1 if fine else max(1, height // 60)
     smooth_H = np.convolve(np.pad(sharp_H, radius, mode="edge"), np.full(2 * radius + 1, 1 / (2 * radius + 1)), "valid")
     on_H = smooth_H > _ZONE_SHARE * np.percentile(smooth_H, 99)
-    turns = np.flatnonzero(np.diff(np.concatenate([[False], on_H, [False]])))
-    zones = list(zip(turns[::2].tolist(), turns[1::2].tolist(), strict=True))
+    zones = spans_of(on_H)
     highest = max((end - begin for begin, end in zones), default=0)
     return [(begin, end) for begin, end in zones if end - begin >= _ZONE_SHARE * highest]
 

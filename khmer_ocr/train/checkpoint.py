@@ -46,7 +46,9 @@ def read_run(path: Path) -> dict[str, Any]:
     """
     content = read_checkpoint(path)
     if missing := [key for key in _KEYS if key not in content]:
-        raise ModelError(f"{path} holds no run to go on with ({', '.join(missing)} lack). Begin one with --init {path}")
+        raise ModelError(
+            f"{path} holds no run to go on with ({', '.join(missing)} missing). Begin one with --init {path}"
+        )
     shapes = {"config": dict, "position": dict, "ema": dict, "optimiser": dict, "characters": list}
     if wrong := [key for key, kind in shapes.items() if type(content[key]) is not kind]:
         raise ModelError(f"{path} is damaged: {', '.join(wrong)} can't be what a run wrote. Resume from another one.")

@@ -66,14 +66,16 @@ def check_same_data(content: dict[str, Any], splits: dict[str, list[SplitIndex]]
     recorded = content.get("data")
     if recorded is None:
         return [f"{source} does not say which data it learned from (older versions): they are taken as the same."]
-    told = {name: difference(recorded[name], record(splits[name]), _roots(splits[name])) for name in ("train", "val")}
-    if told["train"]:
+    changed = {
+        name: difference(recorded[name], record(splits[name]), _roots(splits[name])) for name in ("train", "val")
+    }
+    if changed["train"]:
         raise RunConflictError(
-            f"{source} learned from other training data ({told['train']}). To go on, give the data of that run, in its "
-            f"order; to begin another run with its weights, --init {source} and another --checkpoint-dir."
+            f"{source} learned from other training data ({changed['train']}). To go on, give the data of that run, in "
+            f"its order; to begin another run with its weights, --init {source} and another --checkpoint-dir."
         )
-    if told["val"]:
-        return [f"val is not that of the run so far ({told['val']}): what counts as best begins anew."]
+    if changed["val"]:
+        return [f"val is not that of the run so far ({changed['val']}): what counts as best begins anew."]
     return []
 
 

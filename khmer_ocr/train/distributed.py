@@ -69,7 +69,7 @@ def join(device: str) -> DistributedContext:
         _refuse_other_launchers()
         return DistributedContext()
     try:
-        ranks = DistributedContext(
+        context = DistributedContext(
             int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"])
         )
     except (KeyError, ValueError) as fault:
@@ -78,22 +78,22 @@ def join(device: str) -> DistributedContext:
             "unset WORLD_SIZE."
         ) from fault
     if device == "cuda":
-        torch.cuda.set_device(ranks.local)
-    if ranks.world > 1 and not dist.is_initialized():
+        torch.cuda.set_device(context.local)
+    if context.world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device == "cuda" else "gloo")
-    return ranks
+    return context
 
 
 def _refuse_other_launchers() -> None:
     """Refuse to be one of several tasks that would each train by itself, in the same folders."""
     for name, rank, counts, once in _OTHER_LAUNCHERS:
-        told = next((variable for variable in counts if variable in os.environ), None)
-        if rank not in os.environ or told is None:
+        counter = next((variable for variable in counts if variable in os.environ), None)
+        if rank not in os.environ or counter is None:
             continue
-        tasks = os.environ[told]
+        tasks = os.environ[counter]
         if tasks.isdecimal() and int(tasks) > 1:
             raise ConfigError(
-                f"{name} started {tasks} tasks of this command ({told}={tasks}, {rank}={os.environ[rank]}) without "
+                f"{name} started {tasks} tasks of this command ({counter}={tasks}, {rank}={os.environ[rank]}) without "
                 "torchrun: each would train by itself and write over the others' checkpoints. Start one task a "
                 f"machine and let torchrun start one process a GPU: {once} torchrun --nproc-per-node GPUS "
                 "-m khmer_ocr train ... (of several machines torchrun also wants --nnodes, --rdzv-backend c10d and "
@@ -120,13 +120,15 @@ class SharedBatchNorm(nn.BatchNorm2d):
         total, square, counted = all_reduce(sums).split([x.shape[1], x.shape[1], 1])
         mean, variance = total / counted, square / counted - (total / counted).square()
         with torch.no_grad():
-            share = self.momentum
+            share, seen = self.momentum, self.num_batches_tracked
+            assert self.running_mean is not None and self.running_var is not None and seen is not None and share
             self.running_mean.lerp_(mean, share)
             self.running_var.lerp_(variance * counted / (counted - 1).clamp(min=1), share)
-            self.num_batches_tracked += 1
+            seen += 1
         scale = self.weight * (variance + self.eps).rsqrt()
         shift = self.bias - mean * scale
-        return (x * scale[:, None, None] + shift[:, None, None]).to(x_BCHW.dtype)
+        normalised: Tensor = x * scale[:, None, None] + shift[:, None, None]
+        return normalised.to(x_BCHW.dtype)
 
 
 def share_normalisation(model: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Labels that can't be learned from, and characters that a charset lacks: found before the first step, and named.
+"""Labels that can't be learned from, and characters missing from a charset: found before the first step, and named.
 
 Letters: N lines, M code points of some lines.
 """
@@ -20,7 +20,7 @@ from khmer_ocr.text.charset import Charset
 from khmer_ocr.text.normalize import normalize
 
 MOST_INFEASIBLE = 0.001
-"""Share of lines with more symbols than CTC has slots that is accepted and told of: they teach only their length."""
+"""Share of lines with more symbols than CTC has slots that is accepted with a note: they teach only their length."""
 SHOWN = 5
 _LINES_AT_ONCE = 1 << 16
 _ZWNJ = "\u200c"
@@ -50,7 +50,7 @@ class BadLabels:
 
 @dataclass(frozen=True)
 class MissingCharacters:
-    """A character that a charset lacks.
+    """A character missing from a charset.
 
     Attributes:
         lines: how many lines hold it.
@@ -81,7 +81,7 @@ def ctc_symbols(texts: Strings) -> npt.NDArray[np.int64]:
 
 
 def missing_characters(indices: Iterable[SplitIndex], charset: Charset) -> dict[str, MissingCharacters]:
-    """Characters of some texts that a charset lacks, in code point order."""
+    """Characters of some texts missing from a charset, in code point order."""
     found: dict[str, MissingCharacters] = {}
     for index in indices:
         for code, lines_N in _lines_with(index.texts, lambda character: character not in charset):
@@ -93,12 +93,12 @@ def missing_characters(indices: Iterable[SplitIndex], charset: Charset) -> dict[
 
 
 def named(found: dict[str, MissingCharacters]) -> str:
-    """Name characters that a charset lacks, with how many lines hold them and where the first one is."""
-    told = [
+    """Name characters missing from a charset, with how many lines hold them and where the first one is."""
+    shown = [
         f"{character!r} (U+{ord(character):04X}) in {each.lines:,} line{'s' * (each.lines != 1)}, e.g. {each.example}"
         for character, each in islice(found.items(), 4 * SHOWN)
     ]
-    return "; ".join(told) + (f"; and {len(found) - len(told)} more characters" if len(found) > len(told) else "")
+    return "; ".join(shown) + (f"; and {len(found) - len(shown)} more characters" if len(found) > len(shown) else "")
 
 
 def find_bad_labels(split: str, indices: Sequence[SplitIndex], slots: int) -> BadLabels:
@@ -117,7 +117,7 @@ def find_bad_labels(split: str, indices: Sequence[SplitIndex], slots: int) -> Ba
         for code, lines_N in _lines_with(index.texts, lambda character: bool(_fault(character))):
             for i in lines_N.tolist():
                 found.wrong[at, i] = f"{_label(index, i)} {_fault(chr(code))}"
-        # Of labels from outside, an empty one is that of an image without ink: whoever opened them has looked.
+        # Of labels from outside, an empty one is that of an image without ink: opening the set has checked that.
         for i in np.flatnonzero(np.diff(index.texts.offsets) == 0).tolist() if not index.outside else ():
             found.wrong[at, i] = f"{_label(index, i)} is empty"
     return found
@@ -138,24 +138,26 @@ def judge(found: BadLabels, indices: Sequence[SplitIndex], slots: int, on_error:
     Raises:
         DatasetError: there are such labels, or too many of them; the message names lines and says what to do.
     """
-    told = []
+    faults = []
     if found.dense:
-        told.append(_told(found, f"have more symbols than CTC has slots at their width ({slots} in 4 px)", found.dense))
+        faults.append(
+            _worded(found, f"have more symbols than CTC has slots at their width ({slots} in 4 px)", found.dense)
+        )
     if found.wrong:
-        told.append(_told(found, "have labels that are no text of one line", found.wrong))
+        faults.append(_worded(found, "have labels that are no text of one line", found.wrong))
     if on_error == "skip":
         out = found.dense.keys() | found.wrong.keys()
         if len(out) <= limit_of(found.lines):
-            return [f"Left out: {words}." for words in told]
+            return [f"Left out: {words}." for words in faults]
         raise DatasetError(
-            f"{'; '.join(told)}. These are {len(out)} of {found.lines}, more than the 1 % that --on-error skip leaves "
-            f"out. {_advice(found, indices)}"
+            f"{'; '.join(faults)}. These are {len(out)} of {found.lines}, more than the 1 % that --on-error skip "
+            f"leaves out. {_advice(found, indices)}"
         )
     if found.wrong or not found.dense_are_few:
         raise DatasetError(
-            f"{'; '.join(told)}. {_advice(found, indices)} --on-error skip leaves out up to 1 % of the lines."
+            f"{'; '.join(faults)}. {_advice(found, indices)} --on-error skip leaves out up to 1 % of the lines."
         )
-    return [f"{words}: they teach the decoder only." for words in told]
+    return [f"{words}: they teach the decoder only." for words in faults]
 
 
 def left_out(found: BadLabels, count: int) -> list[npt.NDArray[np.int64]]:
@@ -164,7 +166,7 @@ def left_out(found: BadLabels, count: int) -> list[npt.NDArray[np.int64]]:
     return [np.array([i for at, i in places if at == data_set], np.int64) for data_set in range(count)]
 
 
-def _told(found: BadLabels, what: str, lines: dict[tuple[int, int], str]) -> str:
+def _worded(found: BadLabels, what: str, lines: dict[tuple[int, int], str]) -> str:
     examples = list(islice(lines.values(), SHOWN))
     more = f", and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
     name = "training" if found.split == "train" else found.split

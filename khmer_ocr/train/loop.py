@@ -22,14 +22,14 @@ from khmer_ocr.train.distributed import leave
 from khmer_ocr.train.existing_run import MODEL
 from khmer_ocr.train.run_log import METRICS, RunLog
 from khmer_ocr.train.settings import TrainConfig, plain
-from khmer_ocr.train.step import LOCK, Trainer
+from khmer_ocr.train.trainer import LOCK, Trainer
 from khmer_ocr.train.validate import validate
 from khmer_ocr.version import __version__
 
 _PLACES = ("synthetic_dir", "checkpoint_dir", "log_dir", "init", "resume", "overwrite")
 """Settings that name places of one machine, which say nothing to who gets the weights."""
 _CHECK_STEPS, _CHECK_LOSS = 400, 0.15
-"""A sound reader learns one batch by heart in so many steps, down to such a loss a token."""
+"""A sound model learns one batch by heart in so many steps, down to such a loss a token."""
 
 
 class _Stop:
@@ -72,7 +72,7 @@ class _Stop:
 
 
 def train(config: TrainConfig) -> Path:
-    """Train a reader; what is needed to go on is in `checkpoint_dir` whenever this ends.
+    """Train a model; what is needed to go on is in `checkpoint_dir` whenever this ends.
 
     Args:
         config: the settings.
@@ -88,11 +88,11 @@ def train(config: TrainConfig) -> Path:
         OutputError: a checkpoint can't be written (the one before it is whole), or a symbolic link stands in its place.
     """
     stop = _Stop()
-    # Told now and not when the first checkpoint is due: nothing is written through what was handed over as a link.
+    # Said now and not when the first checkpoint is due: nothing is written through what was handed over as a link.
     refuse_links(config.checkpoint_dir, *(config.checkpoint_dir / name for name in (LAST, BEST, MODEL, LOCK)))
     refuse_links(config.log_dir, config.log_dir / METRICS)
     trainer = Trainer(config)
-    log = RunLog(config.log_dir if trainer.ranks.first else None, trainer.run_id, trainer.replaced)
+    log = RunLog(config.log_dir if trainer.distributed.first else None, trainer.run_id, trainer.replaced)
     try:
         with trainer.alone(), stop.listening():
             if config.check:
@@ -119,10 +119,10 @@ class _Run:
         """Share of the run that is done, by steps or by the clock, whichever is ahead."""
         self.trainer.elapsed_s = time.monotonic() - self.begin_s
         by_clock = self.trainer.elapsed_s / (self.config.max_minutes * 60) if self.config.max_minutes else 0.0
-        if self.trainer.ranks.world > 1:
+        if self.trainer.distributed.world > 1:
             # All must take the same rate and stop at the same step, and clocks differ.
-            by_clock = self.trainer.ranks.sum(torch.tensor(by_clock, device=self.trainer.device)).item()
-            by_clock /= self.trainer.ranks.world
+            by_clock = self.trainer.distributed.sum(torch.tensor(by_clock, device=self.trainer.device)).item()
+            by_clock /= self.trainer.distributed.world
         return max(self.trainer.step / max(self.total, 1), by_clock)
 
     def go(self) -> Path:
@@ -131,7 +131,7 @@ class _Run:
             total=self.total,
             initial=trainer.step,
             unit="step",
-            disable=not (config.progress and trainer.ranks.first),
+            disable=not (config.progress and trainer.distributed.first),
             dynamic_ncols=True,
         ) as bar:
             while trainer.epoch < config.num_epochs and self.progress < 1 and not self._asked():
@@ -155,7 +155,7 @@ class _Run:
         weights = self._keep()
         if stopped:
             self.log.event("stopped", trainer.step, why=self.stop.why)
-        trainer.ranks.wait()
+        trainer.distributed.wait()
         if stopped:
             raise TrainingStopped(
                 f"stopped by {self.stop.why} at step {trainer.step:,}, saved in {config.checkpoint_dir / LAST}; go on "
@@ -190,7 +190,7 @@ class _Run:
                 sums += loss_3
                 steps += 1
                 trainer.batch = group[-1]["number"] + 1
-                count = sum(len(batch["texts"]) for batch in group) * trainer.ranks.world
+                count = sum(len(batch["texts"]) for batch in group) * trainer.distributed.world
                 lines, trainer.lines_seen = lines + count, trainer.lines_seen + count
                 bar.update()
                 if trainer.step % config.log_steps == 0:
@@ -217,10 +217,10 @@ class _Run:
 
     def _asked(self) -> bool:
         """Whether any process has been asked to stop, so that all do at the same step."""
-        if self.trainer.ranks.world == 1:
+        if self.trainer.distributed.world == 1:
             return self.stop.number != 0
         asked = torch.tensor(float(self.stop.number), device=self.trainer.device)
-        agreed = int(self.trainer.ranks.largest(asked).item())
+        agreed = int(self.trainer.distributed.largest(asked).item())
         # A signal that came while the processes agreed is for the next time: it must not be forgotten.
         self.stop.number = agreed or self.stop.number
         return agreed != 0
@@ -253,7 +253,7 @@ class _Run:
     def _validate(self, epochs: int) -> None:
         """Read val with the moving average, after so many whole epochs; forgotten where a signal comes."""
         trainer = self.trainer
-        if not trainer.ranks.first:
+        if not trainer.distributed.first:
             return
         loader = trainer.validation_loader()
         try:
@@ -286,7 +286,7 @@ class _Run:
     def _keep(self) -> Path:
         """Write the weights that reading wants: of the moving average at the end."""
         trainer, folder = self.trainer, self.config.checkpoint_dir / MODEL
-        if trainer.ranks.first:
+        if trainer.distributed.first:
             card = {
                 "preset": trainer.model.config.preset,
                 "steps": trainer.step,

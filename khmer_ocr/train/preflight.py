@@ -29,7 +29,7 @@ class Preflight:
 
     Attributes:
         lines: split to number of lines.
-        unknown: character that the charset lacks to number of training lines with it.
+        unknown: character missing from the charset to number of training lines with it.
         infeasible: training lines with more symbols than slots.
         longest: code points of the longest training line.
         shared: split to number of its lines whose text stands in train too.
@@ -103,7 +103,7 @@ def _no_split(root: Path, split: str) -> str:
 
 
 def charset_of(indices: list[SplitIndex]) -> Charset:
-    """The default characters, and after them those of training texts that it lacks, in code point order."""
+    """The default characters, and after them those of training texts missing from these, in code point order."""
     default = Charset.default()
     extra = tuple(missing_characters(indices, default))
     return Charset(default.characters + extra) if extra else default
@@ -117,18 +117,18 @@ def charset_for(
     Args:
         indices: the training data.
         asked: "corpus" reads every character of theirs, "default" reads those beyond the charset as unknown.
-        held: characters of the weights to begin with or of the run to resume; None for a new reader.
+        held: characters of the weights to begin with or of the run to resume; None for a new model.
         source: where these come from.
 
     Raises:
-        ModelError: the weights lack characters of the data; they are named, with lines that hold them.
+        ModelError: characters of the data are not in the weights' charset; they are named, with lines that hold them.
     """
     if held is None:
         return Charset.default() if asked == "default" else charset_of(indices)
     if asked == "corpus" and (found := missing_characters(indices, held)):
         raise ModelError(
-            f"{source} is of another charset, which lacks {len(found)} of these lines' characters: {named(found)}. If "
-            "they are slips, correct the labels; --charset default reads them as unknown; a reader that is to learn "
+            f"{source} is of another charset, without {len(found)} of these lines' characters: {named(found)}. If "
+            "they are slips, correct the labels; --charset default reads them as unknown; a model that is to learn "
             "them begins anew, without --init and --resume."
         )
     return held
@@ -147,9 +147,9 @@ def preflight(
 
     Args:
         splits: from `open_splits`.
-        charset: of the reader.
+        charset: of the model.
         slots: symbols CTC may write in 4 px.
-        height_px: of the reader.
+        height_px: of the model.
         checkpoint_dir: where checkpoints will go.
         model_bytes: size of one checkpoint.
         on_error: "skip" leaves out lines whose labels can't be learned, up to 1 %.
@@ -190,15 +190,15 @@ def _look_for_characters(splits: dict[str, list[SplitIndex]], charset: Charset, 
     unknown = missing_characters(splits["train"], charset)
     seen.unknown = {character: each.lines for character, each in unknown.items()}
     if unknown:
-        seen.notes.append(f"The charset lacks characters of training lines, which become unknown: {named(unknown)}.")
+        seen.notes.append(f"Characters of training lines are not in the charset and become unknown: {named(unknown)}.")
     joined = missing_characters(splits["train"], Charset.default())
     if joined := {character: each for character, each in joined.items() if character in charset}:
         seen.notes.append(
-            f"Characters beyond the default charset, which the reader learns to write: {named(joined)}. If they are "
+            f"Characters beyond the default charset, which the model learns to write: {named(joined)}. If they are "
             "slips, correct the labels; --charset default reads them as unknown."
         )
     if strange := missing_characters(splits["val"], charset):
-        seen.notes.append(f"The charset lacks characters of val, which can't be read right: {named(strange)}.")
+        seen.notes.append(f"Characters of val are not in the charset and can't be read right: {named(strange)}.")
 
 
 def _look_for_twins(splits: dict[str, list[SplitIndex]], seen: Preflight) -> None:

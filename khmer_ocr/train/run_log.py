@@ -114,7 +114,7 @@ def _folder_for(base: Path, run_id: str, replaced: str | None) -> tuple[Path, st
 
 
 def _owner(metrics: Path) -> str | None:
-    """Run whose log a file is: "" where it does not say (logs of before), None where no run has told anything there."""
+    """Run whose log a file is: "" where it does not say (older logs), None where nothing is logged there."""
     if not metrics.is_file():
         return None
     with metrics.open(encoding="utf-8", errors="replace") as lines:

@@ -2,14 +2,21 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import Interval
+
+from khmer_ocr.augment.recipe import Strength
+from khmer_ocr.constraints import AtLeast0, AtLeast1, NotNegative, Positive, Px, Settings, Share
 from khmer_ocr.errors import ConfigError
+from khmer_ocr.io.devices import Device, Precision
+from khmer_ocr.load.read_errors import OnError
+from khmer_ocr.load.settings import Engine
 from khmer_ocr.model.presets import preset as find_preset
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """How a recogniser learns.
 
     Attributes:
@@ -17,7 +24,7 @@ class TrainConfig:
         checkpoint_dir: where checkpoints and the finished weights go.
         log_dir: where TensorBoard files and `metrics.jsonl` go; beside the log of another run into `run_002` there.
         preset: shape of the model.
-        charset: "corpus" adds characters of training texts that the default lacks; "default" reads them as unknown.
+        charset: "corpus" adds characters of training texts missing from the default; "default" reads them as unknown.
             With `init` the charset is that of the weights: "corpus" refuses texts with other characters.
         init: weights to begin with (a folder or a checkpoint), for another stretch of training; None begins anew.
         resume: checkpoint whose very run goes on, or "last" for the newest in `checkpoint_dir`; None begins anew.
@@ -31,7 +38,7 @@ class TrainConfig:
         width_budget_px: most padded columns in a batch of one process; None leaves it to `batch_size`.
         align_px: padded widths are multiples of it; None takes 8 on CPUs and 64 on GPUs, where the first batch of every
             shape is slow.
-        accumulate: batches whose gradients are gathered for one update.
+        accumulate: batches whose gradients are accumulated for one update.
         learning_rate: peak of the schedule.
         final_share: share of the peak that is left at its end.
         warmup_steps: updates over which the rate rises.
@@ -48,7 +55,7 @@ class TrainConfig:
         on_error: what becomes of lines whose image or label can't be used: "raise" names them and stops, "skip" leaves
             them out and names them, up to 1 % of a split.
         engine: what loads batches.
-        cache: read decoded lines from a packed cache, built where it lacks.
+        cache: read decoded lines from a packed cache, built where it is missing.
         num_workers: of the loader.
         device: "auto" takes a GPU if there is one.
         precision: "bfloat16" computes in it where that is safe; "auto" does so on GPUs.
@@ -70,54 +77,47 @@ class TrainConfig:
     init: Path | None = None
     resume: str | None = None
     overwrite: bool = False
-    num_epochs: int = 20
-    max_steps: int | None = None
-    max_minutes: float | None = None
-    max_samples: int | None = None
-    batch_size: int = 64
-    width_budget_px: int | None = None
-    align_px: int | None = None
-    accumulate: int = 1
-    learning_rate: float = 1e-3
-    final_share: float = 0.01
-    warmup_steps: int = 500
-    weight_decay: float = 0.02
-    clip: float = 2.0
-    ema_decay: float = 0.9995
-    ctc_weight: float = 0.5
-    label_smoothing: float = 0.02
-    dropout: float | None = None
+    num_epochs: AtLeast1 = 20
+    max_steps: AtLeast1 | None = None
+    max_minutes: Annotated[float, Interval(ge=0.01)] | None = None
+    max_samples: AtLeast1 | None = None
+    batch_size: AtLeast1 = 64
+    width_budget_px: Annotated[int, Interval(ge=32), Px] | None = None
+    align_px: Annotated[AtLeast1, Px] | None = None
+    accumulate: AtLeast1 = 1
+    learning_rate: Positive = 1e-3
+    final_share: Share = 0.01
+    warmup_steps: AtLeast0 = 500
+    weight_decay: NotNegative = 0.02
+    clip: Positive = 2.0
+    ema_decay: Share = 0.9995
+    ctc_weight: Share = 0.5
+    label_smoothing: Share = 0.02
+    dropout: Annotated[float, Interval(ge=0, lt=1)] | None = None
     freeze_norms: bool = False
     recipe: str = "none"
-    strength: Literal["mild", "medium", "heavy", "mixed"] = "medium"
-    on_error: Literal["raise", "skip"] = "raise"
-    engine: Literal["auto", "dali", "torch"] = "auto"
+    strength: Strength = "medium"
+    on_error: OnError = "raise"
+    engine: Engine = "auto"
     cache: bool = True
-    num_workers: int = 4
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    num_workers: AtLeast0 = 4
+    device: Device = "auto"
+    precision: Precision = "auto"
     compile: bool = False
     seed: int = 42
-    validate_lines: int = 1000
-    save_minutes: float = 10.0
-    log_steps: int = 50
+    validate_lines: AtLeast1 = 1000
+    save_minutes: NotNegative = 10.0
+    log_steps: AtLeast1 = 50
     preflight: bool = True
     check: bool = False
     progress: bool = True
 
     def __post_init__(self) -> None:
+        """Refuse settings that contradict each other."""
+        super().__post_init__()
         find_preset(self.preset)
         if not self.synthetic_dir:
             raise ConfigError("synthetic_dir names no folder; give the root of a data set")
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and not value >= least:
-                raise ConfigError(f"{name} is {value}; give at least {least}")
-        for name in ("final_share", "ctc_weight", "label_smoothing", "ema_decay"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; give 0 to 1")
-        if self.learning_rate <= 0 or self.clip <= 0:
-            raise ConfigError(f"learning_rate is {self.learning_rate}, clip is {self.clip}; both are above 0")
         if self.freeze_norms and self.init is None and self.resume is None:
             raise ConfigError(
                 "freeze_norms without weights: new normalisations have seen nothing to be frozen at. Give --init, or "
@@ -128,23 +128,6 @@ class TrainConfig:
         if self.overwrite and self.resume is not None:
             raise ConfigError("overwrite and resume are both given: either the run is replaced, or it goes on")
 
-
-_LEAST: dict[str, float] = {
-    "num_epochs": 1,
-    "max_steps": 1,
-    "max_minutes": 0.01,
-    "max_samples": 1,
-    "batch_size": 1,
-    "width_budget_px": 32,
-    "align_px": 1,
-    "accumulate": 1,
-    "warmup_steps": 0,
-    "num_workers": 0,
-    "validate_lines": 1,
-    "save_minutes": 0,
-    "log_steps": 1,
-    "weight_decay": 0,
-}
 
 _FIXED = (
     "preset", "max_samples", "batch_size", "width_budget_px", "align_px", "accumulate", "learning_rate", "final_share",

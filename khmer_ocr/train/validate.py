@@ -1,4 +1,4 @@
-"""How well a reader reads val, in the middle of its training.
+"""How well a model reads val, in the middle of its training.
 
 Letters: B lines, H rows, W columns, L tokens, T frames.
 """
@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from khmer_ocr.load.loader import Batch
-from khmer_ocr.model.decoding.decode import Method, decode
+from khmer_ocr.model.decoding import DecodeMethod
+from khmer_ocr.model.decoding.decode import decode
 from khmer_ocr.model.seq2seq import Seq2Seq
 from khmer_ocr.text.charset import SOS, Charset
 from khmer_ocr.text.metrics import Score, score
@@ -33,7 +34,7 @@ class Validation:
 
 
 def to_floats(images_B1HW: torch.Tensor) -> torch.Tensor:
-    """Images as a reader wants them, whatever the loader's dtype: float32 in 0..1, paper 1."""
+    """Images as a model takes them, whatever the loader's dtype: float32 in 0..1, background 1."""
     floats = images_B1HW.float()
     return floats / 255 if images_B1HW.dtype == torch.uint8 else floats
 
@@ -51,7 +52,7 @@ def validate(
         log: gets the first lines, with where the decoder looked.
         step: updates so far.
     """
-    sums: dict[Method, Score] = {"ctc": Score(), "greedy": Score()}
+    sums: dict[DecodeMethod, Score] = {"ctc": Score(), "greedy": Score()}
     for number, batch in enumerate(batches):
         images, width_B = to_floats(batch["images"].to(device)), batch["image_lengths"].to(device)
         for method in sums:

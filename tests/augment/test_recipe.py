@@ -61,7 +61,7 @@ REFUSED = {
     ),
     "probability is true": (content({**BLUR, "probability": True}), "probability is True; expected a number"),
     "probability is not a number": (content({**BLUR, "probability": float("nan")}), "probability is nan; expected"),
-    "no probability": (content({"op": "blur", "sigma_px": [0, 1]}), "step 1 (blur): lacks 'probability'"),
+    "no probability": (content({"op": "blur", "sigma_px": [0, 1]}), "step 1 (blur): 'probability' is missing"),
     "sigma below 0": (
         content({**BLUR, "sigma_px": [-0.5, 1]}),
         "step 1 (blur): sigma_px is -0.5; expected a number from 0 to 5, or three of them",
@@ -74,7 +74,7 @@ REFUSED = {
     "sigma in words": (content({**BLUR, "sigma_px": ["a", "b"]}), "sigma_px is 'a'; expected a number"),
     "one sigma": (content({**BLUR, "sigma_px": 1}), "sigma_px is 1; expected [lowest, highest]"),
     "sigma backwards": (content({**BLUR, "sigma_px": [1, 0]}), "sigma_px is [1, 0]; the lower value comes first"),
-    "no sigma": (content({"op": "blur", "probability": 1}), "step 1 (blur): lacks 'sigma_px'"),
+    "no sigma": (content({"op": "blur", "probability": 1}), "step 1 (blur): 'sigma_px' is missing"),
     "unknown parameter": (
         content(BLUR, {**NOISE, "sd_gray": [0, 1]}),
         "step 2 (noise): unknown parameter 'sd_gray'. Did you mean 'sd_grey'? Known: sd_grey",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from khmer_ocr.cli.load_commands import build_caches
+from khmer_ocr.cli.load_verbs import cache as build_caches
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.verify import verify
 from khmer_ocr.errors import DatasetError, OutputError
@@ -42,13 +42,13 @@ def test_a_tree_of_links_is_read_as_the_tree_itself(engine: str, format_name: st
 def test_a_cache_is_a_file_beside_the_links(tmp_path: Path) -> None:
     linked = as_links(write_tree(tmp_path / "linked", {"train": COUNT}))
     store = everything(linked / ".store")
-    assert len(list(build_caches(linked, progress=False))) == 1
+    build_caches(linked, quiet=True)
     (cache,) = (linked / "train").glob("packed-*.lines")
     cache.rename(linked / ".store" / cache.name)
     cache.symlink_to(linked / ".store" / cache.name)
     assert len(list(open_split(linked, cache=True).epoch(0))) == 3
     with pytest.raises(OutputError, match="symbolic link"):
-        list(build_caches(linked, overwrite=True, progress=False))
+        build_caches(linked, overwrite=True, quiet=True)
     (linked / ".store" / cache.name).unlink()
     assert everything(linked / ".store") == store
 

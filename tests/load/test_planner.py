@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from khmer_ocr.errors import ConfigError
-from khmer_ocr.load.planner import PlanConfig, plan_epoch
+from khmer_ocr.load.planner import plan_epoch
+from khmer_ocr.load.settings import LoadConfig
 
 FIRST = [287, 438, 460, 503, 60, 914]
 LAST = [368, 22, 833]
@@ -19,7 +20,7 @@ def widths(count: int, seed: int = 0) -> np.ndarray:
 
 def ranks(widths_N, epoch=0, **settings):
     world = settings.pop("world", 1)
-    return [plan_epoch(widths_N, PlanConfig(world=world, rank=rank, **settings), epoch) for rank in range(world)]
+    return [plan_epoch(widths_N, LoadConfig(world=world, rank=rank, **settings), epoch) for rank in range(world)]
 
 
 @given(
@@ -53,34 +54,34 @@ def test_every_sample_once_within_the_limits(count, batch_size, budget, world, a
 
 
 def test_at_most_twelve_per_cent_is_padding_at_batch_64():
-    assert plan_epoch(widths(20_000), PlanConfig(), 0).padding_waste < 0.12
-    assert plan_epoch(widths(3_000), PlanConfig(), 0).padding_waste < 0.12
-    assert plan_epoch(widths(20_000), PlanConfig(batch_size=None, width_budget_px=12_000), 0).padding_waste < 0.12
-    assert plan_epoch(widths(20_000), PlanConfig(bucket=False), 0).padding_waste > 0.4
+    assert plan_epoch(widths(20_000), LoadConfig(), 0).padding_waste < 0.12
+    assert plan_epoch(widths(3_000), LoadConfig(), 0).padding_waste < 0.12
+    assert plan_epoch(widths(20_000), LoadConfig(batch_size=None, width_budget_px=12_000), 0).padding_waste < 0.12
+    assert plan_epoch(widths(20_000), LoadConfig(bucket=False), 0).padding_waste > 0.4
 
 
 def test_a_plan_is_a_function_of_seed_split_and_epoch():
     widths_N = widths(1000)
-    plan = plan_epoch(widths_N, PlanConfig(), 5)
-    again = plan_epoch(widths_N.copy(), PlanConfig(), 5)
+    plan = plan_epoch(widths_N, LoadConfig(), 5)
+    again = plan_epoch(widths_N.copy(), LoadConfig(), 5)
     assert np.array_equal(plan.order_M, again.order_M) and np.array_equal(plan.padded_B, again.padded_B)
     others = [
-        plan_epoch(widths_N, PlanConfig(), 6),
-        plan_epoch(widths_N, PlanConfig(seed=43), 5),
-        plan_epoch(widths_N, PlanConfig(split="val"), 5),
+        plan_epoch(widths_N, LoadConfig(), 6),
+        plan_epoch(widths_N, LoadConfig(seed=43), 5),
+        plan_epoch(widths_N, LoadConfig(), 5, "val"),
     ]
     assert all(not np.array_equal(plan.order_M, other.order_M) for other in others)
 
 
 def test_plans_are_those_of_yesterday():
-    plan = plan_epoch(np.arange(1000, dtype=np.int32) * 37 % 400 + 20, PlanConfig(), 5)
+    plan = plan_epoch(np.arange(1000, dtype=np.int32) * 37 % 400 + 20, LoadConfig(), 5)
     # What runs resume by: these numbers may never change.
     assert plan.order_M[:6].tolist() == FIRST
     assert plan.batch(15)[:3].tolist() == LAST
 
 
 def test_batches_come_in_another_order_and_with_other_lines_in_every_epoch():
-    first, second = (plan_epoch(widths(2000), PlanConfig(), epoch) for epoch in (0, 1))
+    first, second = (plan_epoch(widths(2000), LoadConfig(), epoch) for epoch in (0, 1))
     assert not np.array_equal(first.padded_B, second.padded_B)
     together = {frozenset(first.batch(b).tolist()) for b in range(len(first))}
     assert not together & {frozenset(second.batch(b).tolist()) for b in range(len(second))}
@@ -88,9 +89,9 @@ def test_batches_come_in_another_order_and_with_other_lines_in_every_epoch():
 
 def test_unshuffled_plans_stay_and_keep_the_order_where_no_buckets_are_wanted():
     widths_N = widths(300)
-    plain = plan_epoch(widths_N, PlanConfig(shuffle=False, bucket=False), 0)
+    plain = plan_epoch(widths_N, LoadConfig(shuffle=False, bucket=False), 0)
     assert np.array_equal(plain.order_M, np.arange(300))
-    sorted_0, sorted_1 = (plan_epoch(widths_N, PlanConfig(shuffle=False), epoch) for epoch in (0, 1))
+    sorted_0, sorted_1 = (plan_epoch(widths_N, LoadConfig(shuffle=False), epoch) for epoch in (0, 1))
     assert np.array_equal(sorted_0.order_M, sorted_1.order_M)
     assert (np.diff(widths_N[sorted_0.order_M]) <= 0).all()
 
@@ -102,18 +103,18 @@ def test_ranks_work_on_like_widths_at_each_step():
 
 
 def test_the_first_samples_alone_can_be_used():
-    plan = plan_epoch(widths(1000), PlanConfig(max_samples=100), 0)
+    plan = plan_epoch(widths(1000), LoadConfig(max_samples=100), 0)
     assert sorted(plan.order_M.tolist()) == list(range(100))
-    assert plan_epoch(widths(10), PlanConfig(max_samples=100), 0).samples == 10
+    assert plan_epoch(widths(10), LoadConfig(max_samples=100), 0).samples == 10
 
 
 def test_a_line_wider_than_the_budget_is_a_batch_by_itself():
-    plan = plan_epoch(np.array([500, 20, 20, 20], np.int32), PlanConfig(batch_size=None, width_budget_px=100), 0)
+    plan = plan_epoch(np.array([500, 20, 20, 20], np.int32), LoadConfig(batch_size=None, width_budget_px=100), 0)
     assert sorted(len(plan.batch(b)) for b in range(len(plan))) == [1, 3]
 
 
 def test_an_empty_split_has_no_batches():
-    plan = plan_epoch(np.zeros(0, np.int32), PlanConfig(), 0)
+    plan = plan_epoch(np.zeros(0, np.int32), LoadConfig(), 0)
     assert len(plan) == 0 and plan.samples == 0 and plan.padding_waste == 0.0
     with pytest.raises(IndexError, match="batch 0 of a plan of 0"):
         plan.batch(0)
@@ -133,19 +134,19 @@ def test_an_empty_split_has_no_batches():
 )
 def test_settings_that_contradict_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
-        PlanConfig(**settings)
+        LoadConfig(**settings)
 
 
 def test_too_few_samples_for_the_ranks_are_refused():
     with pytest.raises(ConfigError, match="2 samples in 1 batches can't be dealt to 3 ranks"):
         ranks(widths(2), world=3)
     with pytest.raises(ConfigError, match="epoch is -1"):
-        plan_epoch(widths(2), PlanConfig(), -1)
+        plan_epoch(widths(2), LoadConfig(), -1)
 
 
 def test_millions_are_planned_without_a_loop_over_them():
     widths_N = widths(300_000)
-    plan_epoch(widths_N[:1000], PlanConfig(), 0)
+    plan_epoch(widths_N[:1000], LoadConfig(), 0)
     begin = time.process_time()
-    plan_epoch(widths_N, PlanConfig(batch_size=None, width_budget_px=12_000), 0)
+    plan_epoch(widths_N, LoadConfig(batch_size=None, width_budget_px=12_000), 0)
     assert time.process_time() - begin < 1.0

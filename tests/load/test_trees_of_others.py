@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from khmer_ocr.cli.load_commands import build_caches
+from khmer_ocr.cli.load_verbs import cache
 from khmer_ocr.errors import DatasetError
 from tests.dataset.trees import pixels, text
 from tests.load.loading import ENGINES, assert_equal, open_split
@@ -70,11 +70,12 @@ def test_lines_that_a_cache_leaves_out_are_named_whenever_it_is_opened(tree: Pat
         assert [message for message in caplog.messages if message.startswith("Left out: ") and str(image) in message]
 
 
-def test_the_cache_says_what_it_left_out(tree: Path) -> None:
+def test_the_cache_says_what_it_left_out(tree: Path, capsys) -> None:
     (tree / "train/labels/002.txt").write_text("")
     with pytest.raises(DatasetError, match=r"002\.txt: its label is empty"):
-        list(build_caches(tree, progress=False))
-    said = list(build_caches(tree, on_error="skip", progress=False))
+        cache(tree, quiet=True)
+    cache(tree, on_error="skip", quiet=True)
+    said = capsys.readouterr().out.splitlines()
     assert said[0].startswith(f"train: {COUNT - 1} lines, 1 left out,") and "002.txt: its label is empty" in said[1]
     assert "files that systems leave behind: 1 (images/._000.png)" in said[2]
     assert "labels were brought to the normal form" in said[3]

@@ -2,15 +2,16 @@
 
 import itertools
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from khmer_ocr.model.decoder import Memory
-from khmer_ocr.model.decoding import joint as room
+from khmer_ocr.model.decoding import DecodeMethod, joint
 from khmer_ocr.model.decoding.ctc_beam import ctc_score, prefix_beam_search
 from khmer_ocr.model.decoding.decode import decode
 from khmer_ocr.model.decoding.greedy import Hypothesis
@@ -18,7 +19,7 @@ from khmer_ocr.model.decoding.joint import TextScore, joint_decode, score_texts
 from khmer_ocr.text.charset import EOS, SOS
 from tests.model.test_seq2seq import SMALL, SMALL_GRU, VOCABULARY, lines, reader
 
-METHODS = ("ctc", "greedy", "beam")
+METHODS = get_args(DecodeMethod)
 
 
 def log_softmax(scores_SV: np.ndarray) -> np.ndarray:
@@ -114,13 +115,13 @@ def test_score_of_a_text_is_that_of_its_tokens_and_end() -> None:
 
 
 class Oracle:
-    """A decoder that wants one text: surely where the text so far begins like it, evenly thereafter."""
+    """A decoder that is sure of one text where the text so far begins like it, evenly thereafter."""
 
     def __init__(self, expected: list[int], tokens: int = 12) -> None:
-        self.expected, self.tokens, self.asked = [*expected, EOS], tokens, 0
+        self.expected, self.tokens, self.rescored = [*expected, EOS], tokens, 0
 
     def __call__(self, model: object, memory: object, lines: list[int], texts: list[list[int]]) -> list[TextScore]:
-        self.asked += len(texts)
+        self.rescored += len(texts)
         return [self.score(text) for text in texts]
 
     def score(self, text: list[int]) -> TextScore:
@@ -132,7 +133,7 @@ class Oracle:
         return TextScore(table_LV[range(len(text) + 1), [*text, EOS]].tolist(), table_LV)
 
 
-def weigh(log_prob_SV: np.ndarray, ctc_weight: float = 0.5, beam_size: int = 8) -> Hypothesis:
+def joint_decoded(log_prob_SV: np.ndarray, ctc_weight: float = 0.5, beam_size: int = 8) -> Hypothesis:
     memory = Memory(torch.zeros(1, 4, 8), torch.tensor([4]))
     line = torch.from_numpy(log_prob_SV)[None]
     return joint_decode(reader(SMALL), memory, line, torch.tensor([len(log_prob_SV)]), beam_size, ctc_weight)[0]
@@ -149,32 +150,32 @@ def said(text: list[int], doubts: dict[int, dict[int, float]], tokens: int = 12)
     return np.log(share_SV / share_SV.sum(1, keepdims=True))
 
 
-def test_narrow_beam_has_its_doubts_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "score_texts", Oracle([5, 7]))
-    assert weigh(said([5, 6], {1: {7: 0.4}}), beam_size=1).ids == [5, 7]
+def test_a_beam_of_one_is_rescored_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joint, "score_texts", Oracle([5, 7]))
+    assert joint_decoded(said([5, 6], {1: {7: 0.4}}), beam_size=1).ids == [5, 7]
 
 
 @pytest.mark.parametrize("second", [0.0, 0.15, 0.25])
-def test_where_ctc_is_sure_the_decoder_is_not_asked(monkeypatch: pytest.MonkeyPatch, second: float) -> None:
+def test_where_ctc_is_sure_nothing_is_rescored(monkeypatch: pytest.MonkeyPatch, second: float) -> None:
     oracle = Oracle([5, 7])
-    monkeypatch.setattr(room, "score_texts", oracle)
+    monkeypatch.setattr(joint, "score_texts", oracle)
     log_prob_SV = said([5, 6], {1: {7: second}} if second else {})
-    found = weigh(log_prob_SV)
-    sure = second < 1 / (1 + math.exp(room.SURE))
-    assert found.ids == ([5, 6] if sure else [5, 7]) and (oracle.asked == 0) == sure
+    found = joint_decoded(log_prob_SV)
+    sure = second < 1 / (1 + math.exp(joint.SURE))
+    assert found.ids == ([5, 6] if sure else [5, 7]) and (oracle.rescored == 0) == sure
     assert len(found.token_log_probs) == 2
     if sure:
         assert found.log_prob == pytest.approx(ctc_score(log_prob_SV, [5, 6]), abs=1e-3)
 
 
-def test_both_heads_have_their_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CTC prefers one text, the decoder another: the weight decides."""
+def test_the_weight_decides_between_ctc_and_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CTC prefers one text, the decoder another."""
     oracle = Oracle([5, 7])
-    monkeypatch.setattr(room, "score_texts", oracle)
+    monkeypatch.setattr(joint, "score_texts", oracle)
     log_prob_SV = said([5, 6], {1: {7: 0.3}})
-    assert weigh(log_prob_SV, 1.0).ids == [5, 6]
-    assert weigh(log_prob_SV, 0.95).ids == [5, 6]
-    found = weigh(log_prob_SV, 0.4)
+    assert joint_decoded(log_prob_SV, 1.0).ids == [5, 6]
+    assert joint_decoded(log_prob_SV, 0.95).ids == [5, 6]
+    found = joint_decoded(log_prob_SV, 0.4)
     assert found.ids == [5, 7]
     expected = 0.4 * ctc_score(log_prob_SV, [5, 7]) + 0.6 * sum(oracle.score([5, 7]).token_log_probs)
     assert found.log_prob == pytest.approx(expected, abs=1e-3)
@@ -196,33 +197,49 @@ def test_texts_are_repaired_where_the_decoder_would_go_on_otherwise(
     monkeypatch: pytest.MonkeyPatch, ctc: list[int], expected: list[int]
 ) -> None:
     """Though CTC's beam does not hold the text."""
-    monkeypatch.setattr(room, "score_texts", Oracle(expected))
-    monkeypatch.setattr(room, "SURE", 100.0)
-    monkeypatch.setattr(room, "_SURE_ALONE", 0.0)
+    monkeypatch.setattr(joint, "score_texts", Oracle(expected))
+    monkeypatch.setattr(joint, "SURE", 100.0)
     padded = [*expected, *[0] * (len(ctc) - len(expected))]
     if ctc == [5, 6, 6, 9]:
         padded = [5, 6, 0, 9]
     doubts = {place: {other: 0.3} for place, (one, other) in enumerate(zip(ctc, padded, strict=True)) if one != other}
     log_prob_SV = said(ctc, doubts)
     best = prefix_beam_search(log_prob_SV, 8)[0]
-    monkeypatch.setattr(room, "prefix_beam_search", lambda log_prob_SV, beam: [best, ([1], best[1] - 50)])
-    assert weigh(log_prob_SV).ids == expected
+    monkeypatch.setattr(joint, "prefix_beam_search", lambda log_prob_SV, beam: [best, ([1], best[1] - 50)])
+    assert joint_decoded(log_prob_SV).ids == expected
 
 
 @given(st.integers(0, 10**6), st.floats(0.5, 3))
+@example(50612, 2.0)
+@example(1594, 2.0)
 @settings(deadline=None, max_examples=30)
 def test_no_text_of_the_beam_would_have_won(seed: int, spread: float) -> None:
-    """What is not asked about can't win: the reading is as good as the best of the beam, each asked about."""
+    """What is not rescored can't win: without a bound on rounds, no text of the beam is better than the reading."""
     draw = np.random.default_rng(seed)
     log_prob_SV = log_softmax(draw.normal(size=(5, 12)) * spread)
     oracle = Oracle([int(token) for token in draw.integers(4, 12, 3)])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "score_texts", oracle)
-        patch.setattr(room, "MARGIN", 100.0)
-        found = weigh(log_prob_SV)
-    if oracle.asked and found.ids != oracle.expected[:-1]:
+        patch.setattr(joint, "score_texts", oracle)
+        patch.setattr(joint, "MARGIN", 100.0)
+        patch.setattr(joint, "ROUNDS", 100)
+        found = joint_decoded(log_prob_SV)
+    if oracle.rescored and found.ids != oracle.expected[:-1]:
         for ids, ctc in prefix_beam_search(log_prob_SV, 8):
             assert 0.5 * ctc + 0.5 * sum(oracle.score(ids).token_log_probs) <= found.log_prob + 1e-4
+
+
+@given(st.integers(0, 10**6), st.floats(0.5, 3))
+@example(50612, 2.0)
+@settings(deadline=None, max_examples=30)
+def test_no_line_takes_more_rescoring_than_is_said(seed: int, spread: float) -> None:
+    draw = np.random.default_rng(seed)
+    log_prob_SV = log_softmax(draw.normal(size=(5, 12)) * spread)
+    oracle = Oracle([int(token) for token in draw.integers(4, 12, 3)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(joint, "score_texts", oracle)
+        patch.setattr(joint, "MARGIN", 100.0)
+        joint_decoded(log_prob_SV)
+    assert oracle.rescored <= 1 + joint.ROUNDS * joint.RESCORED
 
 
 @given(st.integers(1, 6), st.integers(2, 4), st.integers(0, 10**6), st.floats(0.1, 4))
@@ -253,7 +270,7 @@ def test_score_of_a_long_text_is_that_of_torch(slots: int) -> None:
         assert ctc_score(log_prob_SV, ids) == pytest.approx(-float(loss), abs=0.01)
 
 
-def test_score_of_a_text_that_has_no_room() -> None:
+def test_a_text_longer_than_the_slots_has_no_probability() -> None:
     log_prob_SV = log_softmax(np.zeros((3, 5), np.float32))
     assert ctc_score(log_prob_SV, [1, 1]) == pytest.approx(-3 * math.log(5), abs=1e-5)
     for ids in ([1, 1, 2], [1, 2, 3, 4]):

@@ -254,8 +254,8 @@ def test_presets_have_the_sizes_they_promise() -> None:
     [
         ({"height_px": 48}, "48"),
         ({"heads": 5}, "no multiple of heads 5"),
-        ({"slots": 0}, "slots 0"),
-        ({"dropout": 1.0}, "dropout 1.0"),
+        ({"slots": 0}, "slots is 0"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
         ({"channels": (8, 8)}, "four stages"),
     ],
 )

@@ -1,8 +1,6 @@
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from khmer_ocr.fonts.discovery import FontFace
 from khmer_ocr.model.weights import LoadedModel, load_model
@@ -10,12 +8,8 @@ from tests.recognize.reading import TEXTS, Grey, draw, teach
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that wait for each other on a busy machine take ten times as long as one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def every_test_on_one_thread(one_thread: None) -> None:
+    """Lines are read one by one in most of them."""
 
 
 @pytest.fixture(scope="session")

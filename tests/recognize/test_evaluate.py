@@ -1,27 +1,38 @@
 """Rates over sets: parts add up to the whole, names are matched, the sheet shows what went wrong."""
 
 import json
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, features
 
 from khmer_ocr import evaluate_lines
-from khmer_ocr.cli.recognize_commands import ReadingOptions, evaluate_set, read_set
+from khmer_ocr.cli import model_verbs
 from khmer_ocr.dataset.metadata import iter_samples
 from khmer_ocr.errors import ConfigError, DatasetError, ImageError, OutputError, SplitNotFoundError
 from khmer_ocr.model.weights import LoadedModel
 from khmer_ocr.preview.error_sheet import worst_sheet
-from khmer_ocr.recognize.labelled_sets import labelled_set, read_labels, split_set
+from khmer_ocr.recognize.labelled_sets import labelled_set, open_set, read_labels, read_set, split_set
 from khmer_ocr.recognize.recognizer import Recognizer
+from khmer_ocr.recognize.settings import EvaluateConfig, RecognizeConfig
 from khmer_ocr.text.metrics import Score
 from tests.dataset.trees import write_tree
 from tests.recognize.reading import TEXTS, Grey
 
-GREEDY = {"decode": "greedy", "device": "cpu"}
 LABELS = {"a.png": "ខ្មែរ", "b.png": "ស្ត្រី", "c.png": "ភាសាខ្មែរ ងាយស្រួល", "d.png": "១២"}
 FONTS = {"a.png": "Moul", "b.png": "Moul", "c.png": "Bokor"}
+
+
+def evaluated(model: Path, directory: Path | None = None, *, json: bool = False, **lines: Any) -> str:
+    """What `khmer-ocr evaluate` prints."""
+    reading = RecognizeConfig(model=model, decode="greedy", device="cpu")
+    with redirect_stdout(StringIO()) as said:
+        model_verbs.evaluate(EvaluateConfig(**lines), reading, directory, json=json, quiet=True)
+    return said.getvalue()
 
 
 @pytest.fixture
@@ -76,16 +87,14 @@ def test_a_reading_of_nothing_is_exactly_everything_wrong() -> None:
 
 
 def test_a_set_of_labels_is_read_and_judged(folder: Path, taught_folder: Path, tmp_path: Path) -> None:
-    options = ReadingOptions(taught_folder, **GREEDY)  # type: ignore[arg-type]
     out = tmp_path / "out.tsv"
-    said = evaluate_set(None, folder / "labels.tsv", options, predictions=out, as_json=True, progress=False)
-    report = json.loads(said)
+    report = json.loads(evaluated(taught_folder, labels=folder / "labels.tsv", predictions=out, json=True))
     assert report["cer"] == 0 and report["exact"] == 1 and report["lines"] == len(TEXTS)
     assert set(report["by_font"]) == {"Moul", "Bokor"} and set(report["by_detail"]) == {"mild"}
     assert report["ms_per_line"] > 0 and report["decode"] == "greedy" and report["device"] == "cpu"
     assert list(read_labels(out).values()) == list(TEXTS)
     assert not list(tmp_path.glob(".*"))
-    assert "ms a line on cpu" in evaluate_set(None, folder / "labels.tsv", options, max_lines=2, progress=False)
+    assert "ms a line on cpu" in evaluated(taught_folder, labels=folder / "labels.tsv", max_lines=2)
 
 
 def test_a_split_of_a_data_set_is_read_and_judged(taught: LoadedModel, lines: list[Grey], tmp_path: Path) -> None:
@@ -114,14 +123,13 @@ def test_fonts_of_a_split_come_from_its_metadata(tmp_path: Path) -> None:
 def test_one_image_that_cannot_be_read_costs_itself_alone_where_asked(
     folder: Path, taught_folder: Path, as_json: bool
 ) -> None:
-    options = ReadingOptions(taught_folder, **GREEDY)  # type: ignore[arg-type]
     whole = (folder / "3.png").read_bytes()
     (folder / "3.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ImageError, match=r"3\.png is damaged"):
-        evaluate_set(None, folder / "labels.tsv", options, progress=False)
+        evaluated(taught_folder, labels=folder / "labels.tsv")
     rows = (folder / "labels.tsv").read_text(encoding="utf-8")
     (folder / "labels.tsv").write_text(rows + "no label\n", encoding="utf-8")
-    said = evaluate_set(None, folder / "labels.tsv", options, progress=False, on_error="skip", as_json=as_json)
+    said = evaluated(taught_folder, labels=folder / "labels.tsv", on_error="skip", json=as_json)
     if as_json:
         report = json.loads(said)
         assert report["lines"] == len(TEXTS) - 1 and report["cer"] == 0
@@ -134,15 +142,13 @@ def test_one_image_that_cannot_be_read_costs_itself_alone_where_asked(
 def test_where_no_line_can_be_read_there_is_no_rate(folder: Path, taught_folder: Path) -> None:
     for image in folder.glob("*.png"):
         image.write_bytes(b"no image")
-    options = ReadingOptions(taught_folder, **GREEDY)  # type: ignore[arg-type]
     with pytest.raises(DatasetError, match=rf"None of {len(TEXTS)} lines can be read; the first: 0\.png"):
-        evaluate_set(None, folder / "labels.tsv", options, progress=False, on_error="skip")
+        evaluated(taught_folder, labels=folder / "labels.tsv", on_error="skip")
 
 
 def test_characters_that_the_model_cannot_write_are_named(folder: Path, taught_folder: Path) -> None:
-    options = ReadingOptions(taught_folder, **GREEDY)  # type: ignore[arg-type]
     (folder / "labels.tsv").write_text("0.png\tក\n1.png\t១២៣៤Ж\n", encoding="utf-8")
-    report = json.loads(evaluate_set(None, folder / "labels.tsv", options, as_json=True, progress=False))
+    report = json.loads(evaluated(taught_folder, labels=folder / "labels.tsv", json=True))
     assert len(report["notes"]) == 1 and "'Ж' (U+0416) in 1 (first: 1.png)" in report["notes"][0]
 
 
@@ -156,17 +162,16 @@ def test_a_tree_of_others_is_judged_by_the_names_of_its_files(
     for number, (text, line) in enumerate(zip(TEXTS, lines, strict=True)):
         Image.fromarray(line).save(root / f"val/images/{number}{suffixes[number]}")
         (root / f"val/labels/{number}.txt").write_text("\u200b".join(text) + "\r\n", encoding="utf-8")
-    options = ReadingOptions(taught_folder, **GREEDY)  # type: ignore[arg-type]
     out = tmp_path / "read.tsv"
-    report = json.loads(evaluate_set(root, None, options, predictions=out, as_json=True, progress=False))
+    report = json.loads(evaluated(taught_folder, root, predictions=out, json=True))
     assert report["lines"] == len(TEXTS) and report["cer"] == 0 and "by_font" not in report
     assert "zero-width spaces taken out in 5" in report["notes"][0]
     assert list(read_labels(out)) == [f"{number}{suffix}" for number, suffix in enumerate(suffixes)]
     (root / "val/labels/2.txt").write_text("")
     (root / "val/images/4.webp").write_bytes((root / "val/images/4.webp").read_bytes()[:-100])
     with pytest.raises(DatasetError, match=r"labels/2\.txt: its label is empty"):
-        evaluate_set(root, None, options, progress=False)
-    left = json.loads(evaluate_set(root, None, options, as_json=True, progress=False, on_error="skip"))
+        evaluated(taught_folder, root)
+    left = json.loads(evaluated(taught_folder, root, json=True, on_error="skip"))
     assert left["lines"] == len(TEXTS) - 2 and [each["image"] for each in left["left_out"]] == ["2.PNG", "4.webp"]
 
 
@@ -180,16 +185,15 @@ def test_a_tree_without_a_line_that_can_be_used_says_why(tmp_path: Path) -> None
 
 
 def test_what_to_evaluate_has_to_be_said(folder: Path, tmp_path: Path) -> None:
-    options = ReadingOptions()
     for directory, labels in ((None, None), (tmp_path, folder / "labels.tsv")):
         with pytest.raises(ConfigError, match="either a data set's folder, or --labels"):
-            evaluate_set(directory, labels, options)
+            open_set(directory, EvaluateConfig(labels=labels))
     with pytest.raises(ConfigError, match=r"labels\.tsv is a file; .* or --labels .*labels\.tsv"):
-        evaluate_set(folder / "labels.tsv", None, options)
+        open_set(folder / "labels.tsv", EvaluateConfig())
     with pytest.raises(ConfigError, match="is a folder; give --labels the file in it"):
-        evaluate_set(None, folder, options)
+        open_set(None, EvaluateConfig(labels=folder))
     with pytest.raises(ConfigError, match="max_lines is 0"):
-        evaluate_set(None, folder / "labels.tsv", options, max_lines=0)
+        EvaluateConfig(max_lines=0)
 
 
 @pytest.mark.skipif(not features.check("raqm"), reason="Pillow lacks FriBiDi")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from khmer_ocr.cli.recognize_commands import export_model
+from khmer_ocr.cli.model_verbs import export
 from khmer_ocr.errors import ConfigError, ModelError, OutputError
 from khmer_ocr.model.presets import preset
 from khmer_ocr.model.seq2seq import Seq2Seq
@@ -128,8 +128,8 @@ def test_graphs_that_differ_are_not_written(
 @pytest.mark.slow
 @pytest.mark.skipif(not SETS.is_dir(), reason="../shared/eval is not here")
 @pytest.mark.skipif(not (SHIPPED / "model.safetensors").exists(), reason="no weights are shipped yet")
-def test_shipped_weights_read_a_real_set_as_torch_does(tmp_path: Path) -> None:
-    said = export_model(tmp_path / "reader.onnx", None, SETS / "clean" / "labels.tsv", 100)
-    assert "the same CTC texts of 100 lines" in said
+def test_shipped_weights_read_a_real_set_as_torch_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export(tmp_path / "model.onnx", labels=SETS / "clean" / "labels.tsv")
+    assert "the same CTC texts of 100 lines" in capsys.readouterr().out
     loaded = load_model()
     assert Recognizer(loaded, device="cpu").height_px == 32

@@ -6,6 +6,7 @@ import pytest
 
 from khmer_ocr.recognize.line_finding import MARGIN_KEPT, SIDE_KEPT, FoundLine, find_line
 from khmer_ocr.recognize.prepare import prepare
+from khmer_ocr.recognize.single_line import zones_of_text
 from tests.recognize.reading import Grey
 
 Box = tuple[int, int, int, int]
@@ -124,8 +125,8 @@ def test_several_lines_are_told_apart(tight: list[Grey]) -> None:
     for line in tight:
         tall = line.shape[0]
         page = np.concatenate([padded(line, tall // 2, tall // 2, tall)[0]] * 3)
-        assert len(find_line(page).bands) == 3
-        assert len(find_line(padded(line, tall, tall, tall)[0]).bands) == 1
+        assert len(zones_of_text(page)) == 3
+        assert len(zones_of_text(padded(line, tall, tall, tall)[0])) == 1
 
 
 @pytest.mark.parametrize("width", [3, 60, 200])

@@ -4,6 +4,7 @@ import io
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from PIL import Image
 
 from khmer_ocr.errors import ConfigError, ImageError, ModelError
 from khmer_ocr.fonts.discovery import FontFace
+from khmer_ocr.model.decoding import DecodeMethod
 from khmer_ocr.model.weights import SHIPPED, LoadedModel
 from khmer_ocr.recognize import recognizer as room
 from khmer_ocr.recognize.confidence import line_confidence, syllables_of
-from khmer_ocr.recognize.recognizer import METHODS, Recognition, Recognizer
+from khmer_ocr.recognize.recognizer import Recognition, Recognizer
 from khmer_ocr.text.metrics import Score, score
 from khmer_ocr.text.syllables import split
 from tests.recognize.reading import TEXTS, Grey, draw
@@ -82,8 +84,8 @@ def test_a_line_in_doubt_is_read_both_ways(reads: Recognizer, lines: list[Grey])
     assert not any(each.inverted for each in found)
 
 
-@pytest.mark.parametrize("decode", METHODS)
-def test_padding_never_changes_the_text(taught: LoadedModel, lines: list[Grey], decode: room.Method) -> None:
+@pytest.mark.parametrize("decode", get_args(DecodeMethod))
+def test_padding_never_changes_the_text(taught: LoadedModel, lines: list[Grey], decode: DecodeMethod) -> None:
     """A line alone, and the same line in batches with far wider ones."""
     alone = Recognizer(taught, device="cpu", decode=decode, batch_size=1)
     wide = np.tile(lines[-1], (1, 12))
@@ -158,8 +160,8 @@ def no_text() -> list[Grey]:
     return [noise_HW, photo_HW3]
 
 
-@pytest.mark.parametrize("decode", METHODS)
-def test_noise_and_photos_do_no_harm(taught: LoadedModel, decode: room.Method) -> None:
+@pytest.mark.parametrize("decode", get_args(DecodeMethod))
+def test_noise_and_photos_do_no_harm(taught: LoadedModel, decode: DecodeMethod) -> None:
     for found in Recognizer(taught, device="cpu", decode=decode, force=True).recognize_lines(no_text()):
         assert 0 <= found.confidence <= 1 and "".join(each.text for each in found.syllables) == found.text
         assert all(0 <= each.confidence <= 1 for each in found.syllables)

@@ -14,6 +14,8 @@ from khmer_ocr.train import loop as loop
 from khmer_ocr.train.loop import train
 from tests.train import runs
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -84,10 +84,13 @@ def test_characters_beyond_the_default_join_the_charset(tmp_path: Path) -> None:
     assert charset.characters == (*Charset.default().characters, "\u4e2d")
     seen = look(tmp_path, Charset.default())
     assert seen.unknown == {"\u4e2d": 1}
-    assert "lacks characters of training lines, which become unknown: '中' (U+4E2D) in 1 line, e.g. " in str(seen)
+    assert (
+        "Characters of training lines are not in the charset and become unknown: '中' (U+4E2D) in 1 line, e.g. "
+        in str(seen)
+    )
     assert f"{tmp_path}/train/labels/train_000001.txt" in str(seen)
     joined = look(tmp_path)
-    assert "Characters beyond the default charset, which the reader learns to write: '中' (U+4E2D)" in str(joined)
+    assert "Characters beyond the default charset, which the model learns to write: '中' (U+4E2D)" in str(joined)
     assert "--charset default" in str(joined)
 
 

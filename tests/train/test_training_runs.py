@@ -14,14 +14,16 @@ import torch
 
 from khmer_ocr.errors import ConfigError, DatasetError, ModelError, OutputError, TrainingError
 from khmer_ocr.model.weights import load_model, save_model
-from khmer_ocr.train import checkpoint, step
+from khmer_ocr.train import checkpoint, trainer
 from khmer_ocr.train.checkpoint import write_checkpoint
 from khmer_ocr.train.loop import train
 from khmer_ocr.train.settings import check_same_run, plain
-from khmer_ocr.train.step import Trainer
+from khmer_ocr.train.trainer import Trainer
 from tests.dataset import trees
 from tests.snapshots import everything
 from tests.train import runs
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +120,7 @@ def test_gathered_batches_count_by_their_tokens(tree: Path, tmp_path: Path) -> N
 def test_loss_that_is_no_number_stops_and_keeps_the_last_good(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, int]
 ) -> None:
-    real, calls = step.joint_losses, iter(range(10**6))
+    real, calls = trainer.joint_losses, iter(range(10**6))
 
     def spoilt(*arguments: Any) -> Any:
         found = real(*arguments)
@@ -126,7 +128,7 @@ def test_loss_that_is_no_number_stops_and_keeps_the_last_good(
             found.joint.data.fill_(math.nan)
         return found
 
-    monkeypatch.setattr(step, "joint_losses", spoilt)
+    monkeypatch.setattr(trainer, "joint_losses", spoilt)
     config = runs.settings(tree, tmp_path, num_epochs=5, **changes)
     with pytest.raises(TrainingError, match=r"no number any more.*kept"):
         train(config)
@@ -207,7 +209,7 @@ def test_other_characters_do_not_resume_or_begin(tree: Path, tmp_path: Path) -> 
         train(runs.settings(other, tmp_path, max_steps=4, resume="last"))
     init = tmp_path / "checkpoints" / "model"
     with pytest.raises(
-        ModelError, match=r"another charset, which lacks 1 of .*'中' \(U\+4E2D\) in 20 lines, e\.g\. "
+        ModelError, match=r"another charset, without 1 of .*'中' \(U\+4E2D\) in 20 lines, e\.g\. "
     ) as told:
         train(runs.settings(other, tmp_path / "new", max_steps=4, init=init))
     assert f"{other}/train/labels/train_000000.txt" in str(told.value)

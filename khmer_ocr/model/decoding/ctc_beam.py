@@ -49,12 +49,12 @@ def _search(
     """Tree of prefixes (parent, token) and the best nodes with their log-probabilities, best first."""
     slots = len(log_prob_SV)
     likely_O = np.empty(_OPENED, np.int64)
-    room = 1 + slots * beam * _OPENED
-    parent_N, token_N = np.full(room, _NONE, np.int32), np.zeros(room, np.int32)
-    child_N, sibling_N = np.full(room, _NONE, np.int32), np.full(room, _NONE, np.int32)
+    size = 1 + slots * beam * _OPENED
+    parent_N, token_N = np.full(size, _NONE, np.int32), np.zeros(size, np.int32)
+    child_N, sibling_N = np.full(size, _NONE, np.int32), np.full(size, _NONE, np.int32)
     # Log-probability of a prefix that ends in a blank, or in its last symbol; the second row is of the next slot.
-    blank_2N, symbol_2N = np.full((2, room), _NEVER), np.full((2, room), _NEVER)
-    stamp_N = np.full(room, -1, np.int32)
+    blank_2N, symbol_2N = np.full((2, size), _NEVER), np.full((2, size), _NEVER)
+    stamp_N = np.full(size, -1, np.int32)
     nodes = 1
     kept, count = np.zeros(beam, np.int32), 1
     blank_2N[0, 0] = 0.0
@@ -117,7 +117,7 @@ def prefix_beam_search(log_prob_SV: npt.NDArray[np.float32], beam: int) -> list[
         beam: prefixes kept after every slot, at least 1.
 
     Returns:
-        At most `beam` pairs of token ids and log-probability (a lower bound: pruned alignments lack), best first.
+        At most `beam` pairs of token ids and log-probability (a lower bound, as alignments are pruned), best first.
     """
     if not len(log_prob_SV):
         return [([], 0.0)]

@@ -3,18 +3,16 @@
 Letters: B lines, S slots, V token ids, L tokens, K candidates.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
+from khmer_ocr.model.decoding import DecodeMethod
 from khmer_ocr.model.decoding.greedy import Hypothesis, best_path, greedy_decode
 from khmer_ocr.model.decoding.joint import joint_decode
 from khmer_ocr.model.seq2seq import Seq2Seq
 
-__all__ = ["CTC_WEIGHT", "Hypothesis", "Method", "decode"]
+__all__ = ["CTC_WEIGHT", "Hypothesis", "decode"]
 
-Method = Literal["ctc", "greedy", "beam"]
 CTC_WEIGHT = 0.5
 
 
@@ -23,7 +21,7 @@ def decode(
     model: Seq2Seq,
     images_B1HW: Tensor,
     width_B: Tensor,
-    method: Method = "beam",
+    method: DecodeMethod = "beam",
     beam_size: int = 8,
     ctc_weight: float = CTC_WEIGHT,
 ) -> list[Hypothesis]:

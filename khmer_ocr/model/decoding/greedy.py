@@ -1,4 +1,4 @@
-"""Texts by one head alone: CTC slot by slot, or the decoder token by token.
+"""Greedy decoding: by CTC alone, slot by slot, or by the decoder alone, token by token.
 
 Letters: B lines, S slots, V token ids, L tokens.
 """

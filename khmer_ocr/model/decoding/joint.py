@@ -2,8 +2,8 @@
 
 Where CTC is sure, its text is the reading. Elsewhere the decoder scores it, and where the decoder would have written
 that text itself, it is the reading too. What is left is searched: candidates are CTC's next texts, and the best text so
-far repaired where the decoder would have gone on otherwise; those that can't win by both scores are not rescored. So
-clean lines, which most are, cost little.
+far repaired where the decoder would have gone on otherwise; those that can't win by both scores are not rescored, and
+no line has more than `ROUNDS` times `RESCORED` of them. So clean lines, which most are, cost little.
 
 Letters: S slots, V token ids, K texts, L tokens.
 """
@@ -26,21 +26,20 @@ from khmer_ocr.text.charset import EOS, PAD, SOS
 
 SURE = 1.5
 """CTC is sure of a text that it likes better than any other by this (log-probability)."""
-_SURE_ALONE = -math.log1p(math.exp(-SURE))
-"""So it is of the text of an alignment that is likelier than this by itself."""
 MARGIN = 3.0
-"""Texts that CTC likes less than the best so far by more than this are not asked about."""
+"""Texts that CTC likes less than the best so far by more than this are not rescored."""
 ROUNDS = 4
-"""How often the decoder is asked about other texts of a line,"""
-ASKED = 3
-"""and about how many each time, those that may win by most."""
-PLACES = 3
+"""How often candidates of a line are rescored, at most,"""
+RESCORED = 3
+"""and how many each time, those that may win by most. So a line costs at most so many passes of the decoder; one on
+which CTC and decoder disagree nearly everywhere (2 to 3 of 100 tables of random scores) may have a better text left."""
+REPAIRED_PLACES = 3
 """Places of a text that are repaired in a round, those where the decoder gains most."""
 _NEVER = -1e30
 
 
 class TextScore(NamedTuple):
-    """What the decoder thinks of a text.
+    """The decoder's score of a text.
 
     Attributes:
         token_log_probs: of its tokens and of `<eos>` after them.
@@ -52,13 +51,13 @@ class TextScore(NamedTuple):
 
 
 @dataclass
-class _Weighed:
-    """A text, what CTC and the decoder think of it, and both together."""
+class _Rescored:
+    """A text with the scores of CTC and of the decoder, and both weighed together."""
 
     ids: list[int]
     ctc: float
     decoder: TextScore
-    both: float
+    joint: float
 
     def changes(self) -> Iterator[tuple[int, int]]:
         """Places where the decoder would have gone on otherwise, and how; where it gains most first."""
@@ -69,36 +68,48 @@ class _Weighed:
             if own_L[place] != expected_L[place]:
                 yield place, int(own_L[place])
 
-    def most(self, ids: list[int]) -> float:
-        """No more than this does the decoder give another text: what it gives up to where that goes its own way."""
+    def decoder_bound(self, ids: list[int]) -> float:
+        """Upper bound of the decoder's score of another text: its score up to where that goes its own way."""
         shared = _shared(self.ids, ids)
         turn = [*ids, EOS][shared]
         return sum(self.decoder.token_log_probs[:shared]) + float(self.decoder.table_LV[shared, turn])
 
 
 @dataclass
-class _Doubt:
-    """A line that is searched."""
+class _Search:
+    """The search for a line's text.
+
+    Attributes:
+        line: its number in the batch.
+        log_prob_SV: of CTC.
+        ctc_weight: share of CTC in the joint score.
+        candidates: texts to be rescored, with CTC's scores.
+        known: every text that has been a candidate.
+        best: of those rescored.
+    """
 
     line: int
     log_prob_SV: npt.NDArray[np.float32]
     ctc_weight: float
-    waiting: list[tuple[list[int], float]]
+    candidates: list[tuple[list[int], float]]
     known: set[tuple[int, ...]] = field(default_factory=set)
-    best: _Weighed | None = None
+    best: _Rescored | None = None
 
-    def hear(self, ids: list[int], ctc: float, decoder: TextScore) -> None:
-        """Take the answer on a text."""
-        both = self.ctc_weight * ctc + (1 - self.ctc_weight) * sum(decoder.token_log_probs)
-        if self.best is None or both > self.best.both:
-            self.best = _Weighed(ids, ctc, decoder, both)
+    def _joint(self, ctc: float, decoder: float) -> float:
+        return self.ctc_weight * ctc + (1 - self.ctc_weight) * decoder
 
-    def questions(self) -> Iterator[tuple[list[int], float]]:
-        """Texts to ask about next, with CTC's scores."""
+    def update(self, ids: list[int], ctc: float, decoder: TextScore) -> None:
+        """Take a rescored text."""
+        joint = self._joint(ctc, sum(decoder.token_log_probs))
+        if self.best is None or joint > self.best.joint:
+            self.best = _Rescored(ids, ctc, decoder, joint)
+
+    def next_candidates(self) -> Iterator[tuple[list[int], float]]:
+        """Texts to rescore next, with CTC's scores."""
         best = self.best
         if best is None:
-            self.known.update(tuple(ids) for ids, _ in self.waiting)
-            yield self.waiting.pop(0)
+            self.known.update(tuple(ids) for ids, _ in self.candidates)
+            yield self.candidates.pop(0)
             return
         changes = list(best.changes())
         if not changes:  # the decoder would have written it
@@ -106,16 +117,16 @@ class _Doubt:
         repaired = 0
         for place, token in changes:
             repairs = self._repairs(best.ids, place, token)
-            self.waiting += repairs
+            self.candidates += repairs
             repaired += bool(repairs)
-            if repaired == PLACES:
+            if repaired == REPAIRED_PLACES:
                 break
-        hopes = [
-            (self.ctc_weight * ctc + (1 - self.ctc_weight) * best.most(ids), ids, ctc) for ids, ctc in self.waiting
-        ]
-        hopes = sorted((each for each in hopes if each[0] > best.both and each[2] > best.ctc - MARGIN), reverse=True)
-        self.waiting = [(ids, ctc) for _, ids, ctc in hopes[ASKED:]]
-        yield from ((ids, ctc) for _, ids, ctc in hopes[:ASKED])
+        bounded = [(self._joint(ctc, best.decoder_bound(ids)), ids, ctc) for ids, ctc in self.candidates]
+        bounded = sorted(
+            (each for each in bounded if each[0] > best.joint and each[2] > best.ctc - MARGIN), reverse=True
+        )
+        self.candidates = [(ids, ctc) for _, ids, ctc in bounded[RESCORED:]]
+        yield from ((ids, ctc) for _, ids, ctc in bounded[:RESCORED])
 
     def _repairs(self, ids: list[int], place: int, token: int) -> list[tuple[list[int], float]]:
         """A text with this token at that place, beside or instead of what is there, or without what is there."""
@@ -133,10 +144,12 @@ def joint_decode(
 ) -> list[Hypothesis]:
     """Choose texts by the scores of CTC and decoder; see `khmer_ocr.model.decoding.decode.decode`."""
     found = best_path(log_prob_BSV, slot_count_B)
-    host_BSV, doubts = log_prob_BSV.cpu().numpy(), []
+    # An alignment likelier than this makes its text likelier than any other by `SURE`.
+    sure_alone = -math.log1p(math.exp(-SURE))
+    host_BSV, searches = log_prob_BSV.cpu().numpy(), []
     for line, slots in enumerate(slot_count_B.tolist()):
         path = found[line]
-        if path.log_prob > _SURE_ALONE:
+        if path.log_prob > sure_alone:
             continue
         log_prob_SV = host_BSV[line, :slots]
         texts = prefix_beam_search(log_prob_SV, max(beam_size, 2))
@@ -146,20 +159,20 @@ def joint_decode(
         else:
             # The beam's scores leave alignments out, which those of repairs do not.
             texts = [(ids, ctc_score(log_prob_SV, ids)) for ids, _ in texts]
-            doubts.append(_Doubt(line, log_prob_SV, ctc_weight, texts))
-    if doubts:
-        memory = memory.rows(torch.tensor([doubt.line for doubt in doubts], device=slot_count_B.device))
+            searches.append(_Search(line, log_prob_SV, ctc_weight, texts))
+    if searches:
+        memory = memory.rows(torch.tensor([search.line for search in searches], device=slot_count_B.device))
     for _ in range(1 + ROUNDS):
-        asked = [(row, *text) for row, doubt in enumerate(doubts) for text in doubt.questions()]
-        if not asked:
+        chosen = [(row, *text) for row, search in enumerate(searches) for text in search.next_candidates()]
+        if not chosen:
             break
-        answers = score_texts(model, memory, [row for row, _, _ in asked], [ids for _, ids, _ in asked])
-        for (row, ids, ctc), answer in zip(asked, answers, strict=True):
-            doubts[row].hear(ids, ctc, answer)
-    for doubt in doubts:
-        if doubt.best is not None:
-            best = doubt.best
-            found[doubt.line] = Hypothesis(best.ids, best.both, best.decoder.token_log_probs[:-1], best.ctc)
+        scores = score_texts(model, memory, [row for row, _, _ in chosen], [ids for _, ids, _ in chosen])
+        for (row, ids, ctc), score_of_text in zip(chosen, scores, strict=True):
+            searches[row].update(ids, ctc, score_of_text)
+    for search in searches:
+        if search.best is not None:
+            best = search.best
+            found[search.line] = Hypothesis(best.ids, best.joint, best.decoder.token_log_probs[:-1], best.ctc)
     return found
 
 
@@ -172,7 +185,7 @@ def _shared(one: list[int], other: list[int]) -> int:
 
 
 def score_texts(model: Seq2Seq, memory: Memory, lines: list[int], texts: list[list[int]]) -> list[TextScore]:
-    """Ask the decoder about known texts.
+    """Score known texts by the decoder.
 
     Args:
         model: in eval mode.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +44,7 @@ from khmer_ocr.train.validate import to_floats
 LOCK = ".lock"
 """In the checkpoint folder while a run is under way."""
 State = tuple[ModelConfig, dict[str, torch.Tensor], Charset, dict[str, Any]]
-"""Shape, weights, characters and card of a reader, as `read_state` gives them."""
+"""Shape, weights, characters and card of a model, as `read_state` gives them."""
 _TOKENS_STEP = 8
 """Texts with their ends are padded to a multiple of it: the first batch of every shape is slow on every device."""
 
@@ -65,7 +65,7 @@ class Trainer:
         self.config = config
         keep_kernels()
         self.device = pick_device(config.device)
-        self.ranks = join(self.device)
+        self.distributed = join(self.device)
         self.splits = open_splits(config.synthetic_dir, config.max_samples, config.on_error)
         resumed = self._checkpoint_to_resume()
         content = read_run(resumed) if resumed is not None else {}
@@ -83,7 +83,7 @@ class Trainer:
         self.run_id = str(content.get("run", "")) if content else uuid.uuid4().hex[:12]
         self.replaced: str | None = None
         self._to_replace = config.overwrite
-        if self.ranks.first:
+        if self.distributed.first:
             self._look_around(resumed)
         self._data = {split: record(self.splits[split]) for split in ("train", "val")}
         self._left_out = self._labels_left_out()
@@ -96,12 +96,12 @@ class Trainer:
         if resumed is not None:
             self._resume(resumed, content)
         self.trained: nn.Module = self.model
-        if self.ranks.world > 1:
+        if self.distributed.world > 1:
             share_normalisation(self.model)
-            where = [self.ranks.local] if self.device == "cuda" else None
+            where = [self.distributed.local] if self.device == "cuda" else None
             self.trained = DistributedDataParallel(self.model, device_ids=where)
         if config.compile:
-            self.trained = torch.compile(self.trained, dynamic=True)
+            self.trained = cast(nn.Module, torch.compile(self.trained, dynamic=True))
         self.loader = self._open("train", config.synthetic_dir)
         self.augmenter = None
         if (recipe := load_recipe(config.recipe, config.strength)) is not None:
@@ -142,8 +142,8 @@ class Trainer:
             dtype="uint8",
             shuffle=training,
             seed=config.seed,
-            rank=self.ranks.rank if training else 0,
-            world=self.ranks.world if training else 1,
+            rank=self.distributed.rank if training else 0,
+            world=self.distributed.world if training else 1,
             max_samples=config.max_samples if training else config.validate_lines,
             align_px=self.align_px,
             on_error=config.on_error,
@@ -190,7 +190,7 @@ class Trainer:
             RunConflictError: another process trains there, or did so and has ended since this one looked.
         """
         folder = self.config.checkpoint_dir
-        if not self.ranks.first:
+        if not self.distributed.first:
             yield
             return
         file = folder / LOCK
@@ -231,7 +231,7 @@ class Trainer:
             raise ModelError(
                 f"{path} is no whole state of such a run ({fault}). Resume from another checkpoint of it."
             ) from fault
-        if self.ranks.first:
+        if self.distributed.first:
             print(f"Resumed from {path}: epoch {self.epoch + 1}, step {self.step:,}.", *notes, sep="\n  ", flush=True)
 
     def _content(self) -> dict[str, Any]:
@@ -257,7 +257,7 @@ class Trainer:
     def save(self, name: str) -> Path:
         """Write a checkpoint; raises `OutputError` where it can't be, and what was there before is still whole."""
         path = self.config.checkpoint_dir / name
-        if self.ranks.first:
+        if self.distributed.first:
             if self._to_replace:
                 remove_run(self.config.checkpoint_dir)
                 self._to_replace = False
@@ -295,16 +295,16 @@ class Trainer:
 
         Args:
             batches: of this process; the losses of all of them, and of all processes, are averaged over their tokens.
-            epoch: for the wear.
+            epoch: for the augmentation.
             progress: share of the run that is done.
 
         Returns:
             Joint, CTC and decoder loss a token over all processes, (3,) on the device, and the learning rate.
         """
         config = self.config
-        _seed_dropout(config.seed, self.step, self.ranks.rank)
+        _seed_dropout(config.seed, self.step, self.distributed.rank)
         tokens = sum(int(batch["target_lengths"].sum()) + len(batch["target_lengths"]) for batch in batches)
-        count = self.ranks.sum(torch.tensor(float(tokens), device=self.device))
+        count = self.distributed.sum(torch.tensor(float(tokens), device=self.device))
         rate = learning_rate(self.step, progress, config.learning_rate, config.warmup_steps, config.final_share)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -313,17 +313,21 @@ class Trainer:
         total = torch.zeros(3, device=self.device)
         for at, batch in enumerate(batches):
             last = at == len(batches) - 1
-            with nullcontext() if last or self.ranks.world == 1 else self.trained.no_sync():
+            with (
+                nullcontext()
+                if last or self.distributed.world == 1
+                else cast(DistributedDataParallel, self.trained).no_sync()
+            ):
                 losses = self.losses(batch, epoch)
                 # Data-parallel gradients are averaged over processes; the sum is expected, divided by all tokens.
-                (losses.joint * (self.ranks.world / count)).backward()
+                (losses.joint * (self.distributed.world / count)).backward()
             total += torch.stack([losses.joint.detach(), losses.ctc, losses.decoder])
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         self.optimiser.step()
         self.ema.update(self.step)
         self.step += 1
         # A norm that is no number has spoilt the weights: let the loss show it.
-        return self.ranks.sum(total) / count + torch.where(norm.isfinite(), 0.0, math.nan), rate
+        return self.distributed.sum(total) / count + torch.where(norm.isfinite(), 0.0, math.nan), rate
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -338,7 +342,7 @@ def _word(seed: int, stage: str, address: int) -> int:
 
 
 def _seed_dropout(seed: int, step: int, rank: int) -> None:
-    """Dropout draws from torch's own generators: each step sets them, so that chance has an address there too."""
+    """Dropout draws from torch's own generators: each step sets them, so that this randomness has an address too."""
     torch.random.manual_seed(_word(seed, f"dropout/{rank}", step))
 
 
@@ -347,7 +351,7 @@ def _start_from(model: Seq2Seq, weights: State, path: Path | None) -> None:
     config, state, _, _ = weights
     if replace(config, dropout=0) != replace(model.config, dropout=0):
         raise ModelError(
-            f"{path} is a reader of preset {config.preset!r}, expected {model.config.preset!r} as asked. "
+            f"{path} is a model of preset {config.preset!r}, expected {model.config.preset!r} as asked. "
             f"Give --preset {config.preset}."
         )
     model.load_state_dict({name: value.float() for name, value in state.items()})

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 from rapidfuzz.distance import Levenshtein
 
-from khmer_ocr.cli.recognize_commands import ReadingOptions, recognize_images
+from khmer_ocr.cli.model_verbs import recognize
 from khmer_ocr.errors import ConfigError
 from khmer_ocr.fonts.discovery import FontFace
+from khmer_ocr.recognize.settings import RecognizeConfig
 from tests.recognize.reading import TEXTS, Grey, draw
 
 SHIPPED_TEXTS = ("ព្រះរាជាណាចក្រកម្ពុជា", "ជ្រើសរើសមួយពីបញ្ជី", "ភូមិអន្លង់កញ្ចុះ")
@@ -61,10 +62,12 @@ def test_evaluate_writes_report_predictions_and_sheet(folder: Path, taught_folde
 def test_one_image_prints_its_text_and_many_their_names(
     folder: Path, taught_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ReadingOptions(taught_folder, "greedy", "cpu")
-    assert recognize_images([folder / "1.png"], options) == 0
+    config = RecognizeConfig(taught_folder, "greedy", "cpu")
+    recognize(config, (folder / "1.png",))
     assert capsys.readouterr().out == f"{TEXTS[1]}\n"
-    assert recognize_images([folder / "1.png", folder / "cut.png"], options) == 1
+    with pytest.raises(SystemExit) as left:
+        recognize(config, (folder / "1.png", folder / "cut.png"))
+    assert left.value.code == 1
     said = capsys.readouterr()
     assert said.out == f"{folder}/1.png\t{TEXTS[1]}\n" and "cut.png is damaged" in said.err
 
@@ -109,16 +112,17 @@ def test_margins_change_no_reading_and_the_box_says_where_the_line_was_found(dra
         assert abs(right - margin - wide) <= tall / 3 and abs(bottom - margin - tall) <= tall / 4
 
 
-def test_no_image_and_no_model_are_told(folder: Path) -> None:
+def test_no_image_and_no_model_are_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"for example lines/\*\.png"):
-        recognize_images([], ReadingOptions())
+        recognize(RecognizeConfig())
     done = run("recognize", "1.png", "--model", "nowhere", cwd=folder, code=2)
     assert done.stderr.startswith("khmer-ocr: nowhere holds no model") and done.stdout == ""
 
 
 def test_reading_asks_for_nothing_that_draws() -> None:
     """Start-up is what a user waits for: no kornia, no DALI, no HarfBuzz, none of the drawing half."""
-    code = "import sys, khmer_ocr.cli.recognize_commands; print([m for m in sys.modules if m.startswith(%r)])"
-    heavy = ("kornia", "nvidia.dali", "uharfbuzz", "torchvision", "khmer_ocr.render", "khmer_ocr.generate", "scipy")
+    code = "import sys, khmer_ocr.cli, khmer_ocr.recognize.recognizer, khmer_ocr.recognize.labelled_sets\n"
+    code += "print([m for m in sys.modules if m.startswith(%r) and not m.endswith('.settings')])"
+    heavy = ("kornia", "nvidia.dali", "uharfbuzz", "torchvision", "khmer_ocr.render.", "khmer_ocr.generate.", "scipy")
     done = subprocess.run([sys.executable, "-c", code % (heavy,)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
