@@ -106,7 +106,8 @@ def test_every_number_has_bounds_and_every_field_its_sentence(stage: type[Settin
 
 
 def test_all_bad_values_are_named_at_once() -> None:
-    with pytest.raises(ConfigError, match=r"^image_height is 5; expected 24 to 96 px; size_steps is 0; expected 1 to 16$"):
+    expected = "^image_height is 5; expected 24 to 96 px; size_steps is 0; expected 1 to 16$"
+    with pytest.raises(ConfigError, match=expected):
         RenderConfig(image_height=5, size_steps=0)
 
 
