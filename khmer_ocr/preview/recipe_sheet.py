@@ -19,7 +19,7 @@ from khmer_ocr.dataset import layout
 from khmer_ocr.errors import ConfigError
 from khmer_ocr.fonts.discovery import FontFace, find_faces
 from khmer_ocr.preview.contact_sheet import NOTE_SIZE_PX, Grey, Writer, grid, save, stack
-from khmer_ocr.render.compositor import LineBatch, LineRenderer
+from khmer_ocr.render.compositor import LineRenderer
 from khmer_ocr.render.measured_faces import measure_all
 from khmer_ocr.render.planner import REASONS
 from khmer_ocr.render.shaping import EM16
@@ -73,7 +73,7 @@ def recipe_sheet(
         text: the line; None takes `SAMPLE`.
         font: a font file, family or face; None takes the first of `TEXT_FACES` that is here and draws the text.
         count: samples of the whole recipe at every strength.
-        seed: another seed, other wear.
+        seed: of the random numbers.
 
     Returns:
         A sentence that says what was drawn.
@@ -130,21 +130,22 @@ class PreviewLine:
     Args:
         text: the line.
         font: a font file, family or face; None takes a good one.
-        seed: another seed, other wear.
+        seed: of the random numbers.
     """
 
     def __init__(self, text: str, font: str | None, seed: int) -> None:
         self.text, self.seed = normalize(text), seed
-        self.face, renderer, stem_em = _face_for(self.text, font)
+        self.face, renderer, stroke_em = _face_for(self.text, font)
         others = [other for other in map(normalize, sample_lines()) if other != self.text]
         texts = [self.text, *(other for other in others if not renderer.planner.rejections([other])[0])]
         texts = (texts * (1 + _COMPANIONS))[: 1 + _COMPANIONS]
         plan = renderer.plan(texts, np.arange(len(texts), dtype=np.uint64), rng.key(seed, "preview", "plan"))
-        self.batch: LineBatch = renderer.draw(texts, plan)
-        self.stroke_px_B = stem_em * plan.size64_B / 64
+        self.lines = renderer.draw(texts, plan)
+        self.size_ppem = plan.size64_B[0] / 64
+        self.stroke_px_B = stroke_em * plan.size64_B / 64
 
     def augmented(self, recipe: Recipe, number: int) -> tuple[Grey, dict[str, Any]]:
-        """Wear the line as a training sample.
+        """Augment the line as a training sample.
 
         Args:
             recipe: how.
@@ -153,23 +154,16 @@ class PreviewLine:
         Returns:
             uint8 image (height, width), and what happened to it.
         """
-        batch = self.batch
-        # The lines around have other chances than any sample shown.
-        address_B = np.arange(len(batch.width_B), dtype=np.uint64) * np.uint64(1 << 32) + np.uint64(number)
-        pixels_N, offsets_B1, width_B, records = Augmenter(recipe, self.seed).augment(
-            batch.pixels_N,
-            batch.offsets_B1,
-            batch.width_B,
-            batch.height_px,
-            layout.WORN_SPLIT,
-            address_B,
-            self.stroke_px_B,
+        # The lines around draw other random numbers than any sample shown.
+        address_B = np.arange(len(self.lines), dtype=np.uint64) * np.uint64(1 << 32) + np.uint64(number)
+        lines, records = Augmenter(recipe, self.seed).augment(
+            self.lines, layout.WORN_SPLIT, address_B, self.stroke_px_B
         )
-        return pixels_N[: offsets_B1[1]].reshape(batch.height_px, int(width_B[0])), records[0]
+        return lines.image(0), records[0]
 
 
 def _face_for(text: str, font: str | None) -> tuple[FontFace, LineRenderer, float]:
-    """The best of the faces asked for that draws the text, its renderer, and the thickness of its stems in em."""
+    """The best of the faces asked for that draws the text, its renderer, and its stroke thickness in em."""
     faces = find_faces([font] if font else None)
     rank = {name: place for place, name in enumerate(TEXT_FACES)}
     reasons: dict[str, str] = {}
@@ -209,7 +203,7 @@ class Sheet:
 
     def __init__(self, line: PreviewLine, columns: Sequence[Column]) -> None:
         self.line, self.columns, self._writer = line, columns, Writer()
-        self.zoom = _ZOOM if line.batch.width_B[0] < _ZOOM_BELOW_PX else 1
+        self.zoom = _ZOOM if line.lines.width_B[0] < _ZOOM_BELOW_PX else 1
 
     def strengths(self) -> list[str]:
         """Those of the columns, each once."""
@@ -270,12 +264,12 @@ def _sample_cells(sheet: Sheet, recipe: Recipe, first: int, count: int) -> list[
 
 def _heading(sheet: Sheet, recipe: Recipe) -> list[Grey]:
     line = sheet.line
-    told = [f"{line.face.name}, {line.batch.plan.size64_B[0] / 64:.1f} ppem, seed {line.seed}"]
+    told = [f"{line.face.name}, {line.size_ppem:.1f} ppem, seed {line.seed}"]
     told += ["each op alone, at both ends of its", "ranges; then all of them together;"]
-    if line.batch.width_B[0] > _WIDEST_PX:
-        told.append(f"of {line.batch.width_B[0]} px the first {_WIDEST_PX} are shown")
+    if line.lines.width_B[0] > _WIDEST_PX:
+        told.append(f"of {line.lines.width_B[0]} px the first {_WIDEST_PX} are shown")
     told.append("shown as stored" if sheet.zoom == 1 else f"shown {sheet.zoom} x as large as stored")
     cells = [stack([*sheet.title(f"recipe {recipe.name}"), *sheet.notes(told)])]
     for column in sheet.columns:
-        cells.append(stack([*sheet.title(column.title), sheet.cell(line.batch.image(0), "clean")]))
+        cells.append(stack([*sheet.title(column.title), sheet.cell(line.lines.image(0), "clean")]))
     return cells
