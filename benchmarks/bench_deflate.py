@@ -76,7 +76,7 @@ def main() -> None:
             files = way(rows)
             assert [zlib.decompress(file) for file in files] == [data for _, data in rows], name
             sizes[name] = sum(map(len, files))
-        cases = {name: (lambda way=way: len(way(rows))) for name, way in ways.items()}
+        cases = {name: (lambda way=way, rows=rows: len(way(rows))) for name, way in ways.items()}
         seconds = interleaved(cases, arguments.rounds)
         result[kind] = {
             name: {
