@@ -33,19 +33,22 @@ def require_cuda() -> None:
     pytest.skip(f"{seen}; KHMER_OCR_REQUIRE_GPU=1 makes this a failure")
 
 
-def run_on_tensors(function: str, cases: Sequence[Sequence[Any]], folder: Path, device: str) -> list[list[np.ndarray]]:
+def run_on_tensors(
+    function: str, cases: Sequence[Sequence[Any]], folder: Path, device: str, on_host: Sequence[int] = ()
+) -> list[list[np.ndarray]]:
     """Call a public kernel function with tensors, in another process, its output memory poisoned.
 
     Args:
         function: "module:name".
-        cases: the arguments of each call; arrays are made tensors on the device.
+        cases: the arguments of each call; arrays, and the pixels of ragged lines, are made tensors on the device.
         folder: an empty folder for what passes between the processes.
         device: "cpu" runs Triton's interpreter, "cuda" the compiled kernels.
+        on_host: places of arguments that stay arrays.
 
     Returns:
-        What each call returned, as arrays; one that is not a tuple as a list of one.
+        What each call returned, as arrays, lines as their pixels; one that is not a tuple as a list of one.
     """
-    (folder / "cases").write_bytes(pickle.dumps((function, device, list(cases))))
+    (folder / "cases").write_bytes(pickle.dumps((function, device, list(cases), tuple(on_host))))
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     if device == "cpu":
         environment["TRITON_INTERPRET"] = "1"
@@ -60,8 +63,9 @@ def run_on_tensors(function: str, cases: Sequence[Sequence[Any]], folder: Path, 
 def _main(folder: Path) -> None:
     import torch
     import triton
+    from khmer_ocr_kernels.ragged import RaggedLines
 
-    name, device, cases = pickle.loads((folder / "cases").read_bytes())
+    name, device, cases, on_host = pickle.loads((folder / "cases").read_bytes())
     assert triton.knobs.runtime.interpret == (device == "cpu")
     module, function = name.split(":")
     call, take = getattr(import_module(module), function), torch.empty
@@ -72,11 +76,17 @@ def _main(folder: Path) -> None:
         return tensor
 
     torch.empty = poisoned
+
+    def moved(item: Any) -> Any:
+        if isinstance(item, RaggedLines):
+            return RaggedLines(moved(item.pixels_N), item.width_B, item.height_px)
+        return torch.from_numpy(item).to(device) if isinstance(item, np.ndarray) else item
+
     results = []
     for case in cases:
-        tensors = [torch.from_numpy(item).to(device) if isinstance(item, np.ndarray) else item for item in case]
-        result = call(*tensors)
+        result = call(*(item if place in on_host else moved(item) for place, item in enumerate(case)))
         outputs = result if isinstance(result, tuple) else (result,)
+        outputs = [output.pixels_N if isinstance(output, RaggedLines) else output for output in outputs]
         assert all(output.device.type == device for output in outputs)
         results.append([output.cpu().numpy() for output in outputs])
     (folder / "results").write_bytes(pickle.dumps(results))

@@ -1,15 +1,13 @@
-"""Glyph quads and an atlas to ragged text lines: the fast twin of `reference.compose` on the CPU."""
+"""Glyph quads and an atlas to ragged text lines: `reference.compose`, fast."""
 
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from khmer_ocr_kernels.jit import compiled
-from khmer_ocr_kernels.reference import BACKGROUND, line_offsets
-
-if TYPE_CHECKING:
-    import torch
+from khmer_ocr_kernels.ragged import RaggedLines, line_offsets
+from khmer_ocr_kernels.reference import BACKGROUND
 
 
 @compiled
@@ -77,58 +75,27 @@ def _over_clipped(
     return clipped
 
 
-@overload
-def compose(
-    quads_Q3: npt.NDArray[np.int32],
-    quad_offsets_B1: npt.NDArray[np.int64],
-    baseline_B: npt.NDArray[np.int32],
-    width_B: npt.NDArray[np.int32],
-    pixels_N: npt.NDArray[np.uint8],
-    entries_E5: npt.NDArray[np.int32],
-    height_px: int,
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]: ...
-@overload
-def compose(
-    quads_Q3: "torch.Tensor",
-    quad_offsets_B1: "torch.Tensor",
-    baseline_B: "torch.Tensor",
-    width_B: "torch.Tensor",
-    pixels_N: "torch.Tensor",
-    entries_E5: "torch.Tensor",
-    height_px: int,
-) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]": ...
 def compose(
     quads_Q3: Any,
     quad_offsets_B1: Any,
     baseline_B: Any,
-    width_B: Any,
+    width_B: npt.NDArray[np.int32],
     pixels_N: Any,
     entries_E5: Any,
     height_px: int,
-) -> tuple[Any, Any, Any]:
+) -> tuple[RaggedLines, Any]:
     """Draw lines of glyphs from an atlas: numba for arrays, Triton for CUDA tensors; what comes back is of their kind.
 
-    See `reference.compose` for shapes, units and results. Tensors must all be on one CUDA device (else ValueError),
-    which is waited for once, for the size of the lines.
+    See `reference.compose` for shapes, units and results. Widths are an array in any case. Tensors must all be on one
+    CUDA device (else ValueError), which is not waited for.
     """
+    layout = (quads_Q3, quad_offsets_B1, baseline_B, width_B, pixels_N, entries_E5, int(height_px))
     if not isinstance(quads_Q3, np.ndarray):
         from khmer_ocr_kernels import compose_triton
 
-        layout = (quads_Q3, quad_offsets_B1, baseline_B, width_B, pixels_N, entries_E5)
-        return compose_triton.compose(*layout, int(height_px))  # numpy's integers are nothing to a Triton kernel
+        return compose_triton.compose(*layout)
     offsets_B1 = line_offsets(width_B, height_px)
     lines_N = np.empty(offsets_B1[-1], np.uint8)
     clipped_B = np.zeros(len(width_B), np.int64)
-    _compose_lines(
-        quads_Q3,
-        quad_offsets_B1,
-        baseline_B,
-        width_B,
-        pixels_N,
-        entries_E5,
-        height_px,
-        lines_N,
-        offsets_B1,
-        clipped_B,
-    )
-    return lines_N, offsets_B1, clipped_B
+    _compose_lines(*layout, lines_N, offsets_B1, clipped_B)
+    return RaggedLines(lines_N, width_B, int(height_px)), clipped_B

@@ -1,4 +1,4 @@
-"""Glyph quads and an atlas to ragged text lines: the twin of `reference.compose` on CUDA.
+"""Glyph quads and an atlas to ragged text lines: `reference.compose` on CUDA.
 
 One program owns one tile of one line and walks that line's quads in order, so that ink is laid in the same order as on
 the CPU and no two programs write the same byte: no atomics, and the same bytes every time.
@@ -6,9 +6,15 @@ the CPU and no two programs write the same byte: no atomics, and the same bytes 
 Letters: B lines, Q quads (glyphs placed), E atlas entries, N pixels.
 """
 
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 import torch
 import triton
 import triton.language as tl
+
+from khmer_ocr_kernels.ragged import RaggedLines, line_offsets
 
 TILE_H, TILE_W = 32, 64
 COUNT_BLOCK = 256
@@ -105,54 +111,39 @@ def check_tensors(**tensors: torch.Tensor) -> None:
         raise ValueError(f"{first_name} is a tensor on {first.device}: give CUDA tensors, or numpy arrays for the CPU")
 
 
+def on_device(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
+    """Send a small array of the host's to a device, without waiting for it."""
+    return torch.tensor(array).to(device, non_blocking=True)
+
+
 def compose(
     quads_Q3: torch.Tensor,
     quad_offsets_B1: torch.Tensor,
     baseline_B: torch.Tensor,
-    width_B: torch.Tensor,
+    width_B: npt.NDArray[np.int32],
     pixels_N: torch.Tensor,
     entries_E5: torch.Tensor,
     height_px: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Draw lines of glyphs from an atlas on the device that holds them; waits for it once, for the size of the lines.
-
-    Args:
-        quads_Q3: int32, as all that follow on one CUDA device; see `reference.compose`.
-        quad_offsets_B1: int64.
-        baseline_B: int32.
-        width_B: int32, px.
-        pixels_N: uint8 atlas.
-        entries_E5: int32.
-        height_px: height of every line.
-
-    Returns:
-        uint8 pixels, int64 offsets (B + 1,), int64 counts (B,) of clipped ink, as `reference.compose`, on the device.
-
-    Raises:
-        ValueError: the arguments are not tensors of one CUDA device.
-    """
+) -> tuple[RaggedLines, torch.Tensor]:
+    """Draw lines of glyphs from an atlas on the device that holds them; see `compose.compose`."""
     check_tensors(
         quads_Q3=quads_Q3,
         quad_offsets_B1=quad_offsets_B1,
         baseline_B=baseline_B,
-        width_B=width_B,
         pixels_N=pixels_N,
         entries_E5=entries_E5,
     )
-    inputs = (quads_Q3, quad_offsets_B1, baseline_B, width_B, pixels_N, entries_E5)
-    quads_Q3, quad_offsets_B1, baseline_B, width_B, pixels_N, entries_E5 = (each.contiguous() for each in inputs)
-    lines = len(width_B)
-    offsets_B1 = torch.zeros(lines + 1, dtype=torch.int64, device=width_B.device)
-    torch.cumsum(width_B.to(torch.int64) * height_px, 0, out=offsets_B1[1:])
-    clipped_B = torch.empty(lines, dtype=torch.int64, device=width_B.device)
-    if lines == 0:
-        return torch.empty(0, dtype=torch.uint8, device=width_B.device), offsets_B1, clipped_B
-    total, widest = torch.stack([offsets_B1[-1], width_B.max().to(torch.int64)]).tolist()
-    lines_N = torch.empty(total, dtype=torch.uint8, device=width_B.device)
-    layout = (quads_Q3, quad_offsets_B1, baseline_B, width_B, pixels_N, entries_E5, height_px)
+    lines, device = len(width_B), pixels_N.device
+    offsets = line_offsets(width_B, height_px)
+    offsets_B1, widths = on_device(offsets, device), on_device(width_B, device)
+    inputs = (quads_Q3, quad_offsets_B1, baseline_B, widths, pixels_N, entries_E5)
+    layout = (*(each.contiguous() for each in inputs), height_px)
+    clipped_B = torch.empty(lines, dtype=torch.int64, device=device)
+    lines_N = torch.empty(int(offsets[-1]), dtype=torch.uint8, device=device)
     with torch.cuda.device_of(lines_N):
-        count_clipped[(lines,)](*layout, clipped_B, BLOCK=COUNT_BLOCK)
-        if total:
-            tiles = (lines, triton.cdiv(widest, TILE_W), triton.cdiv(height_px, TILE_H))
+        if lines:
+            count_clipped[(lines,)](*layout, clipped_B, BLOCK=COUNT_BLOCK)
+        if len(lines_N):
+            tiles = (lines, triton.cdiv(int(width_B.max()), TILE_W), triton.cdiv(height_px, TILE_H))
             draw_tiles[tiles](*layout, lines_N, offsets_B1, TILE_H=TILE_H, TILE_W=TILE_W)
-    return lines_N, offsets_B1, clipped_B
+    return RaggedLines(lines_N, width_B, height_px), clipped_B

@@ -1,4 +1,4 @@
-"""Compiled twin of `degrade_reference.degrade` for the CPU.
+"""`degrade_reference.degrade`, compiled for the CPU.
 
 A line is degraded in one go, while its pixels are in the nearest cache, and what it does not ask for costs nothing.
 Rows are copied into padded scratch first, so that the inner loops have no edges and the compiler can take 8 to 64
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from khmer_ocr_kernels.degrade_reference import NOISE_SALT, PIXELS_PER_DRAW
 from khmer_ocr_kernels.jit import compiled
 from khmer_ocr_kernels.lookup_tables import MAX_RADIUS, NORMAL_BITS, TAP_BITS, gaussian_taps, normal_quantiles
+from khmer_ocr_kernels.ragged import RaggedLines
 from khmer_ocr_kernels.reference import BACKGROUND
 
 _PAD = MAX_RADIUS + 1  # columns and rows of no ink around a line; one more than the radius, as taps go in pairs
@@ -33,8 +34,8 @@ _I32 = npt.NDArray[np.int32]
 class _Scratch(NamedTuple):
     """Memory that the lines of a batch use one after another; nothing is read that the same line did not write."""
 
-    paper: _U8  # one row
-    column: _U8  # one row of extremes of three pixels above each other, one pixel of paper on either side
+    blank: _U8  # one row of background
+    column: _U8  # one row of extremes of three pixels above each other, one pixel of background on either side
     ink: _I16  # one row, _PAD on either side
     sums: _I32  # one row
     kept: npt.NDArray[np.uint16]  # sums along the rows of a line, _PAD rows above and below
@@ -45,7 +46,7 @@ class _Scratch(NamedTuple):
 
 def _scratch(width: int, height: int) -> _Scratch:
     return _Scratch(
-        paper=np.empty(width, np.uint8),
+        blank=np.empty(width, np.uint8),
         column=np.empty(width + 2, np.uint8),
         ink=np.empty(width + 2 * _PAD, np.int16),
         sums=np.empty(width, np.int32),
@@ -58,18 +59,18 @@ def _scratch(width: int, height: int) -> _Scratch:
 
 @compiled
 def _morph(source: _U8, target: _U8, width: int, height: int, weight256: int, scratch: _Scratch) -> None:
-    # A maximum is a minimum of the reversed greys; what is paper outside is then 0.
+    # A maximum is a minimum of the reversed greys; what is background outside is then 0.
     flip = np.uint8(0) if weight256 > 0 else np.uint8(BACKGROUND)
     weight, rest = np.uint16(abs(weight256)), np.uint16(256 - abs(weight256))
-    paper = scratch.paper[:width]
-    paper[:] = BACKGROUND
+    blank = scratch.blank[:width]
+    blank[:] = BACKGROUND
     scratch.column[0] = scratch.column[width + 1] = np.uint8(BACKGROUND) ^ flip
     left, middle, right = scratch.column[:width], scratch.column[1 : width + 1], scratch.column[2 : width + 2]
     for y in range(height):
         begin, end = y * width, (y + 1) * width
         row, augmented = source[begin:end], target[begin:end]
-        above = source[begin - width : begin] if y > 0 else paper
-        below = source[end : end + width] if y + 1 < height else paper
+        above = source[begin - width : begin] if y > 0 else blank
+        below = source[end : end + width] if y + 1 < height else blank
         for x in range(width):
             a, b, c = above[x] ^ flip, row[x] ^ flip, below[x] ^ flip
             least = a if a < b else b
@@ -209,20 +210,11 @@ def _degrade_lines(
                 augmented[n] = source[n]
 
 
-def degrade(
-    pixels_N: _U8,
-    offsets_B1: npt.NDArray[np.int64],
-    width_B: _I32,
-    height: int,
-    morph_B: _I32,
-    sigma32_B: _I32,
-    noise16_B: _I32,
-    key_B2: _U32,
-) -> _U8:
-    """Wear lines; see `degrade_reference.degrade`. Arguments are trusted: `khmer_ocr_kernels.degrade` checks them."""
-    augmented_N = np.empty(len(pixels_N), np.uint8)
-    scratch = _scratch(int(width_B.max(initial=0)), height)
-    parameters = morph_B, sigma32_B, noise16_B, key_B2
+def degrade(lines: RaggedLines, morph_B: _I32, sigma32_B: _I32, noise16_B: _I32, key_B2: _U32) -> RaggedLines:
+    """Degrade lines; see `degrade_reference.degrade`. `khmer_ocr_kernels.degrade` has checked the parameters."""
+    augmented_N = np.empty(len(lines.pixels_N), np.uint8)
+    scratch = _scratch(int(lines.width_B.max(initial=0)), lines.height_px)
+    layout = (lines.pixels_N, lines.offsets_B1, lines.width_B, lines.height_px)
     tables = gaussian_taps(), normal_quantiles()
-    _degrade_lines(pixels_N, offsets_B1, width_B, height, *parameters, *tables, scratch, augmented_N)
-    return augmented_N
+    _degrade_lines(*layout, morph_B, sigma32_B, noise16_B, key_B2, *tables, scratch, augmented_N)
+    return RaggedLines(augmented_N, lines.width_B, lines.height_px)

@@ -1,6 +1,6 @@
 """Morphology, blur and noise of ragged lines in plain numpy: the definition of right for every backend of `degrade`.
 
-Written to be read, not to be fast. Letters: B lines, N pixels, HW rows and columns of one line.
+Written to be read, not to be fast. Letters: B lines, HW rows and columns of one line.
 """
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from khmer_ocr_kernels.lookup_tables import NORMAL_BITS, TAP_BITS, gaussian_taps, normal_quantiles, radius_of
 from khmer_ocr_kernels.philox import philox4x32
+from khmer_ocr_kernels.ragged import RaggedLines
 from khmer_ocr_kernels.reference import BACKGROUND
 
 NOISE_SALT = 0x6E6F6973  # counter word 1: keeps these words apart from others drawn with the same key
@@ -17,40 +18,21 @@ _Image = npt.NDArray[np.int64]
 
 
 def degrade(
-    pixels_N: npt.NDArray[np.uint8],
-    offsets_B1: npt.NDArray[np.int64],
-    width_B: npt.NDArray[np.int32],
-    height: int,
+    lines: RaggedLines,
     morph_B: npt.NDArray[np.int32],
     sigma32_B: npt.NDArray[np.int32],
     noise16_B: npt.NDArray[np.int32],
     key_B2: npt.NDArray[np.uint32],
-) -> npt.NDArray[np.uint8]:
-    """Spread or thin the ink of each line, then blur it, then add noise; beyond its edges a line is paper.
-
-    Args:
-        pixels_N: uint8 pixels of all lines, row by row; paper is 255.
-        offsets_B1: int64, line b is pixels_N[offsets_B1[b] : offsets_B1[b + 1]].
-        width_B: int32 widths in px.
-        height: rows of every line.
-        morph_B: int32 in -256..256, how much of a 3x3 minimum (above zero: ink spreads) or maximum (below: ink thins)
-            is mixed into the image, in 1/256.
-        sigma32_B: int32 in 0..160, standard deviation of the Gaussian blur in 1/32 px.
-        noise16_B: int32 in 0..1024, standard deviation of the noise in 1/16 grey level.
-        key_B2: uint32 Philox key of each line.
-
-    Returns:
-        uint8 pixels of the augmented lines, laid out like pixels_N.
-    """
-    augmented_N = np.empty_like(pixels_N)
-    for line in range(len(width_B)):
-        span = slice(offsets_B1[line], offsets_B1[line + 1])
-        image_HW = pixels_N[span].reshape(height, width_B[line]).astype(np.int64)
+) -> RaggedLines:
+    """Spread or thin the ink of each line, then blur it, then add noise; see `degrade.degrade` for the parameters."""
+    augmented_N = np.empty_like(lines.pixels_N)
+    for line in range(len(lines)):
+        image_HW = lines.image(line).astype(np.int64)
         image_HW = morph(image_HW, int(morph_B[line]))
         image_HW = blur(image_HW, int(sigma32_B[line]))
         image_HW = add_noise(image_HW, int(noise16_B[line]), key_B2[line])
-        augmented_N[span] = image_HW.ravel()
-    return augmented_N
+        augmented_N[lines.offsets_B1[line] : lines.offsets_B1[line + 1]] = image_HW.ravel()
+    return RaggedLines(augmented_N, lines.width_B, lines.height_px)
 
 
 def morph(image_HW: _Image, weight256: int) -> _Image:

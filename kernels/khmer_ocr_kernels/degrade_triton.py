@@ -1,4 +1,4 @@
-"""Triton twin of `degrade_reference.degrade` for CUDA devices.
+"""`degrade_reference.degrade` by Triton, for CUDA devices.
 
 Three passes over blocks of a line's pixels in row-major order, one program for each line and block, each pixel written
 by one program only: morphology, sums along rows, sums along columns with noise. Between passes pixels lie in global
@@ -17,6 +17,8 @@ import triton
 import triton.language as tl
 
 from khmer_ocr_kernels import degrade_reference, lookup_tables, reference
+from khmer_ocr_kernels.compose_triton import on_device
+from khmer_ocr_kernels.ragged import RaggedLines
 
 BACKGROUND = tl.constexpr(reference.BACKGROUND)
 NOISE_SALT = tl.constexpr(degrade_reference.NOISE_SALT)
@@ -165,36 +167,35 @@ def _tables_on(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def degrade(
-    pixels_N: torch.Tensor,
-    offsets_B1: npt.NDArray[np.int64],
-    width_B: npt.NDArray[np.int32],
-    height: int,
+    lines: RaggedLines,
     morph_B: npt.NDArray[np.int32],
     sigma32_B: npt.NDArray[np.int32],
     noise16_B: npt.NDArray[np.int32],
     key_B2: npt.NDArray[np.uint32],
-) -> torch.Tensor:
-    """Wear lines on the device; see `degrade_reference.degrade`.
+) -> RaggedLines:
+    """Degrade lines on the device; see `degrade_reference.degrade`.
 
-    Pixels are a tensor, the rest arrays on the host: how many programs to start is known there without asking the
-    device. Arguments are trusted: `khmer_ocr_kernels.degrade` checks them.
+    Parameters are arrays on the host: how many programs to start is known there without asking the device.
+    `khmer_ocr_kernels.degrade` has checked them.
     """
+    pixels_N, height = lines.pixels_N, lines.height_px
     device = pixels_N.device
     augmented_N = torch.empty(len(pixels_N), dtype=torch.uint8, device=device)
+    augmented = RaggedLines(augmented_N, lines.width_B, height)
     if not len(pixels_N):
-        return augmented_N
-    lines_B6 = np.column_stack([width_B, morph_B, sigma32_B, noise16_B, key_B2.view(np.int32)])
-    offsets, lines = (torch.tensor(array).to(device, non_blocking=True) for array in (offsets_B1, lines_B6))
+        return augmented
+    lines_B6 = np.column_stack([lines.width_B, morph_B, sigma32_B, noise16_B, key_B2.view(np.int32)])
+    offsets, rows = on_device(lines.offsets_B1, device), on_device(lines_B6, device)
     taps, quantiles = _tables_on(device)
-    grid = len(width_B), triton.cdiv(int(width_B.max()) * height, BLOCK)
+    grid = len(lines), triton.cdiv(int(lines.width_B.max()) * height, BLOCK)
     with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
         latest = pixels_N
         if morph_B.any():
             latest = torch.empty(len(pixels_N), dtype=torch.uint8, device=device)
-            morph_lines[grid](pixels_N, latest, offsets, lines, height, BLOCK=BLOCK)
+            morph_lines[grid](pixels_N, latest, offsets, rows, height, BLOCK=BLOCK)
         kept = latest
         if sigma32_B.any():
             kept = torch.empty(len(pixels_N), dtype=torch.uint16, device=device)
-            sum_rows[grid](latest, kept, offsets, lines, taps, height, BLOCK=BLOCK)
-        sum_columns_and_add_noise[grid](latest, kept, augmented_N, offsets, lines, taps, quantiles, height, BLOCK=BLOCK)
-    return augmented_N
+            sum_rows[grid](latest, kept, offsets, rows, taps, height, BLOCK=BLOCK)
+        sum_columns_and_add_noise[grid](latest, kept, augmented_N, offsets, rows, taps, quantiles, height, BLOCK=BLOCK)
+    return augmented

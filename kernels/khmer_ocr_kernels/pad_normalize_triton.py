@@ -1,13 +1,13 @@
-"""Ragged lines to a padded, normalised batch: the twin of `reference.pad_normalize` on CUDA.
+"""Ragged lines to a padded, normalised batch: `reference.pad_normalize` on CUDA."""
 
-Letters: B lines, N pixels, H rows, X columns of the batch.
-"""
-
+import numpy as np
+import numpy.typing as npt
 import torch
 import triton
 import triton.language as tl
 
-from khmer_ocr_kernels.compose_triton import check_tensors
+from khmer_ocr_kernels.compose_triton import check_tensors, on_device
+from khmer_ocr_kernels.ragged import RaggedLines
 
 TILE_H, TILE_W = 16, 128
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
@@ -37,37 +37,28 @@ def pad_tiles(
 
 
 def pad_normalize(
-    pixels_N: torch.Tensor,
-    offsets_B1: torch.Tensor,
-    width_B: torch.Tensor,
-    height: int,
+    lines: RaggedLines,
     columns: int,
-    table_256: torch.Tensor,
+    table_256: torch.Tensor | None = None,
+    order_b: npt.NDArray[np.int64] | None = None,
 ) -> torch.Tensor:
-    """Pad and normalise lines that `pad_normalize.pad_normalize` has checked, on the device that holds them.
-
-    Args:
-        pixels_N: uint8, as all that follow on one CUDA device.
-        offsets_B1: int64.
-        width_B: int32, px.
-        height: height of every line, px.
-        columns: width of the batch, px.
-        table_256: 256 values of any dtype of 1, 2 or 4 bytes.
-
-    Returns:
-        Tensor (B, 1, height, columns) of the table's dtype, on the device.
-
-    Raises:
-        ValueError: the arguments are not tensors of one CUDA device.
-    """
-    check_tensors(pixels_N=pixels_N, offsets_B1=offsets_B1, width_B=width_B, table_256=table_256)
-    inputs = (pixels_N, offsets_B1, width_B, table_256.view(_BITS[table_256.dtype.itemsize]))
-    pixels_N, offsets_B1, width_B, bits_256 = (each.contiguous() for each in inputs)
-    padded_B1HX = torch.empty((len(width_B), 1, height, columns), dtype=bits_256.dtype, device=pixels_N.device)
-    if padded_B1HX.numel():
-        tiles = (len(width_B), triton.cdiv(columns, TILE_W), triton.cdiv(height, TILE_H))
-        with torch.cuda.device_of(pixels_N):
+    """Pad and look up lines that `pad_normalize.pad_normalize` has checked, on the device that holds them."""
+    columns = int(columns)  # numpy's integers are nothing to a Triton kernel
+    device, begin_b, width_b = lines.pixels_N.device, lines.offsets_B1[:-1], lines.width_B
+    if table_256 is None:
+        table_256 = torch.arange(256, dtype=torch.uint8, device=device)
+    if order_b is not None:
+        begin_b, width_b = begin_b[order_b], width_b[order_b]
+    check_tensors(pixels_N=lines.pixels_N, table_256=table_256)
+    bits_256 = table_256.view(_BITS[table_256.dtype.itemsize]).contiguous()
+    padded_b1HX = torch.empty((len(width_b), 1, lines.height_px, columns), dtype=bits_256.dtype, device=device)
+    if padded_b1HX.numel():
+        tiles = (len(width_b), triton.cdiv(columns, TILE_W), triton.cdiv(lines.height_px, TILE_H))
+        places = (on_device(begin_b, device), on_device(width_b, device))
+        with torch.cuda.device_of(bits_256):
             pad_tiles[tiles](
-                *(pixels_N, offsets_B1, width_B, height, columns, bits_256, padded_B1HX), TILE_H=TILE_H, TILE_W=TILE_W
+                *(lines.pixels_N, *places, lines.height_px, columns, bits_256, padded_b1HX),
+                TILE_H=TILE_H,
+                TILE_W=TILE_W,
             )
-    return padded_B1HX.view(table_256.dtype)
+    return padded_b1HX.view(table_256.dtype)

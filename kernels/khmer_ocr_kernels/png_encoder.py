@@ -13,6 +13,7 @@ import numpy.typing as npt
 from khmer_ocr_kernels.deflate import PADDING, deflate, most_bytes
 from khmer_ocr_kernels.jit import compiled
 from khmer_ocr_kernels.numba_intrinsics import load_u64
+from khmer_ocr_kernels.ragged import RaggedLines
 
 ENCODING_VERSION = 1
 """Raised when a change here changes the bytes of a file."""
@@ -58,26 +59,24 @@ def _put_u32(out: npt.NDArray[np.uint8], at: int, value: int) -> None:
         out[at + i] = value >> 24 - 8 * i & 255
 
 
-@compiled
-def encode(
-    pixels_N: npt.NDArray[np.uint8], offsets_B1: npt.NDArray[np.int64], width_B: npt.NDArray[np.int32], height: int
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Encode ragged lines.
-
-    Args:
-        pixels_N: uint8 pixels of all lines.
-        offsets_B1: int64 beginning of each line, and the end.
-        width_B: int32 widths in px, at least 1.
-        height: height of every line in px, at least 1.
+def encode(lines: RaggedLines) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Encode lines, at least 1 px wide.
 
     Returns:
         uint8 files one after another (M), and int64 places where each begins, with the end (B + 1).
     """
-    room, widest = 0, 0
+    return _encode(lines.pixels_N, lines.offsets_B1, lines.width_B, lines.height_px)
+
+
+@compiled
+def _encode(
+    pixels_N: npt.NDArray[np.uint8], offsets_B1: npt.NDArray[np.int64], width_B: npt.NDArray[np.int32], height: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    most, widest = 0, 0
     for width in width_B:
-        room += most_bytes((int(width) + 1) * height) + _FRAME_BYTES
+        most += most_bytes((int(width) + 1) * height) + _FRAME_BYTES
         widest = max(widest, int(width))
-    out_M = np.empty(room, np.uint8)
+    out_M = np.empty(most, np.uint8)
     begins_B1 = np.zeros(len(width_B) + 1, np.int64)
     rows = np.empty((widest + 1) * height + PADDING, np.uint8)
     for b in range(len(width_B)):

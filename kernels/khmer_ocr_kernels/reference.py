@@ -1,4 +1,4 @@
-"""The definition of right: plain numpy twins of every kernel, same signature, same bytes.
+"""The definition of right: plain numpy reference implementations of the kernels, same signature, same bytes.
 
 Written to be read, not to be fast.
 
@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from khmer_ocr_kernels.ragged import RaggedLines, line_offsets
+
 BACKGROUND = 255
 
 
@@ -17,13 +19,6 @@ def over(below: int, above: int) -> int:
     """Coverage of `above` drawn over `below` (Porter and Duff 1984), in 8 bits with rounded division by 255."""
     product = below * (255 - above) + 128
     return above + (((product >> 8) + product) >> 8)
-
-
-def line_offsets(width_B: npt.NDArray[np.int32], height_px: int) -> npt.NDArray[np.int64]:
-    """Where each line of a ragged batch begins; int64 (B + 1,)."""
-    offsets_B1 = np.zeros(len(width_B) + 1, np.int64)
-    np.cumsum(width_B.astype(np.int64) * height_px, out=offsets_B1[1:])
-    return offsets_B1
 
 
 def compose(
@@ -34,8 +29,8 @@ def compose(
     pixels_N: npt.NDArray[np.uint8],
     entries_E5: npt.NDArray[np.int32],
     height_px: int,
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Draw lines of glyphs from an atlas, dark ink on white paper.
+) -> tuple[RaggedLines, npt.NDArray[np.int64]]:
+    """Draw lines of glyphs from an atlas, dark ink on a white background.
 
     Args:
         quads_Q3: int32 rows (atlas entry, x of the pen in px from the line's left edge, y in px above the baseline).
@@ -47,8 +42,7 @@ def compose(
         height_px: height of every line.
 
     Returns:
-        uint8 pixels of all lines one after another, int64 offsets (B + 1,), and int64 (B,) counts of ink pixels that
-        fell outside their line: all zero for a right layout.
+        The lines, and int64 (B,) counts of ink pixels that fell outside their line: all zero for a right layout.
     """
     offsets_B1 = line_offsets(width_B, height_px)
     lines_N = np.full(offsets_B1[-1], BACKGROUND, np.uint8)
@@ -66,32 +60,18 @@ def compose(
                 elif coverage:
                     clipped_B[line] += 1
         lines_N[offsets_B1[line] : offsets_B1[line + 1]] = (BACKGROUND - ink_HW).astype(np.uint8).ravel()
-    return lines_N, offsets_B1, clipped_B
+    return RaggedLines(lines_N, width_B, height_px), clipped_B
 
 
 def pad_normalize(
-    pixels_N: npt.NDArray[np.uint8],
-    offsets_B1: npt.NDArray[np.int64],
-    width_B: npt.NDArray[np.int32],
-    height: int,
+    lines: RaggedLines,
     columns: int,
-    table_256: npt.NDArray[Any],
+    table_256: npt.NDArray[Any] | None = None,
+    order_b: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[Any]:
-    """Pad lines with paper to one width and look their pixels up in a table.
-
-    Args:
-        pixels_N: uint8 pixels of all lines.
-        offsets_B1: int64, line b is pixels_N[offsets_B1[b] : offsets_B1[b + 1]], height rows of width_B[b].
-        width_B: int32 widths in px.
-        height: of every line, px.
-        columns: width of the batch in px, at least the widest line's.
-        table_256: what each pixel value becomes.
-
-    Returns:
-        Array (B, 1, height, columns) of the table's dtype; right of a line all is table_256[BACKGROUND].
-    """
-    padded_B1HX = np.full((len(width_B), 1, height, columns), BACKGROUND, np.uint8)
-    for line, width in enumerate(width_B):
-        pixels = pixels_N[offsets_B1[line] : offsets_B1[line + 1]]
-        padded_B1HX[line, 0, :, :width] = pixels.reshape(height, width)
-    return table_256[padded_B1HX]
+    """Pad lines with background to one width and look their pixels up in a table; see `pad_normalize.pad_normalize`."""
+    chosen = range(len(lines)) if order_b is None else order_b.tolist()
+    padded_b1HX = np.full((len(chosen), 1, lines.height_px, columns), BACKGROUND, np.uint8)
+    for row, line in enumerate(chosen):
+        padded_b1HX[row, 0, :, : lines.width_B[line]] = lines.image(line)
+    return padded_b1HX if table_256 is None else table_256[padded_b1HX]

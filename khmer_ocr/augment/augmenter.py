@@ -1,14 +1,14 @@
-"""Drawn lines in, augmented lines out: the one door to recipes for whoever stores or trains.
+"""Recipes applied to drawn lines, for the generator and for training alike.
 
-Letters: B lines, N pixels, S steps.
+Letters: B lines, S steps.
 """
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from khmer_ocr_kernels.reference import line_offsets
+from khmer_ocr_kernels.ragged import RaggedLines
 
 from khmer_ocr import rng
 from khmer_ocr.augment import fused
@@ -18,17 +18,16 @@ from khmer_ocr.errors import missing_extra
 if TYPE_CHECKING:
     import torch
 
-_Pixels = TypeVar("_Pixels", npt.NDArray[np.uint8], "torch.Tensor")
 _SPREAD_PER_STROKE, _LOSS_PER_STROKE = 0.45, 0.3
-"""Weights of a 3x3 step that a stem of 1 px bears: it may grow by nine tenths of its width or lose six tenths."""
+"""Weights of a 3x3 step that a stroke of 1 px bears: it may grow by nine tenths of its width or lose six tenths."""
 _MOST_LOSS = 0.45
-"""Thick stems come with hairlines, which bear no more however thick the stems are."""
+"""Thick strokes come with hairlines, which bear no more however thick the strokes are."""
 _SPREAD_TIMES_STROKE = 0.8
-"""Thick strokes leave narrow counters: from 1.4 px on, the thicker a stem is, the less it may grow (3 px by 0.5 px)."""
+"""Thick strokes leave narrow counters: from 1.4 px on, the thicker a stroke, the less it may grow (3 px by 0.5 px)."""
 _BLUR_PER_STROKE = 0.7
-"""Share of a blur's sigma that a stem of 1 px bears: small type in thin faces stays legible. 1.4 px bear all of it."""
+"""Share of a blur's sigma that a stroke of 1 px bears: small type in thin faces stays legible; 1.4 px bear it all."""
 _THIN_PX, _FIRM_PX = 0.6, 1.2
-"""From 1.2 px on stems bear all of a recipe; at 0.6 px toner does not fade, nothing is sampled down and noise is half:
+"""From 1.2 px on strokes bear all of a recipe; at 0.6 px toner does not fade, nothing is sampled down, noise is half:
 hairlines would be gone, and the label would lie."""
 _MORPHOLOGY = ("morphology", "patchy_ink")
 
@@ -39,7 +38,7 @@ class Augmenter:
     Args:
         recipe: what may happen.
         seed: the run's seed.
-        device: "cpu" or a torch device: where recipes of kornia ops wear arrays; tensors are augmented where they are.
+        device: "cpu" or a torch device, where recipes of kornia ops augment arrays; tensors stay where they are.
 
     Raises:
         MissingExtraError: the recipe needs torch and kornia, and they are not installed.
@@ -61,32 +60,24 @@ class Augmenter:
 
     def augment(
         self,
-        pixels_N: _Pixels,
-        offsets_B1: npt.NDArray[np.int64],
-        width_B: npt.NDArray[np.int32],
-        height_px: int,
+        lines: RaggedLines,
         split: str,
         address_B: npt.NDArray[np.uint64],
         stroke_px_B: npt.NDArray[np.float64],
-    ) -> tuple[_Pixels, npt.NDArray[np.int64], npt.NDArray[np.int32], list[dict[str, Any]]]:
-        """Wear ragged lines.
+    ) -> tuple[RaggedLines, list[dict[str, Any]]]:
+        """Augment lines.
 
         Args:
-            pixels_N: uint8 pixels of all lines, background 255; array or CUDA tensor.
-            offsets_B1: int64 beginning of each line, and the end.
-            width_B: int32 widths in px.
-            height_px: height of every line.
-            split: its name is part of the address of chance.
+            lines: array or CUDA tensor.
+            split: its name is part of the address of the random numbers.
             address_B: uint64 sample numbers.
-            stroke_px_B: thickness of the face's stems at the line's size; ink spreads and thins in proportion.
+            stroke_px_B: thickness of the face's strokes at the line's size; ink spreads and thins in proportion.
 
         Returns:
-            Pixels (of the kind given), offsets and widths of the augmented lines, and for each what happened to it.
+            The augmented lines, in memory of the kind given, and for each what happened to it.
         """
-        decided = self.decide(split, address_B, stroke_px_B)
-        records = [self.recipe.record(decided, n) for n in range(len(width_B))]
-        augmented_N, offsets_B1, width_B = self.apply(pixels_N, offsets_B1, width_B, height_px, decided)
-        return augmented_N, offsets_B1, width_B, records
+        augment_plan = self.decide(split, address_B, stroke_px_B)
+        return self.apply(lines, augment_plan), [self.recipe.record(augment_plan, n) for n in range(len(lines))]
 
     def decide(
         self,
@@ -95,29 +86,19 @@ class Augmenter:
         stroke_px_B: npt.NDArray[np.float64],
         stage: str = "augment",
     ) -> AugmentPlan:
-        """Decide what happens to lines; see `augment`. Another stage of the same run draws other wear."""
+        """Decide what happens to lines; see `augment`. Another stage of the same run draws other random numbers."""
         return self._bounded(self.recipe.draw(rng.key(self.seed, split, stage), address_B), stroke_px_B)
 
-    def apply(
-        self,
-        pixels_N: _Pixels,
-        offsets_B1: npt.NDArray[np.int64],
-        width_B: npt.NDArray[np.int32],
-        height_px: int,
-        augment_plan: AugmentPlan,
-    ) -> tuple[_Pixels, npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    def apply(self, lines: RaggedLines, augment_plan: AugmentPlan) -> RaggedLines:
         """Do to lines what was decided; see `augment`."""
         if self.recipe.engine == "fused":
-            return self._fused(pixels_N, offsets_B1, width_B, height_px, augment_plan), offsets_B1, width_B
+            return self._fused(lines, augment_plan)
         from khmer_ocr.augment.torch_batches import augment_lines
 
-        augmented_N, augmented_width_B = augment_lines(
-            pixels_N, width_B, height_px, self.recipe, augment_plan, self.device
-        )
-        return augmented_N, line_offsets(augmented_width_B, height_px), augmented_width_B
+        return augment_lines(lines, self.recipe, augment_plan, self.device)
 
     def _bounded(self, augment_plan: AugmentPlan, stroke_px_B: npt.NDArray[np.float64]) -> AugmentPlan:
-        """Parameters as stems bear them, so that neither counters close nor strokes vanish."""
+        """Parameters as strokes of that thickness bear them: neither do counters close nor strokes vanish."""
         values_S = list(augment_plan.values_S)
         firm_B = np.clip((stroke_px_B - _THIN_PX) / (_FIRM_PX - _THIN_PX), 0, 1)
         for number, step in enumerate(self.recipe.steps):
@@ -140,22 +121,12 @@ class Augmenter:
                 values_S[number] = {"sd_grey": np.round(values["sd_grey"] * (1 + firm_B) / 2, 4)}
         return replace(augment_plan, values_S=tuple(values_S))
 
-    def _fused(
-        self,
-        pixels_N: _Pixels,
-        offsets_B1: npt.NDArray[np.int64],
-        width_B: npt.NDArray[np.int32],
-        height_px: int,
-        augment_plan: AugmentPlan,
-    ) -> _Pixels:
-        amount = {op: np.zeros(len(width_B)) for op in FUSED_OPS}
+    def _fused(self, lines: RaggedLines, augment_plan: AugmentPlan) -> RaggedLines:
+        amount = {op: np.zeros(len(lines)) for op in FUSED_OPS}
         for step, values, active_B in zip(
             self.recipe.steps, augment_plan.values_S, augment_plan.active_SB, strict=True
         ):
             (value_B,) = values.values()
             amount[step.op] = np.where(active_B, value_B, 0.0)
         weight_B, sigma_px_B, sd_grey_B = (amount[op] for op in FUSED_OPS)
-        augmented_N: _Pixels = fused.augment(
-            pixels_N, offsets_B1, width_B, height_px, weight_B, sigma_px_B, sd_grey_B, augment_plan.key_B2
-        )
-        return augmented_N
+        return fused.augment(lines, weight_B, sigma_px_B, sd_grey_B, augment_plan.key_B2)

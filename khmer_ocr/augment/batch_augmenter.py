@@ -1,6 +1,6 @@
 """Recipes on the fly: batches on their way to a model, augmented where they lie, every epoch in another way.
 
-Letters: B lines of the batch, H rows, W columns of the widest line, N pixels of all lines.
+Letters: B lines of the batch, H rows, W columns of the widest line.
 """
 
 from collections.abc import Sequence
@@ -10,31 +10,32 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from khmer_ocr_kernels.pad_normalize import as_tensor, normalisation_table, pad_normalize
-from khmer_ocr_kernels.reference import BACKGROUND, line_offsets
+from khmer_ocr_kernels.ragged import RaggedLines
+from khmer_ocr_kernels.reference import BACKGROUND
 from torch import Tensor
 
 from khmer_ocr.augment.augmenter import Augmenter
 from khmer_ocr.augment.determinism import exactly
-from khmer_ocr.augment.recipe import AugmentPlan, Recipe
+from khmer_ocr.augment.recipe import Recipe
 from khmer_ocr.dataset import layout
 from khmer_ocr.errors import ConfigError
-from khmer_ocr.io.transfer import upload
 
-STEM_PX, STEM_HEIGHT_PX = 1.4, 32
-"""Stems of unknown faces, in px at a height in px. Lines of the sample corpus, drawn at 32 px in the 72 faces that the
-catalogue installs for training, have a median of 1.49 (regular weights 1.45); too little wear spoils no letter."""
+STROKE_PX, STROKE_HEIGHT_PX = 1.4, 32
+"""Stroke thickness of unknown faces, in px at a height in px. Lines of the sample corpus, drawn at 32 px in the 72
+faces that the catalogue installs for training, have a median of 1.49 (regular weights 1.45); augmenting
+too little spoils no letter."""
 
 
 class BatchAugmenter:
-    """Wears training batches by a recipe.
+    """Augments training batches by a recipe.
 
     What comes out is a pure function of seed, epoch and batch: nothing is drawn from torch's generators, and a line of
     a recipe of fused kernels doesn't even depend on the rest of its batch or on the device.
 
     Args:
         recipe: what may happen to a line.
-        seed: another seed, other wear.
-        device: where batches are moved to and augmented; None wears them where they are.
+        seed: of all random numbers.
+        device: where batches are moved to and augmented; None augments them where they are.
 
     Raises:
         ConfigError: the recipe needs kornia, and it is not installed.
@@ -58,20 +59,20 @@ class BatchAugmenter:
         epoch: int,
         stroke_px_B: npt.NDArray[np.float64] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Wear a batch.
+        """Augment a batch.
 
         Args:
             images_B1HW: uint8 with background 255, or float32 in 0..1 (rounded to 255 levels, as files are);
                 what is beyond a line's width does not matter.
             width_B: integer widths in px; kept on the host they need not be waited for.
             index_B: number of each sample in the split.
-            epoch: from 0; another epoch, other wear.
-            stroke_px_B: float64 thickness of each line's stems in px, which bounds how far ink spreads, thins and
-                blurs; None takes `STEM_PX`.
+            epoch: from 0; part of the address of the random numbers.
+            stroke_px_B: float64 thickness of each line's strokes in px, which bounds how far ink spreads, thins and
+                blurs; None takes `STROKE_PX`.
 
         Returns:
-            Images of the dtype given, padded with paper to the widest, each value k or k / 255; and their int64 widths
-            on the device of width_B. Some recipes change widths.
+            Images of the dtype given, padded with background to the widest, each value k or k / 255; and their int64
+            widths on the device of width_B. Some recipes change widths.
 
         Raises:
             ConfigError: another dtype or shape, widths beyond the images, a negative number.
@@ -83,7 +84,7 @@ class BatchAugmenter:
         if not len(width):
             return images_B1HW.to(device), width_B.long()
         if stroke_px_B is None:
-            stroke_px_B = np.full(len(width), STEM_PX * images_B1HW.shape[2] / STEM_HEIGHT_PX)
+            stroke_px_B = np.full(len(width), STROKE_PX * images_B1HW.shape[2] / STROKE_HEIGHT_PX)
         elif stroke_px_B.shape != width.shape:
             raise ConfigError(
                 f"stroke_px_B has shape {stroke_px_B.shape}; expected a thickness for each of {len(width)}"
@@ -93,10 +94,14 @@ class BatchAugmenter:
         )
         with torch.no_grad(), exactly(device):
             grey_BHW = self._to_grey(images_B1HW[:, 0].to(device))
-            images, augmented_width_B = self._augmented(
-                grey_BHW, width.astype(np.int32), augment_plan, images_B1HW.dtype
+            # On the host by numba, which takes arrays.
+            grey: Any = grey_BHW if grey_BHW.is_cuda else grey_BHW.numpy()
+            lines = self._augmenter.apply(RaggedLines.of_padded(grey, width.astype(np.int32)), augment_plan)
+            table_256 = self._tables[images_B1HW.dtype].to(device)
+            images = pad_normalize(
+                lines, int(lines.width_B.max()), table_256 if grey_BHW.is_cuda else table_256.numpy()
             )
-        return images, torch.from_numpy(augmented_width_B.astype(np.int64)).to(width_B.device)
+        return torch.as_tensor(images), torch.from_numpy(lines.width_B.astype(np.int64)).to(width_B.device)
 
     def _to_grey(self, images_BHW: Tensor) -> Tensor:
         if images_BHW.dtype == torch.uint8:
@@ -106,38 +111,11 @@ class BatchAugmenter:
             low, high = (float(end) for end in images_BHW.aminmax())
             if not (low >= 0 and high <= 1):
                 raise ConfigError(
-                    f"the images hold values from {low:g} to {high:g}; expected 0 (black) to 1 (paper). Wear lines "
-                    "before they are normalised."
+                    f"the images hold values from {low:g} to {high:g}; expected 0 (black) to 1 (background). Augment "
+                    "lines before they are normalised."
                 )
             self._seen_floats = True
         return (images_BHW * BACKGROUND).round_().to(torch.uint8)
-
-    def _augmented(
-        self, grey_BHW: Tensor, width_B: npt.NDArray[np.int32], augment_plan: AugmentPlan, dtype: torch.dtype
-    ) -> tuple[Tensor, npt.NDArray[np.int32]]:
-        """Padded lines to ragged ones, augmented where they lie, and back."""
-        height, on_host = grey_BHW.shape[1], not grey_BHW.is_cuda
-        tensor_N = _ragged(grey_BHW, width_B)
-        pixels_N: Any = tensor_N.numpy() if on_host else tensor_N
-        pixels_N, offsets_B1, width_B = self._augmenter.apply(
-            pixels_N, line_offsets(width_B, height), width_B, height, augment_plan
-        )
-        columns, table_256 = int(width_B.max()), self._tables[dtype]
-        if on_host:
-            padded = pad_normalize(pixels_N, offsets_B1, width_B, height, columns, table_256.numpy())
-            return torch.from_numpy(padded), width_B
-        begins, wide = (upload(array, grey_BHW.device) for array in (offsets_B1, width_B))
-        return pad_normalize(pixels_N, begins, wide, height, columns, table_256.to(grey_BHW.device)), width_B
-
-
-def _ragged(grey_BHW: Tensor, width_B: npt.NDArray[np.int32]) -> Tensor:
-    """Lines without their padding, one after another."""
-    if not grey_BHW.is_cuda:
-        lines = zip(grey_BHW, width_B.tolist(), strict=True)
-        return torch.cat([line_HW[:, :width].reshape(-1) for line_HW, width in lines])
-    # In one go: copies of single lines would take longer to ask for than to make.
-    inside_BW = torch.arange(grey_BHW.shape[2], device=grey_BHW.device) < upload(width_B, grey_BHW.device)[:, None]
-    return grey_BHW[inside_BW[:, None].expand_as(grey_BHW)]
 
 
 def _check_batch(

@@ -1,21 +1,16 @@
 """Morphology, blur and noise by the fused integer kernel, with parameters in the units people use.
 
 Needs no torch: where pixels are a numpy array the kernel is compiled by numba, where they are a CUDA tensor by Triton,
-and the bytes are the same. Letters: B lines, N pixels.
+and the bytes are the same. Letters: B lines.
 """
-
-from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from khmer_ocr_kernels.degrade import MAX_MORPH, MAX_NOISE16, MAX_SIGMA32, degrade
+from khmer_ocr_kernels.ragged import RaggedLines
 
 from khmer_ocr.errors import ConfigError
 
-if TYPE_CHECKING:
-    import torch
-
-_Pixels = TypeVar("_Pixels", npt.NDArray[np.uint8], "torch.Tensor")
 _Floats = npt.NDArray[np.floating]
 _Steps = npt.NDArray[np.int32]
 _MORPH_STEPS, _SIGMA_STEPS, _NOISE_STEPS = 256, 32, 16  # in 1, in a pixel, in a grey level
@@ -43,36 +38,25 @@ def to_steps(weight_B: _Floats, sigma_px_B: _Floats, sd_grey_B: _Floats) -> tupl
 
 
 def augment(
-    pixels_N: _Pixels,
-    offsets_B1: npt.NDArray[np.int64],
-    width_B: npt.NDArray[np.int32],
-    height_px: int,
-    weight_B: _Floats,
-    sigma_px_B: _Floats,
-    sd_grey_B: _Floats,
-    key_B2: npt.NDArray[np.uint32],
-) -> _Pixels:
+    lines: RaggedLines, weight_B: _Floats, sigma_px_B: _Floats, sd_grey_B: _Floats, key_B2: npt.NDArray[np.uint32]
+) -> RaggedLines:
     """Spread or thin the ink of each line, then blur it, then add noise; 0 leaves a step out.
 
     Args:
-        pixels_N: uint8 pixels of all lines, background 255; array or CUDA tensor.
-        offsets_B1: int64, line b is pixels_N[offsets_B1[b] : offsets_B1[b + 1]].
-        width_B: int32 widths in px.
-        height_px: height of every line.
+        lines: array or CUDA tensor.
         weight_B: see `to_steps`, as the next two.
         sigma_px_B: standard deviation of the blur in px.
         sd_grey_B: standard deviation of the noise in grey levels.
         key_B2: uint32 Philox key of each line's noise.
 
     Returns:
-        uint8 pixels laid out like pixels_N, new memory of the same kind.
+        Lines of the same sizes, in new memory of the same kind.
 
     Raises:
         ConfigError: a parameter is no number or out of range.
         ValueError: lines, parameters and keys do not fit each other.
     """
-    steps = to_steps(weight_B, sigma_px_B, sd_grey_B)
-    return degrade(pixels_N, offsets_B1, width_B, height_px, *steps, key_B2)
+    return degrade(lines, *to_steps(weight_B, sigma_px_B, sd_grey_B), key_B2)
 
 
 def _steps(name: str, value_B: _Floats, low: int, high: int, per_unit: int) -> _Steps:

@@ -3,17 +3,19 @@
 How lines are put into batches depends on their widths alone, so that a call gives the same bytes wherever and whenever
 it is made: on one device and one version of torch, for no op draws anything and torch is held to one thread.
 
-Letters: B lines of the call, b lines of a batch, H rows, W columns, N pixels.
+Letters: B lines of the call, b lines of a batch, H rows, W columns.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from khmer_ocr_kernels.reference import BACKGROUND, line_offsets
+from khmer_ocr_kernels.pad_normalize import pad_normalize
+from khmer_ocr_kernels.ragged import RaggedLines
+from khmer_ocr_kernels.reference import BACKGROUND
 from torch import Tensor
 
 from khmer_ocr.augment.determinism import exactly
@@ -23,7 +25,6 @@ from khmer_ocr.augment.torch_ops.apply import apply
 from khmer_ocr.augment.torch_ops.padded_lines import PaddedLines
 from khmer_ocr.io.transfer import out_of_memory, upload, warn_of_memory
 
-_Pixels = TypeVar("_Pixels", npt.NDArray[np.uint8], Tensor)
 BATCH_LINES, BATCH_COLUMNS = 64, 1 << 16
 """Most lines and padded columns of one batch."""
 
@@ -32,47 +33,36 @@ BATCH_LINES, BATCH_COLUMNS = 64, 1 << 16
 class _Call:
     """What one call of `augment_lines` is about."""
 
-    pixels_N: Any
-    begin_B: npt.NDArray[np.int64]
-    width_B: npt.NDArray[np.int32]
-    height_px: int
+    lines: RaggedLines
     recipe: Recipe
     augment_plan: AugmentPlan
     device: torch.device
 
 
 def augment_lines(
-    pixels_N: _Pixels,
-    width_B: npt.NDArray[np.int32],
-    height_px: int,
-    recipe: Recipe,
-    augment_plan: AugmentPlan,
-    device: str | torch.device = "cpu",
-) -> tuple[_Pixels, npt.NDArray[np.int32]]:
-    """Apply a recipe to ragged lines.
+    lines: RaggedLines, recipe: Recipe, augment_plan: AugmentPlan, device: str | torch.device = "cpu"
+) -> RaggedLines:
+    """Apply a recipe to lines.
 
     Args:
-        pixels_N: uint8 pixels of all lines, background 255; a tensor is augmented where it is.
-        width_B: int32 widths in px.
-        height_px: height of every line.
+        lines: a tensor is augmented where it is.
         recipe: whose steps `augment_plan` decided on.
         augment_plan: what happens to each line.
         device: where an array is augmented.
 
     Returns:
-        uint8 pixels of all lines, of the kind given, and their int32 widths: some ops change them.
+        The augmented lines, in memory of the kind given; some ops change widths.
     """
-    where = torch.device(device) if isinstance(pixels_N, np.ndarray) else pixels_N.device
-    call = _Call(pixels_N, line_offsets(width_B, height_px)[:-1], width_B, height_px, recipe, augment_plan, where)
-    lines: list[Any] = [pixels_N[:0]] * len(width_B)
+    if not len(lines):
+        return lines
+    where = torch.device(device) if isinstance(lines.pixels_N, np.ndarray) else lines.pixels_N.device
+    call = _Call(lines, recipe, augment_plan, where)
+    images: list[Any] = [None] * len(lines)
     with exactly(where), torch.inference_mode():
-        for batch in batches(width_B):
-            for i, line in zip(batch.tolist(), _augment_batch(call, batch), strict=True):
-                lines[i] = line
-        widths_B = np.array([len(line) // height_px for line in lines], np.int32)
-        if not lines:
-            return pixels_N, widths_B
-        return np.concatenate(lines) if isinstance(pixels_N, np.ndarray) else torch.cat(lines), widths_B
+        for batch in batches(lines.width_B):
+            for i, image in zip(batch.tolist(), _augment_batch(call, batch), strict=True):
+                images[i] = image
+        return RaggedLines.of_images(images)
 
 
 def batches(width_B: npt.NDArray[np.int32]) -> Iterator[npt.NDArray[np.int64]]:
@@ -88,7 +78,7 @@ def batches(width_B: npt.NDArray[np.int32]) -> Iterator[npt.NDArray[np.int64]]:
 
 
 def _augment_batch(call: _Call, batch: npt.NDArray[np.int64]) -> list[Any]:
-    """Pixels of each augmented line, row by row."""
+    """Image (H, W) of each augmented line."""
     try:
         return _from_ink(augment_ink(_to_ink(call, batch), call.recipe, call.augment_plan, batch), call)
     except RuntimeError as error:
@@ -101,38 +91,18 @@ def _augment_batch(call: _Call, batch: npt.NDArray[np.int64]) -> list[Any]:
 
 
 def _to_ink(call: _Call, batch: npt.NDArray[np.int64]) -> PaddedLines:
-    width_b = upload(call.width_B[batch].astype(np.int64), call.device)
-    pad = _padded_array if isinstance(call.pixels_N, np.ndarray) else _padded_tensor
-    ink_B1HW = (BACKGROUND - pad(call, batch).float()).div_(BACKGROUND).unsqueeze(1)
-    return PaddedLines(ink_B1HW, width_b)
-
-
-def _padded_array(call: _Call, batch: npt.NDArray[np.int64]) -> Tensor:
-    """uint8 (b, H, W) on the call's device."""
-    width_b = call.width_B[batch]
-    grey_bHW = np.full((len(batch), call.height_px, int(width_b.max())), BACKGROUND, np.uint8)
-    for row_HW, begin, width in zip(grey_bHW, call.begin_B[batch].tolist(), width_b.tolist(), strict=True):
-        row_HW[:, :width] = call.pixels_N[begin : begin + call.height_px * width].reshape(call.height_px, width)
-    return upload(grey_bHW, call.device)
-
-
-def _padded_tensor(call: _Call, batch: npt.NDArray[np.int64]) -> Tensor:
-    """The same as `_padded_array` in one gather: copies of single lines would take longer to ask for than to make."""
-    width_b = call.width_B[batch].astype(np.int64)
-    column_W = torch.arange(int(width_b.max()), device=call.device)
-    row_H1 = torch.arange(call.height_px, device=call.device).view(-1, 1)
-    begin_b11, width_b11 = (upload(array, call.device).view(-1, 1, 1) for array in (call.begin_B[batch], width_b))
-    place_bHW = (begin_b11 + row_H1 * width_b11 + column_W).clamp_(max=len(call.pixels_N) - 1)
-    return torch.where(column_W < width_b11, call.pixels_N[place_bHW], BACKGROUND)
+    width_b = call.lines.width_B[batch].astype(np.int64)
+    grey_b1HW = pad_normalize(call.lines, int(width_b.max()), order_b=batch)
+    if isinstance(grey_b1HW, np.ndarray):
+        grey_b1HW = upload(grey_b1HW, call.device)
+    return PaddedLines((BACKGROUND - grey_b1HW.float()).div_(BACKGROUND), upload(width_b, call.device))
 
 
 def _from_ink(lines: PaddedLines, call: _Call) -> list[Any]:
     grey_bHW = (1 - lines.ink_B1HW[:, 0]).mul_(BACKGROUND).round_().clamp_(0, BACKGROUND).to(torch.uint8)
-    widths = lines.width_B.tolist()
-    if isinstance(call.pixels_N, np.ndarray):
-        return [grey_HW[:, :width].ravel() for grey_HW, width in zip(grey_bHW.cpu().numpy(), widths, strict=True)]
-    inside_bHW = lines.inside()[:, 0].expand_as(grey_bHW)
-    return list(grey_bHW[inside_bHW].split([width * call.height_px for width in widths]))
+    grey = grey_bHW.cpu().numpy() if isinstance(call.lines.pixels_N, np.ndarray) else grey_bHW
+    ragged = RaggedLines.of_padded(grey, lines.width_B.cpu().numpy().astype(np.int32))
+    return [ragged.image(line) for line in range(len(ragged))]
 
 
 def augment_ink(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import xxhash
+from khmer_ocr_kernels.ragged import RaggedLines
 
 from khmer_ocr import rng
 from khmer_ocr.augment.augmenter import Augmenter
@@ -28,12 +29,12 @@ from khmer_ocr.generate.journal import Journal
 from khmer_ocr.generate.split_text import blocks
 from khmer_ocr.io.json_bytes import json_bytes
 from khmer_ocr.io.transfer import Download, out_of_memory, warn_of_memory
-from khmer_ocr.render.compositor import LineBatch, LineRenderer
+from khmer_ocr.render.compositor import LineRenderer
 from khmer_ocr.render.face_metrics import FaceMetrics
 from khmer_ocr.render.planner import LinePlan
 from khmer_ocr.render.settings import RenderConfig
 from khmer_ocr.render.shaping import EM16
-from khmer_ocr.render.splice import cut_in_two, pieces_of, with_second_faces
+from khmer_ocr.render.splice import cut_in_two, spliced_plan, spliced_texts
 from khmer_ocr.text.normalize import normalize
 
 BATCH_LINES = 512
@@ -80,7 +81,6 @@ class _Block:
     plan: LinePlan
     pixels: Download
     clipped: Download
-    offsets_B1: npt.NDArray[np.int64]
     width_B: npt.NDArray[np.int32]
     augmented: list[dict[str, Any]]
 
@@ -107,7 +107,7 @@ class ChunkRenderer:
                 f"The GPU has no memory left for one more process ({error}). Give fewer --workers, or --device cpu."
             ) from error
         if at_face_1 is not None:
-            self.renderer.runs.at_face_1 = self.renderer.atlas.at_face_1 = at_face_1
+            self.renderer.shaping_cache.at_face_1 = self.renderer.atlas.at_face_1 = at_face_1
         self.journal = Journal(Path(job.root))
         self._keys: dict[str, npt.NDArray[np.uint32]] = {}
         self._writers: dict[str, Any] = {}
@@ -178,42 +178,38 @@ class ChunkRenderer:
             address_B = np.array([rng.text_address(text) for text in texts], np.uint64)
         plan = self.renderer.plan(texts, address_B, key_2)
         if self._augmenter is None or split != layout.AUGMENTED_SPLIT:
-            batch, clipped_B = self.renderer.submit(texts, plan)
-            coming = Download(batch.pixels_N), Download(clipped_B)
-            return _Block(split, first, texts, plan, *coming, batch.offsets_B1, batch.width_B, [])
+            lines, clipped_B = self.renderer.submit(texts, plan)
+            return _Block(split, first, texts, plan, Download(lines.pixels_N), Download(clipped_B), lines.width_B, [])
         stroke_px_B = self._stroke_em_F[plan.face_B] * plan.size64_B / 64
         decided = self._augmenter.decide(split, address_B, stroke_px_B)
-        batch, clipped_B, seconds = self._spliced(split, texts, plan, address_B, decided)
+        clean, clipped_B, seconds = self._spliced(split, texts, plan, address_B, decided)
         augmented = [self._augmenter.recipe.record(decided, n) for n in range(len(texts))]
         for n, facts in seconds.items():
             augmented[n][TWO_PARTS].update(facts)
-        pixels_N, offsets_B1, width_B = self._augmenter.apply(
-            batch.pixels_N, batch.offsets_B1, batch.width_B, batch.height_px, decided
-        )
-        return _Block(
-            split, first, texts, plan, Download(pixels_N), Download(clipped_B), offsets_B1, width_B, augmented
-        )
+        lines = self._augmenter.apply(clean, decided)
+        coming = Download(lines.pixels_N), Download(clipped_B)
+        return _Block(split, first, texts, plan, *coming, lines.width_B, augmented)
 
     def _spliced(
         self, split: str, texts: list[str], plan: LinePlan, address_B: npt.NDArray[np.uint64], decided: AugmentPlan
-    ) -> tuple[LineBatch, Any, dict[int, dict[str, Any]]]:
-        """Draw lines, those that it happens to and that have a space in two parts; font and size of second parts."""
+    ) -> tuple[RaggedLines, Any, dict[int, dict[str, Any]]]:
+        """Draw lines, some spliced from two parts if the recipe says so; font and size of second parts."""
         steps = [step.op for step in self.job.recipe.steps] if self.job.recipe else []
         if TWO_PARTS not in steps:
             return *self.renderer.submit(texts, plan), {}
         step = steps.index(TWO_PARTS)
         place_B, active_B = decided.values_S[step]["place"], decided.active_SB[step]
         cuts = {n: cut_in_two(texts[n], place_B[n]) for n in np.flatnonzero(active_B).tolist()}
-        parts = {n: cut for n, cut in cuts.items() if cut is not None}
+        parted = {n: cut for n, cut in cuts.items() if cut is not None}
         active_B[[n for n, cut in cuts.items() if cut is None]] = False
-        if not parts:
+        if not parted:
             return *self.renderer.submit(texts, plan), {}
-        cut_C = np.array(list(parts), np.int64)
+        cut_C = np.array(list(parted), np.int64)
         key_2 = rng.key(self.job.seed, split, "plan of second parts")
-        second = self.renderer.plan([behind for _, behind in parts.values()], address_B[cut_C], key_2)
+        second = self.renderer.plan([behind for _, behind in parted.values()], address_B[cut_C], key_2)
         second_P = np.insert(np.zeros(len(texts), bool), cut_C + 1, True)
-        drawn = self.renderer.submit(pieces_of(texts, parts), with_second_faces(plan, second, cut_C), second_P)
-        facts = zip(parts, second.face_B.tolist(), second.size64_B.tolist(), strict=True)
+        drawn = self.renderer.submit(spliced_texts(texts, parted), spliced_plan(plan, second, cut_C), second_P)
+        facts = zip(parted, second.face_B.tolist(), second.size64_B.tolist(), strict=True)
         return *drawn, {n: {"font": self.job.faces[f].name, "size_ppem": size64 / 64} for n, f, size64 in facts}
 
     def _finished(self, submitted: Iterable[_Block]) -> tuple[list[Sample], list[bytes]]:
@@ -221,19 +217,19 @@ class ChunkRenderer:
         for block in submitted:
             self.renderer.refuse_clipped(block.texts, block.plan, block.clipped.take())
             # Taken out of the block, which lives until the next one is there: only one block's pixels are held.
-            pixels_N, height_px = block.pixels.take(), self.job.render.image_height
-            samples += self._samples(block, pixels_N)
-            images += encode_lines(pixels_N, block.offsets_B1, block.width_B, height_px)
-            del pixels_N
+            lines = RaggedLines(block.pixels.take(), block.width_B, self.job.render.image_height)
+            samples += self._samples(block, lines)
+            images += encode_lines(lines)
+            del lines
         return samples, images
 
-    def _samples(self, block: _Block, pixels_N: npt.NDArray[np.uint8]) -> list[Sample]:
+    def _samples(self, block: _Block, lines: RaggedLines) -> list[Sample]:
         """Metadata of a block's lines."""
         job, split, augmented = self.job, block.split, block.augmented
-        offsets, pixels = block.offsets_B1.tolist(), memoryview(pixels_N.data)
+        offsets, pixels = lines.offsets_B1.tolist(), memoryview(lines.pixels_N.data)
         shard = layout.shard_name(split, block.first // layout.CHUNK) if job.format == "webdataset" else None
         samples: list[Sample] = []
-        face_B, size64_B, width_B = block.plan.face_B.tolist(), block.plan.size64_B.tolist(), block.width_B.tolist()
+        face_B, size64_B, width_B = block.plan.face_B.tolist(), block.plan.size64_B.tolist(), lines.width_B.tolist()
         for n, (text, face, size64, width) in enumerate(zip(block.texts, face_B, size64_B, width_B, strict=True)):
             stem = layout.stem(split, block.first + n)
             image_path, label_path = layout.recorded_paths(job.recorded_root or job.root, split, f"{stem}.png", shard)

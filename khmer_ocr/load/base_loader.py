@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypedDict, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from khmer_ocr_kernels.pad_normalize import normalisation_table
+from khmer_ocr_kernels.pad_normalize import normalisation_table, to_unit
 
 from khmer_ocr.dataset.repair_advice import advice_to_repair
 from khmer_ocr.errors import ConfigError, DatasetError, WorkerError
@@ -31,7 +31,7 @@ class Batch(TypedDict):
     """Lines padded to one width.
 
     Attributes:
-        images: (B, 1, H, X) on the loader's device: uint8 with background 255, or floating-point in 0..1 with paper 1.
+        images: (B, 1, H, X) on the loader's device: uint8 with background 255, or floating-point with background 1.
         targets: int64 (B, T), 0 where a text has ended.
         image_lengths: int64 (B,), true widths in px.
         target_lengths: int64 (B,).
@@ -63,14 +63,6 @@ class ReadBatch(NamedTuple):
     positions_B: npt.NDArray[np.int64]
     images: torch.Tensor | None
     faults: dict[int, str]
-
-
-def normalised(images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Turn uint8 into floating-point images in 0..1; on any device the values of `normalisation_table(dtype, 0, 1)`.
-
-    For 16 bits this rounds twice, which for none of the 256 values differs from rounding once.
-    """
-    return images.to(torch.float32).div_(255.0).to(dtype)
 
 
 class LineLoader(ABC):
@@ -242,7 +234,7 @@ class LineLoader(ABC):
             # Another thread had them made in the default stream.
             torch.cuda.current_stream(self.device).wait_stream(torch.cuda.default_stream(self.device))
         if images.dtype != expected:
-            images = normalised(images, expected)
+            images = to_unit(images, expected)
         return {**batch, "images": images}
 
     def _pass_over(self, read: ReadBatch) -> None:

@@ -9,7 +9,7 @@ never meets an old cache. Opening checks the header, all sizes and the tables. A
 hash that the metadata record, or where they have none with its sum, when they are first used, and again after the file
 was written to.
 
-Letters: N lines of the split, L lines asked for, B lines of a batch, H rows, X columns.
+Letters: N lines of the split, L lines asked for, K words of 8 bytes, B lines of a batch, H rows, X columns.
 """
 
 import io
@@ -25,17 +25,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import xxhash
-from khmer_ocr_kernels.reference import BACKGROUND
+from khmer_ocr_kernels.jit import compiled
+from khmer_ocr_kernels.pad_normalize import pad_into
 
 from khmer_ocr.dataset import layout, paths
 from khmer_ocr.dataset.reader import SplitIndex
 from khmer_ocr.errors import DatasetError
-from khmer_ocr.load.line_copies import WORD_BYTES, copy_lines, line_sums, look_up_lines
 
 log = logging.getLogger(__name__)
 FORMAT, VERSION = "khmer_ocr packed lines", 1
 HEADER_BYTES = 4096
 NAME, SUFFIX = "packed-", ".lines"
+WORD_BYTES = 8
+"""A line begins at a multiple of it, so that sums go word by word."""
+_FNV_BASIS, _FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 
 
 def tree_key(index: SplitIndex) -> str:
@@ -67,6 +70,24 @@ def line_begins(widths_N: npt.NDArray[np.integer[Any]], height_px: int) -> npt.N
     """Where lines of these widths begin in the pixels, and where the last one ends: int64 (N + 1,)."""
     words_N = -(-widths_N.astype(np.int64) * height_px // WORD_BYTES)
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(words_N * WORD_BYTES)])
+
+
+@compiled
+def line_sums(
+    word_K: npt.NDArray[np.uint64], begin_L: npt.NDArray[np.int64], bytes_L: npt.NDArray[np.int64]
+) -> npt.NDArray[np.uint64]:
+    """Sum each line: FNV-1a over words, of which no changed word goes unseen; the bytes of a last part word are zeros.
+
+    Source: Fowler, Noll, Vo, "The FNV Non-Cryptographic Hash Algorithm", RFC 9923, over words of 64 bits.
+    """
+    sums_L = np.empty(len(begin_L), np.uint64)
+    for line in range(len(begin_L)):
+        first = begin_L[line] // WORD_BYTES
+        total = _FNV_BASIS
+        for k in range(first, first + (bytes_L[line] + WORD_BYTES - 1) // WORD_BYTES):
+            total = (total ^ word_K[k]) * _FNV_PRIME
+        sums_L[line] = total
+    return sums_L
 
 
 class _Contents(NamedTuple):
@@ -252,7 +273,7 @@ class PackedCache:
         out_BHX: npt.NDArray[Any],
         bits_256: npt.NDArray[Any] | None = None,
     ) -> None:
-        """Copy lines into rows of a batch and fill the rest of these rows with paper; nothing is checked here.
+        """Copy lines into rows of a batch and fill the rest of these rows with background; no pixel is checked here.
 
         Args:
             positions_L: int64 positions in the split.
@@ -260,12 +281,6 @@ class PackedCache:
             out_BHX: written in these rows; at least as wide as every line and as high.
             bits_256: what each pixel value becomes, of the unsigned dtype of `out_BHX`; None copies uint8.
         """
-        begins_L, widths_L = self.begins_N[positions_L], self.widths_N[positions_L]
-        if out_BHX.shape[1] != self.height_px or widths_L.max(initial=0) > out_BHX.shape[2]:
-            raise ValueError(
-                f"lines of {self.height_px} x {widths_L.max(initial=0)} px do not fit a batch of {out_BHX.shape}"
-            )
-        if bits_256 is None:
-            copy_lines(self.pixels_M, begins_L, widths_L, rows_L, BACKGROUND, out_BHX)
-        else:
-            look_up_lines(self.pixels_M, begins_L, widths_L, rows_L, BACKGROUND, bits_256, out_BHX)
+        if out_BHX.shape[1] != self.height_px:
+            raise ValueError(f"lines are {self.height_px} px high, the batch {out_BHX.shape[1]}")
+        pad_into(out_BHX, self.pixels_M, self.begins_N[positions_L], self.widths_N[positions_L], rows_L, bits_256)

@@ -31,9 +31,9 @@ from khmer_ocr.load.cache import (
     PackedCache,
     cache_file,
     line_begins,
+    line_sums,
     tree_key,
 )
-from khmer_ocr.load.line_copies import line_sums
 from khmer_ocr.load.line_source import LineSource
 from khmer_ocr.load.read_errors import limit_of
 
@@ -146,12 +146,12 @@ def _chunk(
     faults = {}
     for i in range(start, stop):
         try:
-            page = lines.pixels(i)
+            pixels_HW = lines.pixels(i)
         except DatasetError as fault:
             faults[i] = fault
         else:
             at = begins_N1[i] - begins_N1[start]
-            pixels_M[at : at + page.size] = page.reshape(-1)
+            pixels_M[at : at + pixels_HW.size] = pixels_HW.reshape(-1)
     return pixels_M, faults
 
 

@@ -16,15 +16,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from khmer_ocr_kernels.pad_normalize import to_unit
 from khmer_ocr_kernels.reference import BACKGROUND
 from PIL import Image
 
 from khmer_ocr.dataset.sample_decoding import decode_image, is_plain_grey
 from khmer_ocr.errors import DatasetError, missing_extra
-from khmer_ocr.load.base_loader import LineLoader, ReadBatch, normalised
+from khmer_ocr.load.base_loader import LineLoader, ReadBatch
 from khmer_ocr.load.cache import PackedCache
+from khmer_ocr.load.collate import collate_cached, collate_files, padded_width, without
 from khmer_ocr.load.line_source import LineSource
-from khmer_ocr.load.padded_batches import gather_pages, padded_width, read_pages, without
 from khmer_ocr.load.planner import EpochPlan
 from khmer_ocr.load.settings import LoadConfig
 from khmer_ocr.load.targets import Vocabulary
@@ -154,7 +155,7 @@ class _Cached(_Source):
             return room[: math.prod(shape)].reshape(shape)
 
         caches, align_px = self._caches, self._align_px
-        padded_BHX, faults = gather_pages(self._lines, caches, positions_B, align_px, empty, self._bits_256)
+        padded_BHX, faults = collate_cached(self._lines, caches, positions_B, align_px, empty, self._bits_256)
         batch = _NOTHING[None].astype(self._dtype) if padded_BHX is None else padded_BHX
         return _Given([batch], without(positions_B, faults), faults, {})
 
@@ -254,26 +255,26 @@ class DaliLoader(LineLoader):
         _, positions_B, faults, to_confirm = given
         if not len(positions_B):
             return ReadBatch(number, positions_B, None, faults)
-        pages = torch.utils.dlpack.from_dlpack(images.as_tensor() if self.caches is None else images)
-        pages = pages.reshape(len(positions_B), 1, self.lines.height_px, -1)
+        images_B1HX = torch.from_dlpack(images.as_tensor() if self.caches is None else images)
+        images_B1HX = images_B1HX.reshape(len(positions_B), 1, self.lines.height_px, -1)
         if self.caches is not None:
-            pages = pages.view(self._dtype)
-        if to_confirm and (wrong := self._confirm(positions_B, pages, to_confirm)):
+            images_B1HX = images_B1HX.view(self._dtype)
+        if to_confirm and (wrong := self._confirm(positions_B, images_B1HX, to_confirm)):
             faults, right_B = {**faults, **wrong}, ~np.isin(positions_B, list(wrong))
             positions_B = positions_B[right_B]
             if not len(positions_B):
                 return ReadBatch(number, positions_B, None, faults)
             columns = padded_width(self.lines.widths_N[positions_B], self.config.align_px)
-            pages = pages[torch.from_numpy(right_B).to(pages.device), ..., :columns].contiguous()
-        if self.config.dtype != "uint8" and pages.dtype == torch.uint8:
-            pages = normalised(pages, getattr(torch, self.config.dtype))
-        return ReadBatch(number, positions_B, pages, faults)
+            images_B1HX = images_B1HX[torch.from_numpy(right_B).to(images_B1HX.device), ..., :columns].contiguous()
+        if self.config.dtype != "uint8" and images_B1HX.dtype == torch.uint8:
+            images_B1HX = to_unit(images_B1HX, getattr(torch, self.config.dtype))
+        return ReadBatch(number, positions_B, images_B1HX, faults)
 
     def _confirm(
-        self, positions_B: npt.NDArray[np.int64], pages: torch.Tensor, to_confirm: dict[int, int]
+        self, positions_B: npt.NDArray[np.int64], images_B1HX: torch.Tensor, to_confirm: dict[int, int]
     ) -> dict[int, str]:
         """Compare decoded lines with what is recorded of them; position to fault of those that differ."""
-        pixels_BHX, wrong = pages[:, 0].cpu().numpy(), dict[int, str]()
+        pixels_BHX, wrong = images_B1HX[:, 0].cpu().numpy(), dict[int, str]()
         for i, pixels_HX in zip(positions_B.tolist(), pixels_BHX, strict=True):
             if i in to_confirm:
                 fault = self.lines.confirm(i, to_confirm[i], pixels_HX[:, : self.lines.widths_N[i]])
@@ -291,7 +292,7 @@ class DaliLoader(LineLoader):
             raise fault
         found = dict[int, str]()
         for ahead in range(number, min(number + _QUEUE + 2, len(plan))):
-            found |= read_pages(self.lines, plan.batch(ahead), self.config.align_px)[1]
+            found |= collate_files(self.lines, plan.batch(ahead), self.config.align_px)[1]
         if not found.keys() - self._undecodable.keys():
             raise fault
         self._undecodable.update(found)  # sources share it

@@ -25,6 +25,8 @@ try:
 except ModuleNotFoundError as fault:
     raise missing_extra("Reading batches", "torch") from fault
 
+from khmer_ocr_kernels.pad_normalize import to_unit
+
 from khmer_ocr.load.loader import LineLoader, LoadConfig, loader_of, open_lines
 from khmer_ocr.load.rank_share import own_share
 from khmer_ocr.load.read_errors import OnError
@@ -111,7 +113,7 @@ class SyntheticImageDataset(Dataset[Any]):
             i: position in the split; negative ones count from its end.
 
         Returns:
-            `image` float32 (1, H, W) in 0..1, paper is 1.0 (or what the transform returned); `targets` int64 (T,);
+            `image` float32 (1, H, W) in 0..1, background is 1.0 (or what the transform returned); `targets` int64 (T,);
             `text`, `filename`, `font`; `index`, the position.
 
         Raises:
@@ -122,7 +124,7 @@ class SyntheticImageDataset(Dataset[Any]):
         i = self._position(i)
         pixels_HW = self.index.line(i)
         if self.transform is None:
-            image = torch.from_numpy(pixels_HW).to(torch.float32).div_(255.0).unsqueeze_(0)
+            image = to_unit(torch.from_numpy(pixels_HW)[None])
         else:
             image = self.transform(Image.fromarray(pixels_HW))
         text = self.index.text(i)

@@ -10,17 +10,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from khmer_ocr_kernels.pad_normalize import to_unit
 
-from khmer_ocr.load.base_loader import LineLoader, ReadBatch, normalised
+from khmer_ocr.load.base_loader import LineLoader, ReadBatch
 from khmer_ocr.load.cache import PackedCache
+from khmer_ocr.load.collate import collate_cached, collate_files, without
 from khmer_ocr.load.line_source import LineSource
-from khmer_ocr.load.padded_batches import gather_pages, read_pages, without
 from khmer_ocr.load.planner import EpochPlan
 from khmer_ocr.load.read_workers import ReadingWorkers
 from khmer_ocr.load.settings import LoadConfig
 from khmer_ocr.load.targets import Vocabulary
 
-Pages = tuple[torch.Tensor | None, dict[int, str]]
+Collated = tuple[torch.Tensor | None, dict[int, str]]
 Workers = ReadingWorkers[npt.NDArray[np.int64], tuple[npt.NDArray[np.uint8] | None, dict[int, str]]]
 
 
@@ -52,15 +53,15 @@ class TorchLoader(LineLoader):
         return self._read_here(orders)
 
     def _read_here(self, orders: list[Order]) -> Iterator[ReadBatch]:
-        read = partial(_read_files, self.lines, self.config.align_px) if self.caches is None else self._gather
+        read = self._collate_files if self.caches is None else self._collate_cached
         for order in orders:
             yield self._finish(order, *read(order))
 
     def _read_by_workers(self, orders: list[Order], workers: Workers) -> Iterator[ReadBatch]:
         try:
             answers = workers.map([order.positions_B for order in orders])
-            for order, (padded_BHX, faults) in zip(orders, answers, strict=True):
-                yield self._finish(order, _tensor(padded_BHX), faults)
+            for order, (padded_B1HX, faults) in zip(orders, answers, strict=True):
+                yield self._finish(order, _tensor(padded_B1HX), faults)
         finally:
             self._at_work.remove(workers)
             if self._idle is None and workers.alive:
@@ -72,7 +73,7 @@ class TorchLoader(LineLoader):
         """Take those of the last epoch; start others where it is still under way or one of them has died."""
         workers, self._idle = self._idle, None
         if workers is None or not workers.alive:
-            read = partial(read_pages, self.lines, align_px=self.config.align_px)
+            read = partial(collate_files, self.lines, align_px=self.config.align_px)
             workers = ReadingWorkers(read, self.config.num_workers, max(self.config.prefetch, 1))
         self._at_work.append(workers)
         return workers
@@ -92,7 +93,11 @@ class TorchLoader(LineLoader):
             workers.close()
         self._idle = None
 
-    def _gather(self, order: Order) -> Pages:
+    def _collate_files(self, order: Order) -> Collated:
+        padded_B1HX, faults = collate_files(self.lines, order.positions_B, self.config.align_px)
+        return _tensor(padded_B1HX), faults
+
+    def _collate_cached(self, order: Order) -> Collated:
         """Read a batch from the caches, in its final dtype and, for a GPU, in pinned memory."""
         assert self.caches is not None
         made: list[torch.Tensor] = []
@@ -104,22 +109,17 @@ class TorchLoader(LineLoader):
             return array
 
         align_px = self.config.align_px
-        _, faults = gather_pages(self.lines, self.caches, order.positions_B, align_px, empty, self._bits_256)
+        _, faults = collate_cached(self.lines, self.caches, order.positions_B, align_px, empty, self._bits_256)
         return (made[0].unsqueeze(1) if made else None), faults
 
-    def _finish(self, order: Order, pages: torch.Tensor | None, faults: dict[int, str]) -> ReadBatch:
-        """Turn pages into images of the dtype, pinned where they go to a GPU."""
-        if pages is not None and pages.dtype != self._dtype:
-            pages = normalised(pages, self._dtype)
-        if pages is not None and self._pin and not pages.is_pinned():
-            pages = pages.pin_memory()
-        return ReadBatch(order.number, without(order.positions_B, faults), pages, faults)
+    def _finish(self, order: Order, images: torch.Tensor | None, faults: dict[int, str]) -> ReadBatch:
+        """Give images the dtype, and pinned memory where they go to a GPU."""
+        if images is not None and images.dtype != self._dtype:
+            images = to_unit(images, self._dtype)
+        if images is not None and self._pin and not images.is_pinned():
+            images = images.pin_memory()
+        return ReadBatch(order.number, without(order.positions_B, faults), images, faults)
 
 
-def _read_files(lines: LineSource, align_px: int, order: Order) -> Pages:
-    padded_BHX, faults = read_pages(lines, order.positions_B, align_px)
-    return _tensor(padded_BHX), faults
-
-
-def _tensor(padded_BHX: npt.NDArray[np.uint8] | None) -> torch.Tensor | None:
-    return None if padded_BHX is None else torch.from_numpy(padded_BHX[:, None])
+def _tensor(padded_B1HX: npt.NDArray[np.uint8] | None) -> torch.Tensor | None:
+    return None if padded_B1HX is None else torch.from_numpy(padded_B1HX)

@@ -20,7 +20,7 @@ from khmer_ocr.errors import ConfigError
 from khmer_ocr.fonts.discovery import FontFace, find_faces
 from khmer_ocr.preview.canvas import WIDEST_PX, Grey, grid, save, stack
 from khmer_ocr.preview.contact_sheet import NOTE_SIZE_PX, Writer
-from khmer_ocr.render.compositor import LineBatch, LineRenderer
+from khmer_ocr.render.compositor import LineRenderer
 from khmer_ocr.render.measured_faces import measure_all
 from khmer_ocr.render.planner import REASONS
 from khmer_ocr.render.shaping import EM16
@@ -139,7 +139,8 @@ class PreviewLine:
         texts = [self.text, *(other for other in others if not renderer.planner.rejections([other])[0])]
         texts = (texts * (1 + _COMPANIONS))[: 1 + _COMPANIONS]
         plan = renderer.plan(texts, np.arange(len(texts), dtype=np.uint64), rng.key(seed, "preview", "plan"))
-        self.batch: LineBatch = renderer.draw(texts, plan)
+        self.lines = renderer.draw(texts, plan)
+        self.size_ppem = plan.size64_B[0] / 64
         self.stroke_px_B = stroke_em * plan.size64_B / 64
 
     def augmented(self, recipe: Recipe, number: int) -> tuple[Grey, dict[str, Any]]:
@@ -152,19 +153,12 @@ class PreviewLine:
         Returns:
             uint8 image (height, width), and what happened to it.
         """
-        batch = self.batch
-        # The lines around have other addresses than any sample shown.
-        address_B = np.arange(len(batch.width_B), dtype=np.uint64) * np.uint64(1 << 32) + np.uint64(number)
-        pixels_N, offsets_B1, width_B, records = Augmenter(recipe, self.seed).augment(
-            batch.pixels_N,
-            batch.offsets_B1,
-            batch.width_B,
-            batch.height_px,
-            layout.AUGMENTED_SPLIT,
-            address_B,
-            self.stroke_px_B,
+        # The lines around draw other random numbers than any sample shown.
+        address_B = np.arange(len(self.lines), dtype=np.uint64) * np.uint64(1 << 32) + np.uint64(number)
+        lines, records = Augmenter(recipe, self.seed).augment(
+            self.lines, layout.AUGMENTED_SPLIT, address_B, self.stroke_px_B
         )
-        return pixels_N[: offsets_B1[1]].reshape(batch.height_px, int(width_B[0])), records[0]
+        return lines.image(0), records[0]
 
 
 def _face_for(text: str, font: str | None) -> tuple[FontFace, LineRenderer, float]:
@@ -208,7 +202,7 @@ class Sheet:
 
     def __init__(self, line: PreviewLine, columns: Sequence[Column]) -> None:
         self.line, self.columns, self._writer = line, columns, Writer()
-        self.zoom = _ZOOM if line.batch.width_B[0] < _ZOOM_BELOW_PX else 1
+        self.zoom = _ZOOM if line.lines.width_B[0] < _ZOOM_BELOW_PX else 1
 
     def strengths(self) -> list[str]:
         """Those of the columns, each once."""
@@ -269,12 +263,12 @@ def _sample_cells(sheet: Sheet, recipe: Recipe, first: int, count: int) -> list[
 
 def _heading(sheet: Sheet, recipe: Recipe) -> list[Grey]:
     line = sheet.line
-    said = [f"{line.face.name}, {line.batch.plan.size64_B[0] / 64:.1f} ppem, seed {line.seed}"]
-    said += ["each op alone, at both ends of its", "ranges; then all of them together;"]
-    if line.batch.width_B[0] > WIDEST_PX:
-        said.append(f"of {line.batch.width_B[0]} px the first {WIDEST_PX} are shown")
-    said.append("shown as stored" if sheet.zoom == 1 else f"shown {sheet.zoom} x as large as stored")
-    cells = [stack([*sheet.title(f"recipe {recipe.name}"), *sheet.notes(said)])]
+    told = [f"{line.face.name}, {line.size_ppem:.1f} ppem, seed {line.seed}"]
+    told += ["each op alone, at both ends of its", "ranges; then all of them together;"]
+    if line.lines.width_B[0] > WIDEST_PX:
+        told.append(f"of {line.lines.width_B[0]} px the first {WIDEST_PX} are shown")
+    told.append("shown as stored" if sheet.zoom == 1 else f"shown {sheet.zoom} x as large as stored")
+    cells = [stack([*sheet.title(f"recipe {recipe.name}"), *sheet.notes(told)])]
     for column in sheet.columns:
-        cells.append(stack([*sheet.title(column.title), sheet.cell(line.batch.image(0), "clean")]))
+        cells.append(stack([*sheet.title(column.title), sheet.cell(line.lines.image(0), "clean")]))
     return cells

@@ -11,6 +11,8 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from khmer_ocr_kernels.pad_normalize import pad_normalize, to_unit
+from khmer_ocr_kernels.ragged import RaggedLines
 
 from khmer_ocr.dataset.image_io import MAX_PIXELS
 from khmer_ocr.errors import ImageError, NotOneLineError, missing_extra
@@ -293,11 +295,8 @@ def _batches(width_of: dict[int, int], batch_size: int) -> Iterator[list[int]]:
 
 
 def _padded(lines: Sequence[Line], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Lines side by side, padded with background: float32 (B, 1, H, W) in 0..1, and their widths in px, int64 (B,)."""
-    widths = [line.pixels_HW.shape[1] for line in lines]
-    columns = -(-max(widths) // _COLUMNS_STEP) * _COLUMNS_STEP
-    batch_BHW = np.full((len(lines), lines[0].pixels_HW.shape[0], columns), 255, np.uint8)
-    for row_HW, line, width in zip(batch_BHW, lines, widths, strict=True):
-        row_HW[:, :width] = line.pixels_HW
-    images_B1HW = torch.from_numpy(batch_BHW).to(device).to(torch.float32).div_(255).unsqueeze_(1)
-    return images_B1HW, torch.tensor(widths, dtype=torch.int64, device=device)
+    """Lines of one height as a batch: float32 (B, 1, H, W) in 0..1, and their widths in px, int64 (B,)."""
+    ragged = RaggedLines.of_images([line.pixels_HW for line in lines])
+    columns = -(-int(ragged.width_B.max()) // _COLUMNS_STEP) * _COLUMNS_STEP
+    images_B1HW = to_unit(torch.from_numpy(pad_normalize(ragged, columns)).to(device))
+    return images_B1HW, torch.from_numpy(ragged.width_B.astype(np.int64)).to(device)

@@ -1,10 +1,9 @@
 """Texts and a plan to ragged lines of pixels: layout in integers, rasters from the atlas, the compose kernel.
 
-Letters: B lines, Q quads (glyphs placed), T pieces.
+Letters: B lines, P parts of lines (a spliced line has two), Q quads (glyphs placed), T segments, R shaped runs.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from khmer_ocr_kernels.compose import compose
 from khmer_ocr_kernels.jit import compiled
-from khmer_ocr_kernels.reference import line_offsets
+from khmer_ocr_kernels.ragged import RaggedLines
 
 from khmer_ocr import rng
 from khmer_ocr.errors import NoFontsError
@@ -20,35 +19,15 @@ from khmer_ocr.fonts.discovery import FontFace
 from khmer_ocr.io.transfer import Download, upload
 from khmer_ocr.render.face_metrics import FaceMetrics
 from khmer_ocr.render.glyph_atlas import GlyphAtlas, keys
-from khmer_ocr.render.line_extents import line_extents
 from khmer_ocr.render.planner import WORDS, LinePlan, Planner
 from khmer_ocr.render.settings import RenderConfig
 from khmer_ocr.render.shaping_cache import ShapingCache
-from khmer_ocr.render.splice import join
+from khmer_ocr.render.splice import splice
 
 if TYPE_CHECKING:
     import torch
 
     from khmer_ocr.render.device_atlas import DeviceAtlas
-
-
-@dataclass(frozen=True, slots=True)
-class LineBatch:
-    """Ragged lines: line b is pixels_N[offsets_B1[b]:offsets_B1[b + 1]], height_px rows of width_B[b]; paper is 255.
-
-    A renderer on a device makes tensors there of pixels_N.
-    """
-
-    pixels_N: "npt.NDArray[np.uint8] | torch.Tensor"
-    offsets_B1: npt.NDArray[np.int64]
-    width_B: npt.NDArray[np.int32]
-    height_px: int
-    plan: LinePlan
-
-    def image(self, line: int) -> "npt.NDArray[np.uint8] | torch.Tensor":
-        """Pixels (height, width) of one line, a view."""
-        flat = self.pixels_N[self.offsets_B1[line] : self.offsets_B1[line + 1]]
-        return flat.reshape(self.height_px, int(self.width_B[line]))
 
 
 @compiled
@@ -141,11 +120,11 @@ class LineRenderer:
         self.faces, self.config = list(faces), config or RenderConfig()
         measured = [metrics[face.name] for face in faces]
         bad = [face.faulty + m.malformed + m.cramped for face, m in zip(faces, measured, strict=True)]
-        self.runs = ShapingCache(faces, [m.unit for m in measured], bad)
+        self.shaping_cache = ShapingCache(faces, [m.unit for m in measured], bad)
         # A folder per height: the sizes of other runs would only be read to be thrown away.
         folder = atlas_dir / f"{self.config.image_height}px" if atlas_dir else None
-        self.atlas = GlyphAtlas(faces, self.runs.glyph_base, folder)
-        self.planner = Planner(faces, measured, self.config, self.runs)
+        self.atlas = GlyphAtlas(faces, self.shaping_cache.glyph_base, folder)
+        self.planner = Planner(faces, measured, self.config, self.shaping_cache)
         self._device_atlas = None if device == "cpu" else _device_atlas(device)
 
     def plan(self, texts: Sequence[str], address_B: npt.NDArray[np.uint64], key_2: npt.NDArray[np.uint32]) -> LinePlan:
@@ -158,7 +137,7 @@ class LineRenderer:
         """
         return self.planner.choose(texts, rng.draws(key_2, address_B, WORDS))
 
-    def draw(self, texts: Sequence[str], plan: LinePlan) -> LineBatch:
+    def draw(self, texts: Sequence[str], plan: LinePlan) -> RaggedLines:
         """Draw lines as planned.
 
         Args:
@@ -166,25 +145,25 @@ class LineRenderer:
             plan: from `plan`.
 
         Returns:
-            The lines, dark ink on white paper.
+            The lines, tensors where the renderer is on a device.
 
         Raises:
             AssertionError: ink fell outside an image: a fault of ours, never of the input.
         """
-        batch, clipped_B = self.submit(texts, plan)
+        lines, clipped_B = self.submit(texts, plan)
         self.refuse_clipped(texts, plan, Download(clipped_B).take())
-        return batch
+        return lines
 
     def submit(
         self, texts: Sequence[str], plan: LinePlan, second_P: npt.NDArray[np.bool_] | None = None
-    ) -> "tuple[LineBatch, npt.NDArray[np.int64] | torch.Tensor]":
+    ) -> "tuple[RaggedLines, npt.NDArray[np.int64] | torch.Tensor]":
         """`draw` without waiting for a device.
 
         Args:
             texts: the lines of the plan.
             plan: from `plan`.
-            second_P: true for texts that are the second part of the line that the text before begins (`parts.join`);
-                the batch then has fewer lines than there are texts. None: every text is a line.
+            second_P: true for texts that are the second part of a spliced line (`splice.splice`); there are then fewer
+                lines than texts. None: every text is a line.
 
         Returns:
             The lines, and int64 counts (B,) for `refuse_clipped`, on the device.
@@ -212,25 +191,26 @@ class LineRenderer:
     def draw_at(
         self, texts: Sequence[str], face_B: npt.NDArray[np.int32], size64_B: npt.NDArray[np.int64], margin_px: int = 2
     ) -> list[npt.NDArray[np.uint8]]:
-        """Draw lines in given faces at given sizes on the CPU, each as high as it needs, whatever their faces lack.
+        """Draw lines in given faces at given sizes on the CPU, each as high as it needs, even with glyphs missing.
 
         Args:
-            texts: B normalised lines; a character that a face lacks becomes its `.notdef`.
+            texts: B normalised lines; a character that a face does not have becomes its `.notdef`.
             face_B: int32 numbers of faces.
             size64_B: int64 sizes in 26.6 ppem.
-            margin_px: paper left and right of the ink.
+            margin_px: background left and right of the ink.
 
         Returns:
-            uint8 images (height, width), dark ink on white paper.
+            uint8 images (height, width), dark ink on white background.
         """
-        seen = line_extents(self.runs, texts, face_B)
-        above_B = np.maximum(self.planner.ascent_px(seen.ascent_B, face_B, size64_B), 1)
-        below_B = np.maximum(self.planner.ascent_px(seen.descent_B, face_B, size64_B), 0)
+        shaped = self.shaping_cache.look_up(texts, face_B)
+        seen = self.shaping_cache.measure(shaped)
+        above_B = np.maximum(self.planner.ascent_px(seen.ascent_L, face_B, size64_B), 1)
+        below_B = np.maximum(self.planner.ascent_px(seen.descent_L, face_B, size64_B), 0)
         margin_B, baseline = np.full(len(texts), margin_px, np.int32), int(above_B.max(initial=1))
-        plan = LinePlan(face_B, size64_B, np.full(len(texts), baseline, np.int32), margin_B, margin_B)
-        batch, _ = self._compose(texts, plan, baseline + int(below_B.max(initial=0)))
+        plan = LinePlan(face_B, size64_B, np.full(len(texts), baseline, np.int32), margin_B, margin_B, shaped)
+        lines, _ = self._compose(texts, plan, baseline + int(below_B.max(initial=0)))
         rows = zip((baseline - above_B).tolist(), (baseline + below_B).tolist(), strict=True)
-        return [batch.image(line)[top:end] for line, (top, end) in enumerate(rows)]
+        return [lines.image(line)[top:end] for line, (top, end) in enumerate(rows)]
 
     def _compose(
         self,
@@ -239,35 +219,28 @@ class LineRenderer:
         height_px: int,
         device_atlas: "DeviceAtlas | None" = None,
         second_P: npt.NDArray[np.bool_] | None = None,
-    ) -> "tuple[LineBatch, npt.NDArray[np.int64] | torch.Tensor]":
+    ) -> "tuple[RaggedLines, npt.NDArray[np.int64] | torch.Tensor]":
         """The lines, drawn on the CPU or where the device's atlas is, and how many of their ink pixels fell outside."""
-        looked, cache = self.runs.look_up(texts, plan.face_B), self.runs
+        cache, atlas = self.shaping_cache, self.atlas
+        shaped = cache.look_up(texts, plan.face_B, plan.shaped)
+        tables = (cache.glyph_span_R2, cache.advance_R, cache.glyph_G, cache.place_G2)
         glyph_Q, size64_Q, phase_Q, place_Q2, quad_offsets_B1 = _lay_out(
-            looked.runs_T,
-            looked.offsets_L1,
-            cache.glyph_span_R2,
-            cache.advance_R,
-            cache.glyph_G,
-            cache.place_G2,
-            plan.size64_B,
+            shaped.runs_T, shaped.offsets_L1, *tables, plan.size64_B
         )
-        entry_Q = self.atlas.entries_of(keys(glyph_Q, size64_Q, phase_Q), np.unique(plan.face_B).tolist())
-        atlas, margins = self.atlas, (plan.left_B, plan.right_B)
+        entry_Q = atlas.entries_of(keys(glyph_Q, size64_Q, phase_Q), np.unique(plan.face_B).tolist())
+        margins = (plan.left_B, plan.right_B)
         quads_Q3, width_B = _shift_to_ink(place_Q2, entry_Q, quad_offsets_B1, atlas.entries_E5, *margins)
-        layout = (quads_Q3, quad_offsets_B1, plan.baseline_B, width_B)
+        baseline_B = plan.baseline_B
         if second_P is not None:
-            layout = join(*layout, second_P)
-            width_B = layout[3]
+            quads_Q3, quad_offsets_B1, baseline_B, width_B = splice(
+                quads_Q3, quad_offsets_B1, baseline_B, width_B, second_P
+            )
+        layout = (quads_Q3, quad_offsets_B1, baseline_B)
         if device_atlas is None:
-            pixels_N, offsets_B1, clipped_B = compose(*layout, atlas.pixels_N, atlas.entries_E5, height_px)
-            return LineBatch(pixels_N, offsets_B1, width_B, height_px, plan), clipped_B
+            return compose(*layout, width_B, atlas.pixels_N, atlas.entries_E5, height_px)
         device_atlas.sync(atlas, int(entry_Q.max(initial=-1)) + 1)
-        quads, starts, baselines, widths = (upload(array, device_atlas.device) for array in layout)
-        drawn_N, _, counts_B = compose(
-            quads, starts, baselines, widths, device_atlas.pixels_N, device_atlas.entries_E5, height_px
-        )
-        # Offsets are known here: they need not come back.
-        return LineBatch(drawn_N, line_offsets(width_B, height_px), width_B, height_px, plan), counts_B
+        quads, starts, baselines = (upload(array, device_atlas.device) for array in layout)
+        return compose(quads, starts, baselines, width_B, device_atlas.pixels_N, device_atlas.entries_E5, height_px)
 
 
 def _device_atlas(device: "str | torch.device") -> "DeviceAtlas":

@@ -29,12 +29,12 @@ class DeviceAtlas:
 
     @property
     def pixels_N(self) -> Tensor:
-        """uint8 coverage of rasters, and room for more."""
+        """uint8 coverage of rasters, and free space behind it."""
         return self._pixels_N
 
     @property
     def entries_E5(self) -> Tensor:
-        """int32 rows (offset, width, height, left, top), and room for more."""
+        """int32 rows (offset, width, height, left, top), and free space behind them."""
         return self._entries_E5
 
     def sync(self, atlas: GlyphAtlas, count: int) -> None:
@@ -45,7 +45,7 @@ class DeviceAtlas:
             count: how many of its entries.
 
         Raises:
-            torch.cuda.OutOfMemoryError: the device has no room; what was there before still is.
+            torch.cuda.OutOfMemoryError: the device has no memory left; what was there before still is.
         """
         if self._of != (atlas, atlas.cleared):
             self._of, self._used_bytes, self._count = (atlas, atlas.cleared), 0, 0
@@ -60,11 +60,11 @@ class DeviceAtlas:
 
 
 def _with(held: Tensor, used: int, new: npt.NDArray[Any]) -> Tensor:
-    """Rows held so far with new ones after the first `used`, in at least twice the room where they do not fit."""
-    count = used + len(new)
-    if count > len(held):
-        grown = torch.empty((max(count, 2 * len(held)), *held.shape[1:]), dtype=held.dtype, device=held.device)
+    """Rows held so far with new ones after the first `used`, in at least twice the space where they do not fit."""
+    needed = used + len(new)
+    if needed > len(held):
+        grown = torch.empty((max(needed, 2 * len(held)), *held.shape[1:]), dtype=held.dtype, device=held.device)
         grown[:used] = held[:used]
         held = grown
-    held[used:count].copy_(pinned(new, held.device), non_blocking=True)
+    held[used:needed].copy_(pinned(new, held.device), non_blocking=True)
     return held

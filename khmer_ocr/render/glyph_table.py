@@ -1,6 +1,6 @@
-"""What the run cache must know of glyphs: their numbers over all fonts of a run, units per em, ink above the baseline.
+"""What the shaping cache knows of glyphs: their numbers over all fonts, units per em, ink above the baseline.
 
-Letters: O fonts of all chains, N glyphs of all fonts, G shaped glyphs, P pieces, C code points.
+Letters: O fonts of all chains, N glyphs of all fonts, G shaped glyphs, P segments, C code points.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from khmer_ocr.text.letters import COENG
 
 NO_INK = -(1 << 29)
 BROKEN, MISSING, OVERDRAWN = 1, 2, 4
-"""Flags of a piece: it shapes to a dotted circle; it has a character that no font of the chain draws, or one that gets
-no room in the line; a glyph is drawn over its like, so that a sign of the label has no ink of its own."""
+"""Flags of a segment: it shapes to a dotted circle; it has a character that no font of the chain draws, or one
+that does not widen the line; a glyph is drawn over its like, so that a sign of the label has no ink of its own."""
 # Two glyphs of one number nearer than this are one to the eye. Over 7,000 words and runs in 60 faces such pairs lie
 # within 0.024 em of each other or further apart than 0.1.
 _SAME_PLACE_EM16 = 1 << 11
@@ -68,7 +68,7 @@ class GlyphTable:
 
 
 @compiled
-def set_pieces(
+def lay_out_segments(
     shaped_G6: npt.NDArray[np.int64],
     font_G: npt.NDArray[np.int64],
     glyph_offsets_P1: npt.NDArray[np.int64],
@@ -81,20 +81,20 @@ def set_pieces(
     place_G2: npt.NDArray[np.int32],
     measures_P5: npt.NDArray[np.int32],
 ) -> int:
-    """Lay out shaped pieces in 1/65536 em.
+    """Lay out shaped segments in 1/65536 em.
 
     Args:
         shaped_G6: int64 rows of `shape.Glyph`.
         font_G: number of each glyph's font over all chains.
-        glyph_offsets_P1: glyphs of piece p are rows glyph_offsets_P1[p] to glyph_offsets_P1[p + 1].
+        glyph_offsets_P1: glyphs of segment p are rows glyph_offsets_P1[p] to glyph_offsets_P1[p + 1].
         codes_C: code points of all lines.
-        code_span_P2: begin and end of each piece in `codes_C`.
+        code_span_P2: begin and end of each segment in `codes_C`.
         base_O: from `GlyphTable`.
         upem_O: from `GlyphTable`.
         box_N3: from `GlyphTable`, known for all these glyphs.
         glyph_G: filled with the numbers of inked glyphs.
         place_G2: filled with their pens (x, y).
-        measures_P5: filled with (inked glyphs, advance, ascent, descent, flags MISSING and OVERDRAWN) of each piece.
+        measures_P5: filled with (inked glyphs, advance, ascent, descent, flags MISSING and OVERDRAWN) of each segment.
 
     Returns:
         Number of inked glyphs.

@@ -4,7 +4,7 @@ Policy (measured on real lines): a face's largest size lets the 99.5th percentil
 one of a few steps in 0.8-1.0 of it; a line too tall for its step takes a smaller one, then another face; what no face
 can draw is rejected and counted. The check is exact arithmetic on glyph boxes, rounded outwards: nothing is clipped.
 
-Letters: B lines, F faces, S size steps, N words of chance.
+Letters: B lines, F faces, S size steps, N random words.
 """
 
 import math
@@ -19,10 +19,9 @@ from khmer_ocr import rng
 from khmer_ocr.fonts.discovery import FontFace
 from khmer_ocr.render.face_metrics import FaceMetrics
 from khmer_ocr.render.glyph_table import BROKEN, MISSING, NO_INK, OVERDRAWN
-from khmer_ocr.render.line_extents import LineExtents, line_extents
 from khmer_ocr.render.settings import RenderConfig
 from khmer_ocr.render.shaping import EM16
-from khmer_ocr.render.shaping_cache import ShapingCache
+from khmer_ocr.render.shaping_cache import LineExtents, ShapedLines, ShapingCache, joined
 
 # Steps below the chosen ones, for lines too tall for 0.8: a small line is better than a lost one.
 RESCUE_STEPS = (0.6, 0.7)
@@ -55,13 +54,14 @@ REASONS = (
 
 @dataclass(frozen=True, slots=True)
 class LinePlan:
-    """How each of B lines is drawn: face number, size (26.6), baseline row, margins in px."""
+    """How each of B lines is drawn: face number, size (26.6), baseline row, margins in px; its shaped runs if known."""
 
     face_B: npt.NDArray[np.int32]
     size64_B: npt.NDArray[np.int64]
     baseline_B: npt.NDArray[np.int32]
     left_B: npt.NDArray[np.int32]
     right_B: npt.NDArray[np.int32]
+    shaped: ShapedLines | None = None
 
 
 class Planner:
@@ -71,16 +71,16 @@ class Planner:
         faces: the run's faces.
         metrics: their measurements.
         config: how to draw.
-        cache: the run cache of the same faces.
+        cache: the shaping cache of the same faces.
     """
 
     def __init__(
         self, faces: Sequence[FontFace], metrics: Sequence[FaceMetrics], config: RenderConfig, cache: ShapingCache
     ) -> None:
         self.config, self.cache = config, cache
-        room_px = config.image_height - 2
+        height_px = config.image_height - 2
         shares = [*RESCUE_STEPS, *np.linspace(config.min_size, 1.0, config.size_steps)]
-        largest = [64 * room_px * EM16 / (m.ascent_em16 + m.descent_em16) for m in metrics]
+        largest = [64 * height_px * EM16 / (m.ascent_em16 + m.descent_em16) for m in metrics]
         self.size64_FS = np.array([[int(size * share) for share in shares] for size in largest], np.int64)
         self._ascent_F = np.array([m.ascent_em16 for m in metrics], np.int64)
         self._descent_F = np.array([m.descent_em16 for m in metrics], np.int64)
@@ -104,9 +104,9 @@ class Planner:
     def _fits(
         self, seen: LineExtents, face_B: npt.NDArray[np.int32], size64_B: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.bool_]:
-        tall = self.ascent_px(seen.ascent_B, face_B, size64_B) + self.ascent_px(seen.descent_B, face_B, size64_B)
+        tall = self.ascent_px(seen.ascent_L, face_B, size64_B) + self.ascent_px(seen.descent_L, face_B, size64_B)
         fits_height = tall <= self.config.image_height
-        return fits_height & (self._width_px(seen.advance_B, size64_B) <= self.config.max_width)
+        return fits_height & (self._width_px(seen.advance_L, size64_B) <= self.config.max_width)
 
     def rejections(self, texts: Sequence[str]) -> npt.NDArray[np.uint8]:
         """Say for each line whether any face can draw it at any size.
@@ -124,13 +124,13 @@ class Planner:
             if not len(pending):
                 break
             face_B = np.full(len(pending), face, np.int32)
-            seen = line_extents(self.cache, [texts[n] for n in pending.tolist()], face_B)
-            broken = (seen.flags_B & BROKEN) > 0
-            covered = (seen.flags_B & MISSING) == 0
-            overdrawn = (seen.flags_B & OVERDRAWN) > 0
-            inked = seen.ascent_B > NO_INK
+            seen = self.cache.measure(self.cache.look_up([texts[n] for n in pending.tolist()], face_B))
+            broken = (seen.flags_L & BROKEN) > 0
+            covered = (seen.flags_L & MISSING) == 0
+            overdrawn = (seen.flags_L & OVERDRAWN) > 0
+            inked = seen.ascent_L > NO_INK
             small_B = self.size64_FS[face_B, 0]
-            narrow = self._width_px(seen.advance_B, small_B) <= self.config.max_width
+            narrow = self._width_px(seen.advance_L, small_B) <= self.config.max_width
             drawable = covered & ~overdrawn & inked & self._fits(seen, face_B, small_B)
             reason_B[pending[broken]] = REASONS.index("broken_syllable")
             worst[pending[covered & ~inked]] = REASONS.index("no_ink")
@@ -153,7 +153,7 @@ class Planner:
 
         Args:
             texts: B normalised lines.
-            words_BN: uint32 (B, WORDS) of chance, from each line's own address.
+            words_BN: uint32 (B, WORDS), random words of each line's own address.
 
         Returns:
             The plan.
@@ -162,36 +162,35 @@ class Planner:
             ValueError: a line can't be drawn by any face.
         """
         lines = len(texts)
-        face_B = np.full(lines, -1, np.int32)
-        step_B = np.zeros(lines, np.int64)
-        ascent_B, descent_B, advance_B = (np.zeros(lines, np.int64) for _ in range(3))
+        face_B, step_B, place_B = np.full(lines, -1, np.int32), np.zeros(lines, np.int64), np.zeros(lines, np.int64)
         top = len(RESCUE_STEPS) + rng.below(words_BN[:, 0], self.config.size_steps)
-        pending = np.arange(lines)
+        pending, tried, tried_lines = np.arange(lines), list[ShapedLines](), 0
         for attempt in range(RANDOM_ATTEMPTS + len(self._by_coverage)):
             if not len(pending):
                 break
             tried_B = self._face_of_attempt(attempt, words_BN[pending])
-            seen = line_extents(self.cache, [texts[n] for n in pending.tolist()], tried_B)
-            usable = ((seen.flags_B & (BROKEN | MISSING | OVERDRAWN)) == 0) & (seen.ascent_B > NO_INK)
-            found = np.full(len(pending), -1, np.int64)
+            tried.append(self.cache.look_up([texts[n] for n in pending.tolist()], tried_B))
+            seen = self.cache.measure(tried[-1])
+            usable = ((seen.flags_L & (BROKEN | MISSING | OVERDRAWN)) == 0) & (seen.ascent_L > NO_INK)
+            largest = np.full(len(pending), -1, np.int64)
             for step in range(self.size64_FS.shape[1]):
                 fits = usable & (step <= top[pending]) & self._fits(seen, tried_B, self.size64_FS[tried_B, step])
-                found[fits] = step
-            done = found >= 0
+                largest[fits] = step
+            done = largest >= 0
             at = pending[done]
-            face_B[at], step_B[at] = tried_B[done], found[done]
-            ascent_B[at], descent_B[at] = seen.ascent_B[done], seen.descent_B[done]
-            advance_B[at] = seen.advance_B[done]
+            face_B[at], step_B[at], place_B[at] = tried_B[done], largest[done], tried_lines + np.flatnonzero(done)
+            tried_lines += len(pending)
             pending = pending[~done]
         if len(pending):
             raise ValueError(f"no face draws {texts[pending[0]]!r}; ask `rejections` before `choose`")
         size64_B = self.size64_FS[face_B, step_B]
-        seen = LineExtents(advance_B, ascent_B, descent_B, np.zeros(lines, np.uint8))
+        shaped = self.cache.look_up(texts, face_B, joined(tried).take(place_B))
+        seen = self.cache.measure(shaped)
         if self.config.crop == "tight":
             size64_B = self._tight(seen, face_B, size64_B)
         elif self.config.crop == "mixed":
             size64_B = self._taller(seen, face_B, size64_B, words_BN[:, 3])
-        return self._place(ascent_B, descent_B, face_B, size64_B, words_BN)
+        return self._place(seen, shaped, face_B, size64_B, words_BN)
 
     def _face_of_attempt(self, attempt: int, words_BN: npt.NDArray[np.uint32]) -> npt.NDArray[np.int32]:
         """A random family and a random face of it; after some attempts all faces in the order of their coverage."""
@@ -233,21 +232,21 @@ class Planner:
 
     def _place(
         self,
-        ascent_B: npt.NDArray[np.int64],
-        descent_B: npt.NDArray[np.int64],
+        seen: LineExtents,
+        shaped: ShapedLines,
         face_B: npt.NDArray[np.int32],
         size64_B: npt.NDArray[np.int64],
         words_BN: npt.NDArray[np.uint32],
     ) -> LinePlan:
-        """Baseline: where the face's usual line is centred, moved by chance, never so far that ink is cut."""
+        """Baseline: where the face's usual line is centred, moved at random, never so far that ink is cut."""
         height = self.config.image_height
         usual_top = self.ascent_px(self._ascent_F[face_B], face_B, size64_B)
         usual_low = self.ascent_px(self._descent_F[face_B], face_B, size64_B)
         reach = math.ceil(self.config.baseline_jitter * height / 32)
         jitter = rng.below(words_BN[:, 1], 2 * reach + 1) - reach
         centred_B = (height - usual_top - usual_low) // 2 + usual_top + jitter
-        highest = self.ascent_px(ascent_B, face_B, size64_B)
-        lowest = height - self.ascent_px(descent_B, face_B, size64_B)
+        highest = self.ascent_px(seen.ascent_L, face_B, size64_B)
+        lowest = height - self.ascent_px(seen.descent_L, face_B, size64_B)
         margin_choices = self.config.max_margin - self.config.min_margin + 1
         return LinePlan(
             face_B=face_B,
@@ -255,4 +254,5 @@ class Planner:
             baseline_B=np.minimum(np.maximum(centred_B, highest), lowest).astype(np.int32),
             left_B=(self.config.min_margin + rng.below(words_BN[:, 2], margin_choices)).astype(np.int32),
             right_B=(self.config.min_margin + rng.below(words_BN[:, 3], margin_choices)).astype(np.int32),
+            shaped=shaped,
         )

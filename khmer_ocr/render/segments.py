@@ -1,4 +1,4 @@
-"""Where a line is cut into pieces that shape alike wherever they stand: syllables, words or script runs."""
+"""Where a line is cut into segments that shape alike wherever they stand: syllables, words or script runs."""
 
 from khmer_ocr_kernels.jit import compiled
 
@@ -24,7 +24,7 @@ def _class_of(code: int) -> int:
 
 @compiled
 def begins(first: int, previous: int, code: int, unit: int) -> bool:
-    """Whether a new piece begins at `code` after `previous`, in a piece that began with `first`."""
+    """Whether a new segment begins at `code` after `previous`, in a segment that began with `first`."""
     before, now = _class_of(previous), _class_of(code)
     if unit == SCRIPT_RUN:
         return bool(now != 0 and (now == 4) != (_class_of(first) == 4))

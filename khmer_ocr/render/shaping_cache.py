@@ -1,11 +1,10 @@
-"""The run cache: pieces of text that shape alike wherever they stand, shaped once per face and kept in flat arrays.
+"""Segments of text that shape alike wherever they stand, shaped once per face and kept in flat arrays.
 
-A piece is an orthographic syllable, a word or a whole script run, whichever the face was measured to need
-(`metrics.FaceMetrics.unit`). Looking a batch of lines up is one compiled pass over their code points; only pieces never
-seen before reach HarfBuzz. Everything is allocated once, so memory does not grow with the corpus; a full cache is
-emptied.
+A segment is an orthographic syllable, a word or a whole script run, whichever the face was measured to need
+(`FaceMetrics.unit`). Looking a batch of lines up is one compiled pass over their code points; only segments never seen
+before reach HarfBuzz. Everything is allocated once, so memory does not grow with the corpus; a full cache is emptied.
 
-Letters: L lines, C code points, T pieces (tokens), P pieces never seen before, R cached runs, G glyphs.
+Letters: L lines, C code points, T segments of all lines, P new segments, R shaped runs kept, G glyphs.
 """
 
 from collections.abc import Sequence
@@ -16,18 +15,71 @@ import numpy.typing as npt
 from khmer_ocr_kernels.jit import compiled
 
 from khmer_ocr.fonts.discovery import FontFace
-from khmer_ocr.render.glyph_table import BROKEN, MISSING, GlyphTable, set_pieces
+from khmer_ocr.render.glyph_table import BROKEN, MISSING, NO_INK, GlyphTable, lay_out_segments
 from khmer_ocr.render.segments import begins
 from khmer_ocr.render.shaping import Shaper
 from khmer_ocr.text.syllables import is_well_formed
 
 
 @dataclass(frozen=True, slots=True)
-class CacheLookup:
-    """Lines as cached runs: `runs_T[offsets_L1[i]:offsets_L1[i + 1]]` are those of line i."""
+class ShapedLines:
+    """Lines as shaped runs: `runs_T[offsets_L1[i]:offsets_L1[i + 1]]` are those of line i, in a cache's arrays.
+
+    They are right until the cache is emptied once more than `cleared` times.
+    """
 
     runs_T: npt.NDArray[np.int32]
     offsets_L1: npt.NDArray[np.int64]
+    cleared: int
+
+    def take(self, line_L: npt.NDArray[np.int64]) -> "ShapedLines":
+        """These lines in this order."""
+        count_L = np.diff(self.offsets_L1)[line_L]
+        ends_L = np.cumsum(count_L)
+        from_T = np.repeat(self.offsets_L1[line_L] - ends_L + count_L, count_L) + np.arange(count_L.sum())
+        return ShapedLines(self.runs_T[from_T], np.append(0, ends_L), self.cleared)
+
+
+def joined(batches: Sequence[ShapedLines]) -> ShapedLines:
+    """The lines of several look-ups behind each other; right only if the cache was not emptied between them."""
+    begins_B = np.cumsum([0, *(len(batch.runs_T) for batch in batches)])
+    offsets = [begin + batch.offsets_L1[:-1] for begin, batch in zip(begins_B, batches, strict=False)]
+    cleared = min((batch.cleared for batch in batches), default=0)
+    runs_T = np.concatenate([np.zeros(0, np.int32), *(batch.runs_T for batch in batches)])
+    return ShapedLines(runs_T, np.concatenate([*offsets, begins_B[-1:]]), cleared)
+
+
+@dataclass(frozen=True, slots=True)
+class LineExtents:
+    """What lines measure in given faces, in 1/65536 em, before anything is drawn, and the flags of their runs."""
+
+    advance_L: npt.NDArray[np.int64]
+    ascent_L: npt.NDArray[np.int64]
+    descent_L: npt.NDArray[np.int64]
+    flags_L: npt.NDArray[np.uint8]
+
+
+@compiled
+def _summarise(
+    runs_T: npt.NDArray[np.int32],
+    offsets_L1: npt.NDArray[np.int64],
+    advance_R: npt.NDArray[np.int32],
+    ascent_R: npt.NDArray[np.int32],
+    descent_R: npt.NDArray[np.int32],
+    flags_R: npt.NDArray[np.uint8],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+    lines = len(offsets_L1) - 1
+    advance_L = np.zeros(lines, np.int64)
+    ascent_L, descent_L = np.full(lines, NO_INK, np.int64), np.full(lines, NO_INK, np.int64)
+    flags_L = np.zeros(lines, np.uint8)
+    for line in range(lines):
+        for t in range(offsets_L1[line], offsets_L1[line + 1]):
+            run = runs_T[t]
+            advance_L[line] += advance_R[run]
+            ascent_L[line] = max(ascent_L[line], ascent_R[run])
+            descent_L[line] = max(descent_L[line], descent_R[run])
+            flags_L[line] |= flags_R[run]
+    return advance_L, ascent_L, descent_L, flags_L
 
 
 @compiled
@@ -45,7 +97,7 @@ def _look_up(
     hash_T: npt.NDArray[np.uint64],
     out_offsets_L1: npt.NDArray[np.int64],
 ) -> int:
-    """Cut lines into pieces and find each; runs_T is -1 where unknown. Returns the number of unknown pieces."""
+    """Cut lines into segments and find each; runs_T is -1 where one is missing. Returns how many are."""
     mask = np.uint64(len(slots_S) - 1)
     n, missing = 0, 0
     for line in range(len(face_L)):
@@ -90,7 +142,7 @@ def _look_up(
 @compiled
 def _keep(
     codes_C: npt.NDArray[np.uint32],
-    piece_P4: npt.NDArray[np.int64],
+    segment_P4: npt.NDArray[np.int64],
     hash_P: npt.NDArray[np.uint64],
     first: int,
     kept_codes: npt.NDArray[np.uint32],
@@ -98,10 +150,10 @@ def _keep(
     span_R3: npt.NDArray[np.int32],
     slots_S: npt.NDArray[np.int32],
 ) -> int:
-    """Copy the code points of new pieces and enter them in the hash table; returns how many are kept then."""
+    """Copy the code points of new segments and enter them in the hash table; returns how many are kept then."""
     mask = np.uint64(len(slots_S) - 1)
-    for p in range(len(piece_P4)):
-        begin, end = piece_P4[p, 2], piece_P4[p, 3]
+    for p in range(len(segment_P4)):
+        begin, end = segment_P4[p, 2], segment_P4[p, 3]
         span_R3[first + p, 0], span_R3[first + p, 1] = n_codes, end - begin
         kept_codes[n_codes : n_codes + end - begin] = codes_C[begin:end]
         n_codes += end - begin
@@ -113,25 +165,26 @@ def _keep(
 
 
 class ShapingCache:
-    """Shaped pieces of all faces of a run.
+    """Shaped segments of all faces that a renderer draws with.
 
     Args:
         faces: the faces, in the order of their numbers.
         units: per face SYLLABLE, WORD or SCRIPT_RUN.
         malformed: per face the characters whose glyphs or widths are not what they should be; they count as missing.
-        capacity_runs: pieces kept before the cache is emptied; a power of two.
+        capacity_runs: segments kept before the cache is emptied; a power of two.
     """
 
     def __init__(
         self, faces: Sequence[FontFace], units: Sequence[int], malformed: Sequence[str], capacity_runs: int = 1 << 17
     ) -> None:
         self.shapers = [Shaper(face) for face in faces]
-        # The face in HarfBuzz's hands, for whoever must name the font that killed this process.
+        # The face in HarfBuzz's hands, so that the font that killed this process can be named.
         self.at_face_1 = np.zeros(1, np.int32)
         self._malformed = [frozenset(characters) for characters in malformed]
         self.unit_F = np.array(units, np.int32)
         self._glyphs = GlyphTable(self.shapers)
         self.glyph_base = self._glyphs.base
+        self._cleared = 0
         self._allocate(capacity_runs)
 
     def _allocate(self, capacity_runs: int) -> None:
@@ -148,23 +201,26 @@ class ShapingCache:
         self.flags_R = np.full(capacity_runs, 1, np.uint8)
         self.glyph_G = np.full(capacity_runs * 10, 1, np.int32)
         self.place_G2 = np.full((capacity_runs * 10, 2), 1, np.int32)
-        self.runs = self.n_codes = self.n_glyphs = 0
+        self.run_count = self.n_codes = self.n_glyphs = 0
 
     def clear(self) -> None:
-        """Forget every piece."""
+        """Forget every segment."""
         self.slots_S.fill(-1)
-        self.runs = self.n_codes = self.n_glyphs = 0
+        self._cleared += 1
+        self.run_count = self.n_codes = self.n_glyphs = 0
 
-    def look_up(self, texts: Sequence[str], face_L: npt.NDArray[np.int32]) -> CacheLookup:
-        """Find or shape the pieces of lines.
+    def look_up(
+        self, texts: Sequence[str], face_L: npt.NDArray[np.int32], known: ShapedLines | None = None
+    ) -> ShapedLines:
+        """Find or shape the segments of lines.
 
         Args:
             texts: L normalised lines.
             face_L: int32 number of the face that draws each.
-
-        Returns:
-            The pieces' numbers, valid until the next call.
+            known: what was found for these lines before; it is the answer unless the cache was emptied since.
         """
+        if known is not None and known.cleared == self._cleared:
+            return known
         codes_C = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32)
         offsets_L1 = np.zeros(len(texts) + 1, np.int64)
         np.cumsum([len(text) for text in texts], out=offsets_L1[1:])
@@ -189,11 +245,16 @@ class ShapingCache:
                 out_offsets_L1,
             )
             if not missing or self._add_all(codes_C, runs_T, where_T4[:missing], hash_T[:missing]):
-                return CacheLookup(runs_T[: out_offsets_L1[-1]], out_offsets_L1)
+                return ShapedLines(runs_T[: out_offsets_L1[-1]], out_offsets_L1, self._cleared)
             if emptied:
                 self._allocate(2 * self.capacity_runs)
             self.clear()
             emptied = True
+
+    def measure(self, shaped: ShapedLines) -> LineExtents:
+        """Measure lines that were just looked up."""
+        tables = (self.advance_R, self.ascent_R, self.descent_R, self.flags_R)
+        return LineExtents(*_summarise(shaped.runs_T, shaped.offsets_L1, *tables))
 
     def _add_all(
         self,
@@ -202,59 +263,59 @@ class ShapingCache:
         where_T4: npt.NDArray[np.int64],
         hash_T: npt.NDArray[np.uint64],
     ) -> bool:
-        """Shape the unknown pieces; False when there is no room for them."""
+        """Shape the missing segments; False when there is no room for them."""
         new: dict[tuple[int, bytes], int] = {}
         number_T, flat, ends, flags = list[int](), list[int](), [0], list[int]()
         at_T = list[int]()
         codes = codes_C.tobytes()
         for at, (_, face, start, stop) in enumerate(where_T4.tolist()):
-            identity = (face, codes[4 * start : 4 * stop])
-            number = new.get(identity)
+            key = (face, codes[4 * start : 4 * stop])
+            number = new.get(key)
             if number is None:
-                number = new[identity] = len(new)
-                piece = identity[1].decode("utf-32-le")
+                number = new[key] = len(new)
+                segment = key[1].decode("utf-32-le")
                 self.at_face_1[0] = face
-                for glyph in self.shapers[face].shape_with_fallback(piece):
+                for glyph in self.shapers[face].shape_with_fallback(segment):
                     flat += glyph
                 ends.append(len(flat) // 6)
-                lacks = not self._malformed[face].isdisjoint(piece)
-                flags.append((0 if is_well_formed(piece) else BROKEN) | (MISSING if lacks else 0))
+                drawable = self._malformed[face].isdisjoint(segment)
+                flags.append((0 if is_well_formed(segment) else BROKEN) | (0 if drawable else MISSING))
                 at_T.append(at)
             number_T.append(number)
-        piece_P4 = where_T4[at_T]
-        length_P = piece_P4[:, 3] - piece_P4[:, 2]
+        segment_P4 = where_T4[at_T]
+        length_P = segment_P4[:, 3] - segment_P4[:, 2]
         full = (
-            self.runs + len(new) > self.capacity_runs
+            self.run_count + len(new) > self.capacity_runs
             or self.n_codes + int(length_P.sum()) > len(self.codes)
             or self.n_glyphs + ends[-1] > len(self.glyph_G)
         )
         if full:
             return False
-        runs_T[where_T4[:, 0]] = self.runs + np.array(number_T, np.int32)
+        runs_T[where_T4[:, 0]] = self.run_count + np.array(number_T, np.int32)
         shaped_G6 = np.array(flat, np.int64).reshape(-1, 6)
-        self._enter(codes_C, piece_P4, hash_T[at_T], shaped_G6, np.array(ends), np.array(flags, np.uint8))
+        self._enter(codes_C, segment_P4, hash_T[at_T], shaped_G6, np.array(ends), np.array(flags, np.uint8))
         return True
 
     def _enter(
         self,
         codes_C: npt.NDArray[np.uint32],
-        piece_P4: npt.NDArray[np.int64],
+        segment_P4: npt.NDArray[np.int64],
         hash_P: npt.NDArray[np.uint64],
         shaped_G6: npt.NDArray[np.int64],
         glyph_offsets_P1: npt.NDArray[np.int64],
         flags_P: npt.NDArray[np.uint8],
     ) -> None:
-        """Lay out shaped pieces, (token, face, begin, end) each, and enter them as runs."""
-        table, first, end = self._glyphs, self.runs, self.runs + len(piece_P4)
-        font_G = np.repeat(table.first_font_F[piece_P4[:, 1]], np.diff(glyph_offsets_P1)) + shaped_G6[:, 0]
+        """Lay out shaped segments, (place, face, begin, end) each, and enter them as runs."""
+        table, first, end = self._glyphs, self.run_count, self.run_count + len(segment_P4)
+        font_G = np.repeat(table.first_font_F[segment_P4[:, 1]], np.diff(glyph_offsets_P1)) + shaped_G6[:, 0]
         table.know(table.base_O[font_G] + shaped_G6[:, 1])
-        measures_P5 = np.empty((len(piece_P4), 5), np.int32)
-        inked = set_pieces(
+        measures_P5 = np.empty((len(segment_P4), 5), np.int32)
+        inked = lay_out_segments(
             shaped_G6,
             font_G,
             glyph_offsets_P1,
             codes_C,
-            piece_P4[:, 2:],
+            segment_P4[:, 2:],
             table.base_O,
             table.upem_O,
             table.box_N3,
@@ -268,6 +329,6 @@ class ShapingCache:
         self.n_glyphs += inked
         self.advance_R[first:end], self.ascent_R[first:end], self.descent_R[first:end] = measures_P5[:, 1:4].T
         self.flags_R[first:end] = flags_P | measures_P5[:, 4].astype(np.uint8)
-        self.hash_R[first:end], self.span_R3[first:end, 2] = hash_P, piece_P4[:, 1]
-        self.n_codes = _keep(codes_C, piece_P4, hash_P, first, self.codes, self.n_codes, self.span_R3, self.slots_S)
-        self.runs = end
+        self.hash_R[first:end], self.span_R3[first:end, 2] = hash_P, segment_P4[:, 1]
+        self.n_codes = _keep(codes_C, segment_P4, hash_P, first, self.codes, self.n_codes, self.span_R3, self.slots_S)
+        self.run_count = end

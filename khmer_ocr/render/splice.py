@@ -1,8 +1,8 @@
-"""Lines of two parts, each in a face, size and row of its own, as if parts of two lines had been pasted together.
+"""Lines spliced from two parts, each in a face, size and row of its own, as if two lines had been pasted together.
 
 Each part keeps the baseline that was planned for it: moved to the other's it might lose the tip of a stack.
 
-Letters: B lines, P pieces (a line, or the first or second part of one), Q quads.
+Letters: B lines, P parts (a whole line, or one of the two parts of a spliced one), C spliced lines, Q quads.
 """
 
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ def cut_in_two(text: str, place: float) -> tuple[str, str] | None:
     return text[:at], text[at + 1 :]
 
 
-def with_second_faces(plan: LinePlan, second: LinePlan, cut_C: npt.NDArray[np.int64]) -> LinePlan:
-    """The plans of all pieces in order: the second part of line `cut_C[c]` comes right behind its first."""
+def spliced_plan(plan: LinePlan, second: LinePlan, cut_C: npt.NDArray[np.int64]) -> LinePlan:
+    """The plans of all parts in order: the second part of line `cut_C[c]` comes right behind its first."""
     behind_C = cut_C + 1
     return LinePlan(
         np.insert(plan.face_B, behind_C, second.face_B),
@@ -42,26 +42,26 @@ def with_second_faces(plan: LinePlan, second: LinePlan, cut_C: npt.NDArray[np.in
     )
 
 
-def pieces_of(texts: Sequence[str], parts: dict[int, tuple[str, str]]) -> list[str]:
-    """Texts of all pieces in order."""
-    return [piece for n, text in enumerate(texts) for piece in parts.get(n, (text,))]
+def spliced_texts(texts: Sequence[str], cuts: dict[int, tuple[str, str]]) -> list[str]:
+    """Texts of all parts in order, given those of the spliced lines."""
+    return [part for n, text in enumerate(texts) for part in cuts.get(n, (text,))]
 
 
-def join(
+def splice(
     quads_Q3: npt.NDArray[np.int32],
     quad_offsets_P1: npt.NDArray[np.int64],
     baseline_P: npt.NDArray[np.int32],
     width_P: npt.NDArray[np.int32],
     second_P: npt.NDArray[np.bool_],
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """Join laid-out pieces to lines; the margins between two parts are the space that was between them.
+    """Join laid-out parts to lines; the margins between two parts are the space that was between them.
 
     Args:
-        quads_Q3: int32 rows (atlas entry, x from the piece's left edge, y above its baseline) in px.
-        quad_offsets_P1: quads of each piece.
-        baseline_P: image row of each piece's baseline.
+        quads_Q3: int32 rows (atlas entry, x from the part's left edge, y above its baseline) in px.
+        quad_offsets_P1: quads of each part.
+        baseline_P: image row of each part's baseline.
         width_P: widths in px.
-        second_P: true for the second part of the line that the piece before began.
+        second_P: true for the second part of a spliced line; the first one stands before it.
 
     Returns:
         The same four for lines; quads are moved in place.

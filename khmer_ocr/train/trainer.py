@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from khmer_ocr_kernels.pad_normalize import to_unit
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -39,7 +40,6 @@ from khmer_ocr.train.losses import Losses, joint_losses, shifted
 from khmer_ocr.train.preflight import charset_for, check_writable, open_splits, preflight
 from khmer_ocr.train.schedule import MovingAverage, learning_rate
 from khmer_ocr.train.settings import TrainConfig, check_same_run, plain
-from khmer_ocr.train.validate import to_floats
 
 LOCK = ".lock"
 """In the checkpoint folder while a run is under way."""
@@ -277,7 +277,7 @@ class Trainer:
         if self.augmenter is not None:
             images, width_B = self.augmenter(images, width_B, batch["index"], epoch)
             images = F.pad(images, (0, -images.shape[3] % self.align_px), value=255)
-        images = to_floats(images.to(self.device, non_blocking=True))
+        images = to_unit(images.to(self.device, non_blocking=True))
         targets_BT = batch["targets"].to(self.device, non_blocking=True)
         targets_BT = F.pad(targets_BT, (0, -(targets_BT.shape[1] + 1) % _TOKENS_STEP))
         length_B = batch["target_lengths"]

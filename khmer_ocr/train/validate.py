@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from khmer_ocr_kernels.pad_normalize import to_unit
 
 from khmer_ocr.load.loader import Batch
 from khmer_ocr.model.decoding import DecodeMethod
@@ -33,12 +34,6 @@ class Validation:
     decoder: Score
 
 
-def to_floats(images_B1HW: torch.Tensor) -> torch.Tensor:
-    """Images as a model takes them, whatever the loader's dtype: float32 in 0..1, background 1."""
-    floats = images_B1HW.float()
-    return floats / 255 if images_B1HW.dtype == torch.uint8 else floats
-
-
 def validate(
     model: Seq2Seq, batches: Iterable[Batch], charset: Charset, device: str, log: RunLog, step: int
 ) -> Validation:
@@ -54,7 +49,7 @@ def validate(
     """
     sums: dict[DecodeMethod, Score] = {"ctc": Score(), "greedy": Score()}
     for number, batch in enumerate(batches):
-        images, width_B = to_floats(batch["images"].to(device)), batch["image_lengths"].to(device)
+        images, width_B = to_unit(batch["images"].to(device)), batch["image_lengths"].to(device)
         for method in sums:
             found = [charset.decode(each.ids) for each in decode(model, images, width_B, method)]
             for label, reading in zip(batch["texts"], found, strict=True):

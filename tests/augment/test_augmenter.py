@@ -7,14 +7,13 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from khmer_ocr_kernels.reference import line_offsets
+from khmer_ocr_kernels.ragged import RaggedLines
 
 from khmer_ocr import rng
 from khmer_ocr.augment import fused
@@ -38,20 +37,13 @@ def drawn(widths=WIDTHS, height=32, seed=0):
 
 def augmented(augmenter, images, numbers, split="train", stroke_px=1.4):
     """Images after the recipe, and their records; the layout of what comes out is looked at."""
-    height = images[0].shape[0] if images else 32
-    width_B = np.array([image.shape[1] for image in images], np.int32)
-    pixels_N = np.concatenate([image.ravel() for image in images]) if images else np.zeros(0, np.uint8)
-    before_N = pixels_N.copy()
+    lines = RaggedLines.of_images(images) if images else RaggedLines(np.zeros(0, np.uint8), np.zeros(0, np.int32), 32)
+    before_N = lines.pixels_N.copy()
     stroke_px_B = np.full(len(images), stroke_px) if isinstance(stroke_px, float) else np.array(stroke_px)
-    augmented_N, offsets_B1, augmented_width_B, records = augmenter.augment(
-        pixels_N, line_offsets(width_B, height), width_B, height, split, np.array(numbers, np.uint64), stroke_px_B
-    )
-    assert np.array_equal(pixels_N, before_N)
-    assert augmented_N.dtype == np.uint8 and augmented_width_B.dtype == np.int32 and offsets_B1.dtype == np.int64
-    assert np.array_equal(offsets_B1, line_offsets(augmented_width_B, height)) and offsets_B1[-1] == len(augmented_N)
-    assert len(records) == len(augmented_width_B) == len(images)
-    lines = [augmented_N[begin:end].reshape(height, -1) for begin, end in pairwise(offsets_B1)]
-    return lines, records
+    augmented, records = augmenter.augment(lines, split, np.array(numbers, np.uint64), stroke_px_B)
+    assert np.array_equal(lines.pixels_N, before_N) and augmented.height_px == lines.height_px
+    assert len(records) == len(augmented) == len(images)
+    return [augmented.image(n) for n in range(len(augmented))], records
 
 
 def equal(one, other):
@@ -159,10 +151,8 @@ def test_records_are_what_was_done_by_fused_kernels():
     assert {op for record in records for op in record} == {"morphology", "blur", "noise"} and {} in records
     augment_plan = replayed(load_recipe("basic"), json.loads(json.dumps(records)), numbers)
     amounts = [np.nan_to_num(next(iter(values.values()))) for values in augment_plan.values_S]
-    width_B = np.array([image.shape[1] for image in images], np.int32)
-    pixels_N = np.concatenate([image.ravel() for image in images])
-    again_N = fused.augment(pixels_N, line_offsets(width_B, 32), width_B, 32, *amounts, augment_plan.key_B2)
-    assert np.array_equal(again_N, np.concatenate([line.ravel() for line in lines]))
+    again = fused.augment(RaggedLines.of_images(images), *amounts, augment_plan.key_B2)
+    assert np.array_equal(again.pixels_N, RaggedLines.of_images(lines).pixels_N)
 
 
 @pytest.mark.parametrize("strength", ["heavy", MIXED])
@@ -170,12 +160,9 @@ def test_records_are_what_was_done_by_kornia_ops(strength):
     lines, records = augmented(augmenter("scan", strength), IMAGES, NUMBERS, stroke_px=[0.6, 0.9, 1.2, 1.5, 2, 3, 5])
     recipe = load_recipe("scan", strength)
     augment_plan = replayed(recipe, json.loads(json.dumps(records)), NUMBERS)
-    width_B = np.array(WIDTHS, np.int32)
-    again_N, again_width_B = augment_lines(
-        np.concatenate([image.ravel() for image in IMAGES]), width_B, 32, recipe, augment_plan
-    )
-    assert again_width_B.tolist() == [line.shape[1] for line in lines]
-    assert np.array_equal(again_N, np.concatenate([line.ravel() for line in lines]))
+    again = augment_lines(RaggedLines.of_images(IMAGES), recipe, augment_plan)
+    assert again.width_B.tolist() == [line.shape[1] for line in lines]
+    assert np.array_equal(again.pixels_N, RaggedLines.of_images(lines).pixels_N)
 
 
 def certain(engine, **ops):
@@ -189,8 +176,8 @@ def certain(engine, **ops):
 
 @pytest.mark.parametrize("engine", ["fused", "kornia"])
 @pytest.mark.parametrize("stroke_px", [0.5, 1.0, 1.4, 2.0, 3.0, 6.0])
-def test_stems_survive_what_thins_and_blurs_them(engine, stroke_px):
-    """An upright stem as thick as is said, drawn with soft edges."""
+def test_strokes_survive_what_thins_and_blurs_them(engine, stroke_px):
+    """An upright stroke as thick as is said, drawn with soft edges."""
     coverage_W = np.clip(np.minimum(np.arange(1, 33) - (16 - stroke_px / 2), 16 + stroke_px / 2 - np.arange(32)), 0, 1)
     image = np.round(255 - 255 * np.tile(coverage_W, (32, 1))).astype(np.uint8)
     thinned = certain(engine, morphology={"weight": -1})
@@ -224,11 +211,12 @@ import numpy as np
 from khmer_ocr.augment.recipe import load_recipe
 from khmer_ocr.augment.augmenter import Augmenter
 from khmer_ocr.errors import ConfigError
+from khmer_ocr_kernels.ragged import RaggedLines
 image = np.full(32 * 20, 255, np.uint8); image[200:300] = 0
 basic = Augmenter(load_recipe("basic"), 1)
-images, number_B, stroke_px_B = np.tile(image, 4), np.arange(4, dtype=np.uint64), np.full(4, 1.4)
-augmented = basic.augment(images, np.arange(5) * 640, np.full(4, 20, np.int32), 32, "train", number_B, stroke_px_B)[0]
-assert (augmented != images).any()
+lines, number_B = RaggedLines(np.tile(image, 4), np.full(4, 20, np.int32), 32), np.arange(4, dtype=np.uint64)
+augmented, _ = basic.augment(lines, "train", number_B, np.full(4, 1.4))
+assert (augmented.pixels_N != lines.pixels_N).any()
 try:
     Augmenter(load_recipe("scan"), 1)
 except ConfigError as error:

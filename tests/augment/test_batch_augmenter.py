@@ -10,10 +10,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from khmer_ocr_kernels.ragged import RaggedLines
 
 from khmer_ocr import rng
 from khmer_ocr.augment.augmenter import Augmenter
-from khmer_ocr.augment.batch_augmenter import STEM_PX, BatchAugmenter
+from khmer_ocr.augment.batch_augmenter import STROKE_PX, BatchAugmenter
 from khmer_ocr.augment.recipe import MIXED, load_recipe, parse_recipe
 from khmer_ocr.errors import ConfigError
 from khmer_ocr.load.collate import collate_lines
@@ -24,7 +25,7 @@ RECIPES = {name: load_recipe(name, MIXED) for name in ("basic", "scan")}
 
 
 def images(widths=WIDTHS, height=32):
-    """uint8 lines padded with paper."""
+    """uint8 lines padded with background."""
     ink_B1HW = batch(widths, height).ink_B1HW
     return (255 - ink_B1HW * 255).round().to(torch.uint8), torch.tensor(widths)
 
@@ -63,19 +64,17 @@ def test_the_same_bytes_as_the_generator_for_the_same_key(name, monkeypatch):
     monkeypatch.setattr(rng, "key", one_key)
     stroke_px_B = np.linspace(0.8, 3, len(WIDTHS))
     stored = np.array(WIDTHS, np.int32)
-    offsets_B1 = np.concatenate([[0], np.cumsum(stored.astype(np.int64) * 32)])
     number_B = np.arange(len(WIDTHS), dtype=np.uint64)
-    pixels_N, _, wide_B, _ = Augmenter(RECIPES[name], 42).augment(
-        ragged(PLAIN, PLAIN_WIDTHS), offsets_B1, stored, 32, "train", number_B, stroke_px_B
-    )
+    lines = RaggedLines(ragged(PLAIN, PLAIN_WIDTHS), stored, 32)
+    expected, _ = Augmenter(RECIPES[name], 42).augment(lines, "train", number_B, stroke_px_B)
     result_B1HW, result_width_B = augmented(name, epoch=3, stroke_px_B=stroke_px_B)
     assert stages == [(42, "train", "augment"), (42, "train", "augment/epoch 3")]
-    assert result_width_B.tolist() == wide_B.tolist()
-    assert np.array_equal(ragged(result_B1HW, result_width_B), pixels_N)
+    assert result_width_B.tolist() == expected.width_B.tolist()
+    assert np.array_equal(ragged(result_B1HW, result_width_B), expected.pixels_N)
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_padding_is_paper_and_as_wide_as_the_widest(name):
+def test_padding_is_background_and_as_wide_as_the_widest(name):
     for epoch in range(4):
         result_B1HW, width_B = augmented(name, epoch)
         assert result_B1HW.dtype == torch.uint8 and width_B.dtype == torch.int64
@@ -215,7 +214,7 @@ def test_stems_of_unknown_faces_grow_with_the_height(height):
     def darkness(stroke_px_B):
         return int((255 - augmenter(images_B1HW, width_B, [0, 1], 0, stroke_px_B)[0].long()).sum())
 
-    assert darkness(None) == darkness(np.full(2, STEM_PX * height / 32))
+    assert darkness(None) == darkness(np.full(2, STROKE_PX * height / 32))
     assert darkness(np.full(2, 0.4)) < darkness(np.full(2, 0.8)) < darkness(np.full(2, 1.2))
 
 

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 from khmer_ocr_kernels.degrade import degrade
-from khmer_ocr_kernels.reference import line_offsets
+from khmer_ocr_kernels.ragged import RaggedLines
 
 from khmer_ocr import rng
 from khmer_ocr.augment import fused
@@ -20,7 +20,7 @@ def lines(count):
     widths = np.full(count, WIDTH, np.int32)
     image = np.full((HEIGHT, WIDTH), 255, np.uint8)
     image[10:20, 30:90] = 20
-    return np.tile(image.ravel(), count), line_offsets(widths, HEIGHT), widths, HEIGHT
+    return RaggedLines(np.tile(image.ravel(), count), widths, HEIGHT)
 
 
 def keys(seed, split, addresses):
@@ -44,14 +44,15 @@ def test_out_of_range_is_a_config_error(name, value):
     values[name][1] = value
     limits = {"weight": "-1 to 1", "sigma_px": "0 to 5", "sd_grey": "0 to 64"}[name]
     with pytest.raises(ConfigError, match=f"{name} is {value} for line 1 of the batch; expected {limits}"):
-        fused.augment(*lines(3), values["weight"], values["sigma_px"], values["sd_grey"], keys(1, "train", range(3)))
+        fused.augment(lines(3), values["weight"], values["sigma_px"], values["sd_grey"], keys(1, "train", range(3)))
 
 
-def test_wear_is_the_kernel_with_rounded_parameters():
+def test_augmenting_is_the_kernel_with_rounded_parameters():
     weight, sigma, sd = np.array([0.3, -0.8]), np.array([1.2, 0]), np.array([0, 9.5])
     key = keys(1, "train", [0, 1])
     steps = (np.array(values, np.int32) for values in ([77, -205], [38, 0], [0, 152]))
-    assert np.array_equal(fused.augment(*lines(2), weight, sigma, sd, key), degrade(*lines(2), *steps, key))
+    augmented = fused.augment(lines(2), weight, sigma, sd, key)
+    assert np.array_equal(augmented.pixels_N, degrade(lines(2), *steps, key).pixels_N)
 
 
 def test_steps_do_to_ink_what_they_are_called():
@@ -59,8 +60,7 @@ def test_steps_do_to_ink_what_they_are_called():
     key = keys(1, "train", [0])
 
     def augmented(weight=0.0, sigma=0.0):
-        image = fused.augment(*lines(1), nothing + weight, nothing + sigma, nothing, key)
-        return 255.0 - image.reshape(HEIGHT, WIDTH)
+        return 255.0 - fused.augment(lines(1), nothing + weight, nothing + sigma, nothing, key).image(0)
 
     plain, spread, thinned, blurred = augmented(), augmented(weight=1), augmented(weight=-1), augmented(sigma=1.5)
     assert (plain > 0).sum() == 10 * 60
@@ -81,8 +81,8 @@ def test_noise_of_samples_splits_and_seeds_is_unrelated():
     widths = np.full(len(key_B2), 400, np.int32)
     grey = np.full(400 * HEIGHT * len(key_B2), 128, np.uint8)
     nothing, sd = np.zeros(len(key_B2)), np.full(len(key_B2), 10.0)
-    augmented = fused.augment(grey, line_offsets(widths, HEIGHT), widths, HEIGHT, nothing, nothing, sd, key_B2)
-    related = np.corrcoef(augmented.reshape(len(key_B2), -1))
+    augmented = fused.augment(RaggedLines(grey, widths, HEIGHT), nothing, nothing, sd, key_B2)
+    related = np.corrcoef(augmented.pixels_N.reshape(len(key_B2), -1))
     np.fill_diagonal(related, 0)
     assert np.abs(related).max() < 5 / np.sqrt(400 * HEIGHT)
 
@@ -93,10 +93,10 @@ def test_needs_no_torch():
         "sys.modules['torch'] = sys.modules['triton'] = None  # an import of either fails\n"
         "import numpy as np\n"
         "from khmer_ocr.augment import fused\n"
-        "one = np.array([1.0])\n"
-        "augmented = fused.augment(np.full(64, 255, np.uint8), np.array([0, 64]), np.array([2], np.int32), 32, "
-        "one, one, one * 9, np.zeros((1, 2), np.uint32))\n"
-        "assert augmented.min() < 255\n"
+        "from khmer_ocr_kernels.ragged import RaggedLines\n"
+        "lines, one = RaggedLines(np.full(64, 255, np.uint8), np.array([2], np.int32), 32), np.array([1.0])\n"
+        "augmented = fused.augment(lines, one, one, one * 9, np.zeros((1, 2), np.uint32))\n"
+        "assert augmented.pixels_N.min() < 255\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from khmer_ocr_kernels.ragged import RaggedLines
 from PIL import Image
 
 from khmer_ocr.dataset.png import encode_lines
@@ -33,10 +34,7 @@ def line_like(height: int, width: int, seed: int) -> np.ndarray:
 
 
 def encode(images: list[np.ndarray]) -> list[bytes]:
-    offsets = np.cumsum([0, *(image.size for image in images)])
-    pixels = np.concatenate([image.ravel() for image in images])
-    widths = np.array([image.shape[1] for image in images], np.int32)
-    return encode_lines(pixels, offsets.astype(np.int64), widths, images[0].shape[0])
+    return encode_lines(RaggedLines.of_images(images))
 
 
 @pytest.fixture(scope="module")
@@ -141,4 +139,4 @@ def test_container_is_as_small_as_can_be() -> None:
 
 
 def test_no_lines_give_no_files() -> None:
-    assert encode_lines(np.zeros(0, np.uint8), np.zeros(1, np.int64), np.zeros(0, np.int32), 32) == []
+    assert encode_lines(RaggedLines(np.zeros(0, np.uint8), np.zeros(0, np.int32), 32)) == []

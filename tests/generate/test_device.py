@@ -19,6 +19,7 @@ from tests import REPOSITORY
 pytest.importorskip("triton")
 
 import torch
+from khmer_ocr_kernels.ragged import RaggedLines
 
 from khmer_ocr import rng
 from khmer_ocr.augment import torch_batches
@@ -67,9 +68,9 @@ def chunk_on_device(job, texts, block_lines, most_lines):
         happened.append(f"draw {len(quad_offsets_B1) - 1}")
         return compose(quads_Q3, quad_offsets_B1, *rest)
 
-    def encode(pixels_N, offsets_B1, width_B, height_px):
-        happened.append(f"encode {len(width_B)}")
-        return encode_lines(pixels_N, offsets_B1, width_B, height_px)
+    def encode(lines):
+        happened.append(f"encode {len(lines)}")
+        return encode_lines(lines)
 
     encode_lines, usual_lines = chunk_renderer.encode_lines, chunk_renderer.BATCH_LINES
     composing.compose, chunk_renderer.encode_lines, chunk_renderer.BATCH_LINES = scarce, encode, block_lines
@@ -159,21 +160,16 @@ def test_tensors_are_augmented_as_arrays_are(drawn, monkeypatch):
     batch, address_B, stroke_px_B = drawn
     monkeypatch.setattr(torch_batches, "BATCH_LINES", 10)
     augmenter = Augmenter(load_recipe("scan", "heavy"), 1)
-    layout = (batch.offsets_B1, batch.width_B, batch.height_px, "train", address_B, stroke_px_B)
     # Ink up to the edges: a pixel too many would show.
     pixels_N = np.random.default_rng(0).integers(0, 256, len(batch.pixels_N), np.uint8)
-    right_N, *right = augmenter.augment(pixels_N, *layout)
-    augmented_N, *augmented = augmenter.augment(torch.from_numpy(pixels_N), *layout)
-    assert isinstance(augmented_N, torch.Tensor) and np.array_equal(augmented_N.numpy(), right_N)
-    assert (
-        np.array_equal(augmented[0], right[0]) and np.array_equal(augmented[1], right[1]) and augmented[2] == right[2]
-    )
-    assert right[0][-1] == len(right_N) and not np.array_equal(augmented[1], batch.width_B)
-    none_N, none_B = torch.zeros(0, dtype=torch.uint8), np.zeros(0, np.int32)
-    nothing_N, *_ = augmenter.augment(
-        none_N, np.zeros(1, np.int64), none_B, 32, "train", address_B[:0], stroke_px_B[:0]
-    )
-    assert nothing_N.shape == (0,)
+    right, records = augmenter.augment(replace(batch, pixels_N=pixels_N), "train", address_B, stroke_px_B)
+    there = replace(batch, pixels_N=torch.from_numpy(pixels_N))
+    augmented, records_there = augmenter.augment(there, "train", address_B, stroke_px_B)
+    assert isinstance(augmented.pixels_N, torch.Tensor) and np.array_equal(augmented.pixels_N.numpy(), right.pixels_N)
+    assert np.array_equal(augmented.width_B, right.width_B) and records_there == records
+    assert not np.array_equal(augmented.width_B, batch.width_B)
+    none = RaggedLines(torch.zeros(0, dtype=torch.uint8), np.zeros(0, np.int32), 32)
+    assert len(augmenter.augment(none, "train", address_B[:0], stroke_px_B[:0])[0]) == 0
 
 
 @pytest.mark.parametrize("tensors", [False, True])
@@ -181,12 +177,12 @@ def test_batches_are_halved_when_memory_is_short(drawn, monkeypatch, caplog, ten
     batch, address_B, _ = drawn
     recipe = load_recipe("scan", "heavy")
     augment_plan = recipe.draw(rng.key(1, "train", "augment"), address_B)
-    arguments = (batch.width_B, batch.height_px, recipe, augment_plan)
+    arguments = (recipe, augment_plan)
     # What a line looks like depends on its neighbours: halves are right if they are like batches of that size.
     halves = np.split(np.argsort(batch.width_B, kind="stable"), np.cumsum([5, 5, 5, 6, 5, 5, 5]))
     with monkeypatch.context() as patch:
         patch.setattr(torch_batches, "batches", lambda width_B: halves)
-        right_N, right_B = torch_batches.augment_lines(batch.pixels_N, *arguments)
+        right = torch_batches.augment_lines(batch, *arguments)
     augment_ink, sizes = torch_batches.augment_ink, []
 
     def scarce(lines, *rest):
@@ -200,14 +196,15 @@ def test_batches_are_halved_when_memory_is_short(drawn, monkeypatch, caplog, ten
 
     monkeypatch.setattr(torch_batches, "augment_ink", scarce)
     monkeypatch.setattr(transfer, "_said", set())
-    pixels_N, most_lines = torch.from_numpy(batch.pixels_N) if tensors else batch.pixels_N, 6
-    augmented_N, augmented_B = torch_batches.augment_lines(pixels_N, *arguments)
-    assert np.array_equal(np.asarray(augmented_N), right_N) and np.array_equal(augmented_B, right_B)
+    lines, most_lines = replace(batch, pixels_N=torch.from_numpy(batch.pixels_N)) if tensors else batch, 6
+    augmented = torch_batches.augment_lines(lines, *arguments)
+    assert np.array_equal(np.asarray(augmented.pixels_N), right.pixels_N)
+    assert np.array_equal(augmented.width_B, right.width_B)
     assert sizes == [42, 21, 10, 5, 5, 11, 5, 6, 21, 10, 5, 5, 11, 5, 6]
     assert [record.getMessage()[:43] for record in caplog.records] == ["The GPU has no memory for 42 lines at once:"]
     most_lines = 0
     with pytest.raises(torch.cuda.OutOfMemoryError, match="a pretence"):
-        torch_batches.augment_lines(pixels_N, *arguments)
+        torch_batches.augment_lines(lines, *arguments)
 
 
 @pytest.mark.parametrize(

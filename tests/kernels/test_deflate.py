@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from khmer_ocr_kernels import png_encoder
 from khmer_ocr_kernels.deflate import PADDING, adler32, deflate, most_bytes
+from khmer_ocr_kernels.ragged import RaggedLines
 
 
 def packed(data: bytes, above: int, behind: bytes = bytes(PADDING), shift: int = 0) -> bytes:
@@ -95,6 +96,6 @@ def test_bytes_of_a_known_image_stay() -> None:
     """Whoever changes the encoder so that this fails raises ENCODING_VERSION and writes down the new hash."""
     y, x = np.mgrid[0:32, 0:200]
     pixels = np.where((x // 3 + y // 5) % 7 < 2, (x * y) % 256, 255).astype(np.uint8)
-    files, begins = png_encoder.encode(pixels.ravel(), np.array([0, pixels.size]), np.array([200], np.int32), 32)
+    files, begins = png_encoder.encode(RaggedLines.of_images([pixels]))
     assert begins.tolist() == [0, len(files)]
     assert (png_encoder.ENCODING_VERSION, hashlib.sha256(files.tobytes()).hexdigest()[:16]) == (1, "f0b6ef8a9cd5f7ff")

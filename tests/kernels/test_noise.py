@@ -15,7 +15,7 @@ from khmer_ocr_kernels.degrade_numba import _DRAWS, _draw
 from khmer_ocr_kernels.degrade_reference import NOISE_SALT
 from khmer_ocr_kernels.lookup_tables import NORMAL_BITS, gaussian_taps, normal_quantiles
 from khmer_ocr_kernels.philox import philox4x32
-from khmer_ocr_kernels.reference import line_offsets
+from khmer_ocr_kernels.ragged import RaggedLines
 
 SIDE = 512
 GREY = 128
@@ -28,8 +28,8 @@ def noise(keys, noise16, height=SIDE, width=SIDE, grey=GREY):
     widths, nothing = np.full(lines, width, np.int32), np.zeros(lines, np.int32)
     pixels = np.full(lines * height * width, grey, np.uint8)
     deviation = np.broadcast_to(np.array(noise16, np.int32), lines).copy()
-    augmented = degrade(pixels, line_offsets(widths, height), widths, height, nothing, nothing, deviation, keys)
-    return augmented.reshape(lines, height, width).astype(np.int64) - grey
+    augmented = degrade(RaggedLines(pixels, widths, height), nothing, nothing, deviation, keys)
+    return augmented.pixels_N.reshape(lines, height, width).astype(np.int64) - grey
 
 
 def correlation(a, b):

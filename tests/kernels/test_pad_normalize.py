@@ -10,25 +10,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from khmer_ocr_kernels import pad_normalize as fast
 from khmer_ocr_kernels import reference
-from khmer_ocr_kernels.pad_normalize import as_tensor, normalisation_table, pad_normalize
+from khmer_ocr_kernels.pad_normalize import as_tensor, normalisation_table, pad_into, pad_normalize, to_unit
+from khmer_ocr_kernels.ragged import RaggedLines
 
 from tests.gpu import POISON, require_cuda, run_on_tensors
 
 DTYPES = ("float32", "float16", "bfloat16")
+TRITON = "khmer_ocr_kernels.pad_normalize"
 HEIGHTS = (1, 24, 32, 33, 48, 96)
 
 
-def ragged(seed, widths, height, spare=0):
-    random = np.random.default_rng(seed)
+def ragged(seed, widths, height):
     width_B = np.array(widths, np.int32)
-    offsets_B1 = reference.line_offsets(width_B, height)
-    pixels_N = random.integers(0, 256, offsets_B1[-1] + spare).astype(np.uint8)
-    return pixels_N, offsets_B1, width_B, height
+    pixels_N = np.random.default_rng(seed).integers(0, 256, int(width_B.sum()) * height).astype(np.uint8)
+    return RaggedLines(pixels_N, width_B, height)
 
 
 def batch(seed, widths, height, extra=0, dtype="float32"):
     columns = max(widths, default=0) + extra
-    return *ragged(seed, widths, height), columns, normalisation_table(dtype, 0.5, 0.25)
+    return ragged(seed, widths, height), columns, normalisation_table(dtype, 0.5, 0.25)
 
 
 # Tables
@@ -107,11 +107,12 @@ def test_bad_tables_are_refused():
 def test_equals_the_reference_on_thousands_of_batches():
     random = np.random.default_rng(0)
     tables = [normalisation_table(dtype, 0.5, 0.5) for dtype in DTYPES]
-    tables += [tables[0].view(np.float32), tables[1].view(np.float16), np.arange(256, dtype=np.uint8)]
+    tables += [tables[0].view(np.float32), tables[1].view(np.float16), np.arange(256, dtype=np.uint8), None]
     for seed in range(3000):
         widths = random.integers(0, 40, random.integers(0, 5))
         height, extra = int(random.choice(HEIGHTS)), int(random.integers(0, 20))
-        arguments = (*batch(seed, widths, height, extra)[:-1], tables[seed % len(tables)])
+        order = random.integers(0, len(widths), 3) if len(widths) and seed % 2 else None
+        arguments = (*batch(seed, widths, height, extra)[:-1], tables[seed % len(tables)], order)
         got, expected = pad_normalize(*arguments), reference.pad_normalize(*arguments)
         assert got.dtype == expected.dtype and got.shape == expected.shape
         assert got.tobytes() == expected.tobytes(), seed
@@ -124,44 +125,41 @@ def test_every_byte_is_written(monkeypatch):
     assert np.array_equal(pad_normalize(*arguments), expected)
 
 
-def test_padding_is_paper_and_pixels_are_where_they_were():
-    pixels, offsets, widths, height = ragged(0, [3, 5], 24)
+def test_padding_is_background_and_pixels_are_where_they_were():
+    lines = ragged(0, [3, 5], 24)
     table = np.arange(256, dtype=np.uint16) + 1000
-    padded = pad_normalize(pixels, offsets, widths, height, 9, table)
+    padded = pad_normalize(lines, 9, table)
     assert padded.shape == (2, 1, 24, 9) and padded.dtype == np.uint16
     assert (padded[0, 0, :, 3:] == 1255).all() and (padded[1, 0, :, 5:] == 1255).all()
-    assert np.array_equal(padded[1, 0, :, :5] - 1000, pixels[offsets[1] :].reshape(24, 5))
+    assert np.array_equal(padded[1, 0, :, :5] - 1000, lines.image(1))
 
 
-def test_read_only_strided_and_sliced_pixels():
-    pixels, offsets, widths, height = ragged(2, [4, 9, 2], 32, spare=11)
+def test_read_only_pixels():
+    lines = ragged(2, [4, 9, 2], 32)
     table = normalisation_table("float16", 0.5, 0.5)
-    expected = reference.pad_normalize(pixels, offsets, widths, height, 12, table)
-    frozen = pixels.copy()
-    frozen.flags.writeable = False
-    assert np.array_equal(pad_normalize(frozen, offsets, widths, height, 12, table), expected)
-    assert np.array_equal(pad_normalize(np.repeat(pixels, 2)[::2], offsets, widths, height, 12, table), expected)
-    assert np.array_equal(pad_normalize(pixels, offsets[1:], widths[1:], height, 12, table), expected[1:])
+    expected = reference.pad_normalize(lines, 12, table)
+    lines.pixels_N.flags.writeable = False
+    assert np.array_equal(pad_normalize(lines, 12, table), expected)
+
+
+@pytest.mark.parametrize("table", [None, np.arange(256, dtype=np.uint8)[::-1].copy()])
+def test_rows_of_a_batch_are_filled_and_no_others(table):
+    lines, padded = ragged(2, [4, 9, 2], 32), np.full((5, 32, 11), POISON, np.uint8)
+    rows = np.array([4, 0, 2])
+    pad_into(padded, lines.pixels_N, lines.offsets_B1[:-1], lines.width_B, rows, table)
+    assert np.array_equal(padded[rows], reference.pad_normalize(lines, 11, table)[:, 0])
+    assert (padded[[1, 3]] == POISON).all()
 
 
 def test_bad_batches_are_refused():
-    pixels, offsets, widths, height, columns, table = batch(0, [3, 9, 5], 24)
+    lines, columns, table = batch(0, [3, 9, 5], 24)
     with pytest.raises(ValueError, match=r"line 1 is 9 px wide, the batch 8: give columns >= 9"):
-        pad_normalize(pixels, offsets, widths, height, 8, table)
-    with pytest.raises(ValueError, match=r"line 0 holds 72 pixels, 3 x 32 are 96"):
-        pad_normalize(pixels, offsets, widths, 32, columns, table)
-    with pytest.raises(ValueError, match=r"line 0 holds -?\d+ pixels, -3 x 24 are -72"):
-        pad_normalize(pixels, offsets, -widths, height, columns, table)
-    with pytest.raises(ValueError, match=r"lines reach from 0 to 408 in 400 pixels"):
-        pad_normalize(pixels[:400], offsets, widths, height, columns, table)
-    with pytest.raises(ValueError, match="3 offsets for 3 widths"):
-        pad_normalize(pixels, offsets[:3], widths, height, columns, table)
-    with pytest.raises(ValueError, match="pixels_N is of int64: give uint8"):
-        pad_normalize(pixels.astype(np.int64), offsets, widths, height, columns, table)
+        pad_normalize(lines, 8, table)
+    assert pad_normalize(lines, 8, table, np.array([0, 2])).shape == (2, 1, 24, 8)
     with pytest.raises(ValueError, match=r"table_256 has shape \(255,\)"):
-        pad_normalize(pixels, offsets, widths, height, columns, table[:255])
+        pad_normalize(lines, columns, table[:255])
     with pytest.raises(ValueError, match="8 bytes a value"):
-        pad_normalize(pixels, offsets, widths, height, columns, table.astype(np.float64))
+        pad_normalize(lines, columns, table.astype(np.float64))
 
 
 def test_needs_no_torch():
@@ -186,6 +184,8 @@ def tensor_batches():
         widths = np.random.default_rng(seed).integers(0, 300, 4)
         yield batch(seed, widths, height, seed * 31, DTYPES[seed % 3])
     yield *batch(6, [5, 60], 24, 9)[:-1], normalisation_table("float32", 0.5, 0.5).view(np.float32)
+    yield *batch(8, [5, 60, 0, 7], 24, 9), np.array([3, 1, 1])
+    yield *batch(8, [5, 60, 0, 7], 24, 9)[:-1], None, np.array([3, 1, 1])
     yield *batch(7, [5, 60], 24, 9)[:-1], np.arange(256, dtype=np.uint8)[::-1].copy()
 
 
@@ -198,14 +198,15 @@ def assert_like_the_reference(results):
 
 def test_the_interpreter_gives_the_bytes_of_the_reference(tmp_path):
     pytest.importorskip("triton")
-    results = run_on_tensors("khmer_ocr_kernels.pad_normalize:pad_normalize", list(tensor_batches()), tmp_path, "cpu")
+    # Of the CPU's tensors `pad_normalize.pad_normalize` makes arrays.
+    results = run_on_tensors(f"{TRITON}_triton:pad_normalize", list(tensor_batches()), tmp_path, "cpu", (3,))
     assert_like_the_reference(results)
 
 
 @pytest.mark.gpu
 def test_a_device_gives_the_bytes_of_the_reference(tmp_path):
     require_cuda()
-    results = run_on_tensors("khmer_ocr_kernels.pad_normalize:pad_normalize", list(tensor_batches()), tmp_path, "cuda")
+    results = run_on_tensors(f"{TRITON}:pad_normalize", list(tensor_batches()), tmp_path, "cuda", (3,))
     assert_like_the_reference(results)
 
 
@@ -256,3 +257,22 @@ def test_as_tensor_refuses_what_the_bits_are_not():
         as_tensor(np.zeros(4, np.uint16), "float32")
     with pytest.raises(ValueError, match="'int8' is unknown"):
         as_tensor(np.zeros(4, np.uint8), "int8")
+
+
+@pytest.mark.parametrize("dtype_name", DTYPES)
+def test_a_unit_is_what_the_table_says(dtype_name):
+    torch = pytest.importorskip("torch")
+    dtype, grey = getattr(torch, dtype_name), torch.arange(256, dtype=torch.uint8)
+    unit = to_unit(grey, dtype)
+    assert unit.dtype == dtype and torch.equal(unit, as_tensor(normalisation_table(dtype_name, 0, 1), dtype_name))
+    assert torch.equal(to_unit(unit, dtype), unit) and to_unit(grey).dtype == torch.float32
+
+
+def test_tensors_of_the_cpu_are_padded_as_arrays_are():
+    torch = pytest.importorskip("torch")
+    lines, columns, table = batch(1, [4, 9, 2], 32)
+    there = RaggedLines(torch.from_numpy(lines.pixels_N), lines.width_B, lines.height_px)
+    padded = pad_normalize(there, columns, as_tensor(table, "float32"), np.array([2, 0]))
+    assert isinstance(padded, torch.Tensor) and padded.dtype == torch.float32
+    right = reference.pad_normalize(lines, columns, table.view(np.float32), np.array([2, 0]))
+    assert np.array_equal(padded.numpy(), right)

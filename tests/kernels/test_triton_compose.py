@@ -15,6 +15,7 @@ from tests.kernels.cubin import Case, capability_of, compile_apart
 from tests.kernels.test_kernel_compose import case
 
 MODULE = "khmer_ocr_kernels.compose_triton"
+COMPOSE, WIDTHS = "khmer_ocr_kernels.compose:compose", (3,)
 LAYOUT = {
     "quads_ptr": "*i32",
     "quad_offsets_ptr": "*i64",
@@ -64,16 +65,17 @@ BATCHES = dict(batches())
 
 def assert_like_the_reference(results):
     for (name, batch), got in zip(BATCHES.items(), results, strict=True):
-        for mine, right in zip(got, reference.compose(*batch), strict=True):
+        lines, clipped_B = reference.compose(*batch)
+        for mine, right in zip(got, (lines.pixels_N, clipped_B), strict=True):
             assert mine.dtype == right.dtype, name
             assert np.array_equal(mine, right), name
 
 
 def test_the_interpreter_draws_the_bytes_of_the_reference(tmp_path):
-    results = run_on_tensors("khmer_ocr_kernels.compose:compose", list(BATCHES.values()), tmp_path, "cpu")
+    results = run_on_tensors(COMPOSE, list(BATCHES.values()), tmp_path, "cpu", WIDTHS)
     assert_like_the_reference(results)
     # The batches are of use only if they hold ink, and ink that is clipped.
-    lines, clipped = [result[0] for result in results], [result[2] for result in results]
+    lines, clipped = zip(*results, strict=True)
     assert sum((line < 255).sum() for line in lines) > 10_000
     assert sum((counts > 0).sum() for counts in clipped) > 20
 
@@ -83,17 +85,15 @@ def test_a_pen_beyond_32_bits_does_not_come_back_into_the_line(tmp_path):
     low, high = -(2**31), 2**31 - 1
     batch = drawn([40], [[(0, high, 0), (1, 8, low), (2, 9, 9), (2, low, high)]], 32, ((12, 9),) * 3)
     batch[5][0, 3], batch[5][1, 4] = high, low
-    (got,) = run_on_tensors("khmer_ocr_kernels.compose:compose", [batch], tmp_path, "cpu")
-    for mine, right in zip(got, compose(*batch), strict=True):
-        assert np.array_equal(mine, right)
+    ((lines, clipped),) = run_on_tensors(COMPOSE, [batch], tmp_path, "cpu", WIDTHS)
+    right, counts = compose(*batch)
+    assert np.array_equal(lines, right.pixels_N) and np.array_equal(clipped, counts)
 
 
 @pytest.mark.gpu
 def test_a_device_draws_the_bytes_of_the_reference(tmp_path):
     require_cuda()
-    assert_like_the_reference(
-        run_on_tensors("khmer_ocr_kernels.compose:compose", list(BATCHES.values()), tmp_path, "cuda")
-    )
+    assert_like_the_reference(run_on_tensors(COMPOSE, list(BATCHES.values()), tmp_path, "cuda", WIDTHS))
 
 
 def test_compiles_for_three_generations_of_devices(tmp_path):
@@ -117,7 +117,8 @@ def test_compiles_for_three_generations_of_devices(tmp_path):
 def tensors(batch, monkeypatch):
     # Another test may have set TRITON_INTERPRET in this process.
     monkeypatch.setattr(triton.knobs.runtime, "interpret", False)
-    return [torch.from_numpy(item) if isinstance(item, np.ndarray) else item for item in batch]
+    tensors = [torch.from_numpy(item) if isinstance(item, np.ndarray) else item for item in batch]
+    return [*tensors[:3], batch[3], *tensors[4:]]
 
 
 def test_tensors_elsewhere_are_refused(monkeypatch):
@@ -127,6 +128,6 @@ def test_tensors_elsewhere_are_refused(monkeypatch):
     arguments[4] = arguments[4].to("meta")
     with pytest.raises(ValueError, match="pixels_N is on meta, quads_Q3 on cpu: move all to one device"):
         compose(*arguments)
-    arguments[3] = arguments[3].numpy()
-    with pytest.raises(ValueError, match="width_B is a ndarray, quads_Q3 a tensor: give all as tensors, or none"):
+    arguments[2] = arguments[2].numpy()
+    with pytest.raises(ValueError, match="baseline_B is a ndarray, quads_Q3 a tensor: give all as tensors, or none"):
         compose(*arguments)

@@ -16,10 +16,9 @@ from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.index import load_index
 from khmer_ocr.dataset.verify import verify
 from khmer_ocr.errors import DatasetError, OutputError
-from khmer_ocr.load.cache import HEADER_BYTES, PackedCache, cache_file, tree_key
+from khmer_ocr.load.cache import HEADER_BYTES, PackedCache, cache_file, line_sums, tree_key
 from khmer_ocr.load.cache_builder import build_cache, open_or_build
 from khmer_ocr.load.cache_check import check_caches
-from khmer_ocr.load.line_copies import line_sums
 from tests.dataset.trees import as_older_scripts_wrote_it, edit_metadata, pixels, write_tree
 from tests.snapshots import everything
 
@@ -221,7 +220,7 @@ def test_a_damaged_line_raises_and_the_others_are_read(tree):
     np.testing.assert_array_equal(opened(tree).line(7), pixels("train", 7))
 
 
-def test_a_gather_pads_with_paper_and_fills_the_rows_it_was_given(whole):
+def test_a_gather_pads_with_background_and_fills_the_rows_it_was_given(whole):
     cache, out_BHX = opened(whole), np.full((4, 32, 96), 7, np.uint8)
     positions_L, rows_L = np.array([9, 30]), np.array([3, 1])
     cache.gather(positions_L, rows_L, out_BHX)
@@ -235,7 +234,7 @@ def test_a_gather_pads_with_paper_and_fills_the_rows_it_was_given(whole):
         np.testing.assert_array_equal(wide_BHX[row], bits_256[out_BHX[row]])
     assert (out_BHX[[0, 2]] == 7).all() and (wide_BHX[[0, 2]] == 0).all()
     for wrong in (np.zeros((4, 32, 10), np.uint8), np.zeros((4, 48, 96), np.uint8)):
-        with pytest.raises(ValueError, match="do not fit a batch"):
+        with pytest.raises(ValueError, match=r"px (wide|high), the batch (10|48)"):
             cache.gather(positions_L, rows_L, wrong)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from khmer_ocr_kernels.reference import line_offsets
+from khmer_ocr_kernels.ragged import RaggedLines
 from PIL import Image
 
 from khmer_ocr.augment import fused
@@ -48,8 +48,8 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_the_sample_is_one_of_ours_and_others_stand_around_it(line: PreviewLine) -> None:
     assert SAMPLE in sample_lines()
-    images = [line.batch.image(n) for n in range(3)]
-    assert len(line.batch.width_B) == 3 and len({image.tobytes() for image in images}) == 3
+    images = [line.lines.image(n) for n in range(3)]
+    assert len(line.lines.width_B) == 3 and len({image.tobytes() for image in images}) == 3
 
 
 @pytest.mark.parametrize("name", ["basic", "scan"])
@@ -63,7 +63,7 @@ def test_a_preview_of_each_recipe(name: str, tmp_path: Path, capsys: pytest.Capt
         sheet_HW = np.asarray(image)
     steps = sum(step.op not in DRAWN for step in load_recipe(name).steps)
     assert f"recipe {name}, {steps} ops and 2 samples in {FACE}" in said
-    clean_HW = PreviewLine(SAMPLE, FACE, 0).batch.image(0).repeat(2, 0).repeat(2, 1)
+    clean_HW = PreviewLine(SAMPLE, FACE, 0).lines.image(0).repeat(2, 0).repeat(2, 1)
     places = np.lib.stride_tricks.sliding_window_view(sheet_HW[:200, :700], clean_HW.shape)
     assert (places == clean_HW).all((2, 3)).any(), "the clean line is not at the head of the sheet"
 
@@ -100,7 +100,7 @@ def test_an_op_alone_has_the_values_of_its_place(name: str, line: PreviewLine) -
                 assert list(record) == [step.op] and image_HW.shape[0] == 32
                 for parameter, value in record[step.op].items():
                     low, high = step.ranges[parameter][number]
-                    if parameter in ("weight", "sigma_px"):  # bounded by the stem
+                    if parameter in ("weight", "sigma_px"):  # bounded by the stroke thickness
                         assert abs(value) <= abs(low + (high - low) * share)
                     else:
                         assert value == pytest.approx(low + (high - low) * share, abs=1e-4)
@@ -109,14 +109,12 @@ def test_an_op_alone_has_the_values_of_its_place(name: str, line: PreviewLine) -
 def test_a_cell_is_the_op_done_to_the_line(line: PreviewLine) -> None:
     recipe = load_recipe("basic")
     image_HW, record = line.augmented(replace(recipe, steps=(at_share(recipe.steps[1], 1, HIGH),)), 0)
-    clean_HW = line.batch.image(0)
-    width_B, nothing = np.array([clean_HW.shape[1]], np.int32), np.zeros(1)
+    clean_HW = line.lines.image(0)
+    nothing = np.zeros(1)
     sigma_px = np.array([record["blur"]["sigma_px"]])
     key_B2 = np.zeros((1, 2), np.uint32)
-    wanted_N = fused.augment(
-        clean_HW.ravel(), line_offsets(width_B, 32), width_B, 32, nothing, sigma_px, nothing, key_B2
-    )
-    assert np.array_equal(image_HW.ravel(), wanted_N) and not np.array_equal(image_HW, clean_HW)
+    expected = fused.augment(RaggedLines.of_images([clean_HW]), nothing, sigma_px, nothing, key_B2)
+    assert np.array_equal(image_HW, expected.image(0)) and not np.array_equal(image_HW, clean_HW)
 
 
 def test_every_op_of_scan_shows_at_its_high_end_when_heavy(line: PreviewLine) -> None:
@@ -125,7 +123,7 @@ def test_every_op_of_scan_shows_at_its_high_end_when_heavy(line: PreviewLine) ->
         if step.op in DRAWN:
             continue
         image_HW, _ = line.augmented(replace(recipe, steps=(at_share(step, 2, HIGH),)), 1)
-        assert not np.array_equal(image_HW, line.batch.image(0)), step.op
+        assert not np.array_equal(image_HW, line.lines.image(0)), step.op
 
 
 def test_an_op_that_never_happens_says_so(line: PreviewLine, monkeypatch: pytest.MonkeyPatch) -> None:

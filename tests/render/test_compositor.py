@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from khmer_ocr import rng
 from khmer_ocr.corpus.synthesis.syllable_lines import synthesize_lines
 from khmer_ocr.fonts.discovery import FontFace
+from khmer_ocr.render import shaping_cache
 from khmer_ocr.render.compositor import LineRenderer
 from khmer_ocr.render.face_metrics import FaceMetrics
 from khmer_ocr.render.planner import LinePlan
@@ -34,16 +35,17 @@ def renderer(usable, metrics) -> LineRenderer:
 
 
 def drawn(renderer: LineRenderer, lines: list[str], first: int = 0):
-    """The lines that can be drawn, and their images."""
+    """The lines that can be drawn, their plan, and their images."""
     keep = [line for line, reason in zip(lines, renderer.planner.rejections(lines), strict=True) if not reason]
     address_B = np.arange(first, first + len(keep), dtype=np.uint64)
-    return keep, renderer.draw(keep, renderer.plan(keep, address_B, KEY))
+    plan = renderer.plan(keep, address_B, KEY)
+    return keep, plan, renderer.draw(keep, plan)
 
 
 def assert_right(renderer: LineRenderer, lines: list[str], shapers: dict[int, Shaper], every: int = 1) -> int:
     """Draw lines (drawing itself raises where ink is cut) and look for what no label names; how many were drawn."""
-    keep, batch = drawn(renderer, lines)
-    for line, face in list(zip(keep, batch.plan.face_B.tolist(), strict=True))[::every]:
+    keep, plan, _ = drawn(renderer, lines)
+    for line, face in list(zip(keep, plan.face_B.tolist(), strict=True))[::every]:
         shaper = shapers.setdefault(face, Shaper(renderer.faces[face]))
         for _, run in script_runs(line):
             glyphs = shaper.shape_with_fallback(run)
@@ -106,17 +108,16 @@ def small_renderer(few_faces, metrics) -> LineRenderer:
 
 @pytest.mark.parametrize("crop", ["line", "tight", "mixed"])
 def test_a_taller_image_shows_no_more_ink(usable, metrics, real_lines, crop):
-    """Independent of the count of clipped pixels: what stands above and below the image is paper."""
-    renderer, room = LineRenderer(usable, metrics, RenderConfig(crop=crop)), 20
-    lines, batch = drawn(renderer, real_lines[:700])
-    plan = batch.plan
-    moved = LinePlan(plan.face_B, plan.size64_B, plan.baseline_B + np.int32(room), plan.left_B, plan.right_B)
-    tall, clipped_B = renderer._compose(lines, moved, batch.height_px + 2 * room)
+    """Independent of the count of clipped pixels: what stands above and below the image is background."""
+    renderer, margin = LineRenderer(usable, metrics, RenderConfig(crop=crop)), 20
+    lines, plan, batch = drawn(renderer, real_lines[:700])
+    moved = LinePlan(plan.face_B, plan.size64_B, plan.baseline_B + np.int32(margin), plan.left_B, plan.right_B)
+    tall, clipped_B = renderer._compose(lines, moved, batch.height_px + 2 * margin)
     assert not clipped_B.any()
     for line in range(len(lines)):
         image = tall.image(line)
-        assert (image[:room] == 255).all() and (image[-room:] == 255).all(), lines[line]
-        assert np.array_equal(image[room:-room], batch.image(line))
+        assert (image[:margin] == 255).all() and (image[-margin:] == 255).all(), lines[line]
+        assert np.array_equal(image[margin:-margin], batch.image(line))
 
 
 def test_a_plan_that_cuts_ink_raises(few_faces, metrics):
@@ -127,21 +128,20 @@ def test_a_plan_that_cuts_ink_raises(few_faces, metrics):
         renderer.draw(["ស្ត្រី"], low)
 
 
-def test_margins_are_paper_and_begin_at_the_ink(renderer, real_lines):
-    lines, batch = drawn(renderer, real_lines[:500])
-    assert len(batch.pixels_N) == batch.offsets_B1[-1] == (batch.width_B.astype(np.int64) * batch.height_px).sum()
+def test_margins_are_background_and_begin_at_the_ink(renderer, real_lines):
+    lines, plan, batch = drawn(renderer, real_lines[:500])
     for line in range(len(lines)):
         image = batch.image(line)
         assert image.shape == (batch.height_px, batch.width_B[line]) and image.dtype == np.uint8
         inked = np.flatnonzero((image < 255).any(0))
-        assert inked[0] == batch.plan.left_B[line]
-        assert inked[-1] == batch.width_B[line] - batch.plan.right_B[line] - 1
+        assert inked[0] == plan.left_B[line]
+        assert inked[-1] == batch.width_B[line] - plan.right_B[line] - 1
         assert image.min() < 128
 
 
 def test_pixels_do_not_depend_on_batch_order_atlas_or_cache(few_faces, metrics, real_lines, tmp_path):
     one = LineRenderer(few_faces, metrics)
-    lines, batch = drawn(one, real_lines[:240])
+    lines, _, batch = drawn(one, real_lines[:240])
     expected = [batch.image(line).tobytes() for line in range(len(lines))]
     address_B = np.arange(len(lines), dtype=np.uint64)
 
@@ -159,12 +159,25 @@ def test_pixels_do_not_depend_on_batch_order_atlas_or_cache(few_faces, metrics, 
     assert [image for n in range(len(lines)) for image in pixels(again, [n])] == expected
     assert again.atlas.drawn == 0
     scarce = LineRenderer(few_faces, metrics)
-    scarce.atlas = type(scarce.atlas)(few_faces, scarce.runs.glyph_base, None, 1 << 15, 1 << 8)
-    scarce.runs._allocate(1 << 8)
+    scarce.atlas = type(scarce.atlas)(few_faces, scarce.shaping_cache.glyph_base, None, 1 << 15, 1 << 8)
+    scarce.shaping_cache._allocate(1 << 8)
     assert [
         image for a in range(0, len(lines), 20) for image in pixels(scarce, range(a, min(a + 20, len(lines))))
     ] == expected
     assert scarce.atlas.cleared > 1
+
+
+def test_what_is_planned_is_looked_up_once(few_faces, metrics, real_lines, monkeypatch):
+    renderer = LineRenderer(few_faces, metrics)
+    lines, plan, batch = drawn(renderer, real_lines[:200])
+    fresh = renderer.shaping_cache.look_up(lines, plan.face_B)
+    assert np.array_equal(plan.shaped.runs_T, fresh.runs_T) and np.array_equal(plan.shaped.offsets_L1, fresh.offsets_L1)
+    with monkeypatch.context() as patch:
+        patch.setattr(shaping_cache, "_look_up", None)
+        assert np.array_equal(renderer.draw(lines, plan).pixels_N, batch.pixels_N)
+    renderer.shaping_cache.clear()  # what the plan knows is then wrong
+    renderer.shaping_cache.look_up(["កខគ"], np.zeros(1, np.int32))
+    assert np.array_equal(renderer.draw(lines, plan).pixels_N, batch.pixels_N)
 
 
 def test_other_seeds_and_addresses_draw_otherwise(few_faces, metrics):
@@ -216,7 +229,7 @@ def test_ink_overlaps_that_of_pillow_with_raqm(usable, metrics, renderer, real_l
     for number, face in enumerate(usable):
         if face.variations and face.style not in ("Regular", "CondensedBold", "ExtraCondensedThin"):
             continue
-        able = [line for line in plain if not _lacks(renderer.runs.shapers[number], line)][:11]
+        able = [line for line in plain if not _lacks(renderer.shaping_cache.shapers[number], line)][:11]
         assert len(able) >= 8, face.name
         # Pillow puts glyphs on whole pixels: where a stem is thinner than 4 px that alone costs a tenth of the overlap.
         ppem = IOU_PPEM if metrics[face.name].stroke_em16 * IOU_PPEM >= 4 << 16 else 4 * IOU_PPEM

@@ -156,7 +156,7 @@ def test_out_of_memory_loses_nothing(atlas, monkeypatch):
 def renderer(faces, metrics, device, limits=None):
     made = LineRenderer(faces, metrics, RenderConfig(image_height=24), None, device)
     if limits:
-        made.atlas = GlyphAtlas(faces, made.runs.glyph_base, None, *limits)
+        made.atlas = GlyphAtlas(faces, made.shaping_cache.glyph_base, None, *limits)
     return made
 
 

@@ -12,7 +12,6 @@ from khmer_ocr import rng
 from khmer_ocr.errors import ConfigError, NoFontsError
 from khmer_ocr.render.compositor import LineRenderer
 from khmer_ocr.render.glyph_table import MISSING, OVERDRAWN
-from khmer_ocr.render.line_extents import line_extents
 from khmer_ocr.render.planner import REASONS, RESCUE_STEPS, LinePlan
 from khmer_ocr.render.settings import RenderConfig
 
@@ -38,6 +37,11 @@ def drawable(renderer, real_lines) -> list[str]:
 def rows(plan: LinePlan) -> list[tuple[int, ...]]:
     columns = (plan.face_B, plan.size64_B, plan.baseline_B, plan.left_B, plan.right_B)
     return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def extents(renderer: LineRenderer, texts, face_B):
+    cache = renderer.shaping_cache
+    return cache.measure(cache.look_up(texts, face_B))
 
 
 def addresses(n: int, first: int = 0):
@@ -157,7 +161,7 @@ def test_reasons(few, text, reason):
 def test_a_sign_without_ink_of_its_own_is_never_drawn(renderer, metrics, twice):
     # Drawn over itself by some faces, above or below itself by others: a label says what the ink says.
     every = np.arange(len(renderer.faces), dtype=np.int32)
-    flags = line_extents(renderer.runs, [twice] * len(every), every).flags_B
+    flags = extents(renderer, [twice] * len(every), every).flags_L
     hidden = (flags & OVERDRAWN) > 0
     assert 20 < hidden.sum() < len(every)
     plan = renderer.plan([twice] * 600, addresses(600), KEY)
@@ -170,7 +174,7 @@ def test_a_sign_without_ink_of_its_own_is_never_drawn(renderer, metrics, twice):
 def test_ordinary_lines_are_never_taken_for_drawn_over_themselves(renderer, drawable):
     for number in range(0, len(renderer.faces), 5):
         face_B = np.full(400, number, np.int32)
-        assert not (line_extents(renderer.runs, drawable[:400], face_B).flags_B & OVERDRAWN).any()
+        assert not (extents(renderer, drawable[:400], face_B).flags_L & OVERDRAWN).any()
 
 
 def test_too_tall_is_said(few_faces, metrics):
@@ -184,9 +188,9 @@ def test_too_tall_is_said(few_faces, metrics):
 def test_a_tall_line_takes_a_smaller_size(renderer):
     tall, n = "ស្ត្រ៊ីស្ត្រូវ", 400
     plan = renderer.plan([tall] * n, addresses(n), KEY)
-    seen = line_extents(renderer.runs, [tall] * n, plan.face_B)
-    above = renderer.planner.ascent_px(seen.ascent_B, plan.face_B, plan.size64_B)
-    below = renderer.planner.ascent_px(seen.descent_B, plan.face_B, plan.size64_B)
+    seen = extents(renderer, [tall] * n, plan.face_B)
+    above = renderer.planner.ascent_px(seen.ascent_L, plan.face_B, plan.size64_B)
+    below = renderer.planner.ascent_px(seen.descent_L, plan.face_B, plan.size64_B)
     assert (plan.baseline_B - above >= 0).all()
     assert (plan.baseline_B + below <= renderer.config.image_height).all()
     shares = plan.size64_B / renderer.planner.size64_FS[plan.face_B, -1]
@@ -216,9 +220,9 @@ def test_the_plan_leaves_room_for_all_ink(few_faces, metrics, drawable, height, 
     lines = drawable[:300]
     lines = [line for line, reason in zip(lines, renderer.planner.rejections(lines), strict=True) if not reason]
     plan = renderer.plan(lines, addresses(len(lines)), KEY)
-    seen = line_extents(renderer.runs, lines, plan.face_B)
-    above = renderer.planner.ascent_px(seen.ascent_B, plan.face_B, plan.size64_B)
-    below = renderer.planner.ascent_px(seen.descent_B, plan.face_B, plan.size64_B)
+    seen = extents(renderer, lines, plan.face_B)
+    above = renderer.planner.ascent_px(seen.ascent_L, plan.face_B, plan.size64_B)
+    below = renderer.planner.ascent_px(seen.descent_L, plan.face_B, plan.size64_B)
     assert (plan.baseline_B >= above).all() and (plan.baseline_B + below <= height).all()
     assert (renderer.draw(lines, plan).width_B <= config.max_width).all()
 

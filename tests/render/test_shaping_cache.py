@@ -1,4 +1,4 @@
-"""The run cache: pieces put together equal whole runs, in every face; and its hash table never mixes texts."""
+"""The shaping cache: segments put together equal whole runs, in every face; its hash table never mixes texts."""
 
 import numpy as np
 import pytest
@@ -115,7 +115,7 @@ def test_a_small_cache_empties_itself_and_changes_nothing(noto, real_lines):
     large, small = cache_of([noto], [SYLLABLE], 1 << 14), cache_of([noto], [SYLLABLE], 1 << 7)
     for line in lines:
         assert glyphs_of(small, line) == glyphs_of(large, line)
-    assert small.capacity_runs == 1 << 7 and small.runs <= 1 << 7 < large.runs
+    assert small.capacity_runs == 1 << 7 and small.run_count <= 1 << 7 < large.run_count
 
 
 def test_a_batch_larger_than_the_cache_is_done_all_the_same(noto, real_lines):
@@ -140,7 +140,7 @@ def test_equal_hashes_do_not_mix_texts(noto):
     cache.hash_R[0] = forged
     cache.slots_S[int(forged) & (len(cache.slots_S) - 1)] = 0
     assert glyphs_of(cache, other) == expected != first
-    assert cache.runs == 2 and cache.hash_R[0] == cache.hash_R[1]
+    assert cache.run_count == 2 and cache.hash_R[0] == cache.hash_R[1]
 
 
 def test_faces_are_kept_apart(few_faces, metrics):

@@ -1,4 +1,4 @@
-"""Lines of two parts: where they are cut, and that joined they are the two parts side by side."""
+"""Spliced lines: where they are cut, and that they are their two parts side by side."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from khmer_ocr import rng
 from khmer_ocr.render.compositor import LineRenderer
-from khmer_ocr.render.splice import cut_in_two, pieces_of, with_second_faces
+from khmer_ocr.render.splice import cut_in_two, spliced_plan, spliced_texts
 from khmer_ocr.samples import sample_lines
 
 
@@ -30,30 +30,30 @@ def renderer(few_faces, metrics) -> LineRenderer:
     return LineRenderer(few_faces, metrics)
 
 
-def test_joined_lines_are_their_parts_side_by_side(renderer: LineRenderer) -> None:
+def test_spliced_lines_are_their_parts_side_by_side(renderer: LineRenderer) -> None:
     texts = [line for line in sample_lines() if " " in line][:40]
     address_B = np.arange(len(texts), dtype=np.uint64)
     plan = renderer.plan(texts, address_B, rng.key(1, "train", "plan"))
     cut_C = np.arange(0, len(texts), 3)
-    parts = {int(n): cut_in_two(texts[n], 0.5) for n in cut_C}
-    second = renderer.plan([parts[int(n)][1] for n in cut_C], address_B[cut_C], rng.key(1, "train", "second"))
-    pieces, plan_P = pieces_of(texts, parts), with_second_faces(plan, second, cut_C)
+    cuts = {int(n): cut_in_two(texts[n], 0.5) for n in cut_C}
+    second = renderer.plan([cuts[int(n)][1] for n in cut_C], address_B[cut_C], rng.key(1, "train", "second"))
+    parts, plan_P = spliced_texts(texts, cuts), spliced_plan(plan, second, cut_C)
     second_P = np.insert(np.zeros(len(texts), bool), cut_C + 1, True)
-    apart = renderer.draw(pieces, plan_P)
-    joined, clipped_B = renderer.submit(pieces, plan_P, second_P)
-    assert not clipped_B.any() and len(joined.width_B) == len(texts) == len(clipped_B)
-    assert len(pieces) == len(texts) + len(cut_C)
+    apart = renderer.draw(parts, plan_P)
+    spliced, clipped_B = renderer.submit(parts, plan_P, second_P)
+    assert not clipped_B.any() and len(spliced) == len(texts) == len(clipped_B)
+    assert len(parts) == len(texts) + len(cut_C)
     assert {plan.face_B[n] != face for n, face in zip(cut_C, second.face_B, strict=True)} == {True, False}
-    piece = 0
+    part = 0
     for line in range(len(texts)):
-        image = joined.image(line)
-        first = apart.image(piece)
+        image = spliced.image(line)
+        first = apart.image(part)
         assert np.array_equal(image[:, : first.shape[1]], first)
-        if line in parts:
-            piece += 1
-            behind = apart.image(piece)
+        if line in cuts:
+            part += 1
+            behind = apart.image(part)
             assert image.shape[1] == first.shape[1] + behind.shape[1]
             assert np.array_equal(image[:, first.shape[1] :], behind)
         else:
             assert image.shape == first.shape
-        piece += 1
+        part += 1
