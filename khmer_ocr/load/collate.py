@@ -131,7 +131,10 @@ def collate_lines(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     images = [sample["image"].float() for sample in samples]
     return {
         "images": torch.stack(
-            [pad(image, (0, max(width_B) - width), value=BACKGROUND) for image, width in zip(images, width_B, strict=True)]
+            [
+                pad(image, (0, max(width_B) - width), value=BACKGROUND)
+                for image, width in zip(images, width_B, strict=True)
+            ]
         ),
         "targets": pad_sequence([sample["targets"] for sample in samples], True, PAD),
         "image_lengths": torch.tensor(width_B, dtype=torch.int64),

@@ -255,7 +255,7 @@ class DaliLoader(LineLoader):
         _, positions_B, faults, to_confirm = given
         if not len(positions_B):
             return ReadBatch(number, positions_B, None, faults)
-        images_B1HX = torch.from_dlpack(images.as_tensor() if self.caches is None else images)
+        images_B1HX = torch.utils.dlpack.from_dlpack(images.as_tensor() if self.caches is None else images)
         images_B1HX = images_B1HX.reshape(len(positions_B), 1, self.lines.height_px, -1)
         if self.caches is not None:
             images_B1HX = images_B1HX.view(self._dtype)

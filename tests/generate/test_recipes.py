@@ -149,8 +149,8 @@ def test_a_recipe_of_ones_own_is_repaired_when_its_file_is_gone(corpus: Path, tm
     [
         ({"recipe": "scann"}, r"no recipe 'scann'\. Did you mean 'scan'\?"),
         ({"recipe": "nowhere.yaml"}, r"Recipe nowhere\.yaml can't be read"),
-        ({"strength": "brutal"}, r"strength is 'brutal'; expected one of mild, medium, heavy, mixed"),
-        ({"device": "tpu"}, r"device is 'tpu'; expected one of auto, cpu, cuda"),
+        ({"strength": "brutal"}, r"strength is 'brutal'; expected 'mild', 'medium', 'heavy' or 'mixed'"),
+        ({"device": "tpu"}, r"device is 'tpu'; expected 'auto', 'cpu' or 'cuda'"),
     ],
 )
 def test_settings_that_can_not_be(settings: dict[str, Any], message: str) -> None:

@@ -224,7 +224,7 @@ def test_where_to_begin_is_checked(root):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"engine": "tensorflow"}, "engine is 'tensorflow'; give one of auto, dali, torch"),
+        ({"engine": "tensorflow"}, "engine is 'tensorflow'; expected 'auto', 'dali' or 'torch'"),
         ({"dtype": "int8"}, "dtype is 'int8'"),
         ({"on_error": "ignore"}, "on_error is 'ignore'"),
         ({"num_workers": -1}, "num_workers is -1"),

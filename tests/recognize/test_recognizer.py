@@ -188,9 +188,9 @@ def test_scores_follow_code_points_that_normalising_moves() -> None:
 
 def test_settings_out_of_range(taught: LoadedModel, taught_folder: Path, tmp_path: Path) -> None:
     for options, says in (
-        ({"decode": "best"}, "'best'; expected one of ctc, greedy, beam"),
-        ({"device": "tpu"}, "'tpu'; expected one of auto, cpu, cuda"),
-        ({"precision": "int8"}, "'int8'; expected one of auto, float32, bfloat16"),
+        ({"decode": "best"}, "'best'; expected 'beam', 'greedy' or 'ctc'"),
+        ({"device": "tpu"}, "'tpu'; expected 'auto', 'cpu' or 'cuda'"),
+        ({"precision": "int8"}, "'int8'; expected 'auto', 'float32' or 'bfloat16'"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"beam_size": 0}, "beam_size is 0"),
     ):
