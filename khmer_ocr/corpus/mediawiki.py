@@ -1,8 +1,8 @@
 """MediaWiki dumps: pages out of the XML stream, plain text out of the wiki markup.
 
 Every pass is linear in the text, whatever the nesting: a dump is foreign input. mwparserfromhell 0.7.2 gives the same
-text of a made dump of 20 MB (templates, tables, references, links; 2,757 pages, none differs) in 17 times the time
-(11 to 20; benchmarks/bench_mediawiki.py, AMD EPYC), so that the markup is stripped here.
+text of a made dump of 20 MB (templates, tables, references, links; 2,757 pages, none differs) in 16 times the time
+(12 to 19; benchmarks/bench_mediawiki.py, AMD EPYC), so that the markup is stripped here.
 """
 
 import html
