@@ -42,23 +42,29 @@ def _plain_members(view: mmap.mmap, path: str | Path) -> list[tuple[str, int, in
     """Walk a tar of plain ustar files, 40 times faster than `tarfile`; None when it holds anything else."""
     found, at = [], 0
     while len(header := view[at : at + TAR_BLOCK]) == TAR_BLOCK and any(header[:1]):
-        if header[257:262] != b"ustar" or header[156:157] not in b"0\0" or header[345]:
+        if (member := _plain_header(header)) is None:
             return None
-        try:
-            size, checksum = (int(header[a:b].strip(b"\0 "), 8) for a, b in ((124, 136), (148, 156)))
-            name = header[:100].rstrip(b"\0").decode()
-        except ValueError:
-            return None
-        if size < 0:
-            return None
-        if sum(header) - sum(header[148:156]) + 8 * 32 != checksum:
+        name, size, whole = member
+        if not whole:
             raise DatasetError(f"{path} is damaged: the tar header at byte {at} fails its checksum.")
         offset = at + TAR_BLOCK
         at = offset + -(-size // TAR_BLOCK) * TAR_BLOCK
-        found.append((name.removeprefix("./"), offset, size))
+        found.append((name, offset, size))
     if at + TAR_BLOCK > len(view) or any(header):
         raise DatasetError(f"{path} is cut short: {len(view)} bytes, and no end-of-archive mark there.")
     return found
+
+
+def _plain_header(header: bytes) -> tuple[str, int, bool] | None:
+    """Name and size in bytes of a plain ustar file, and whether its header has its checksum; None for other headers."""
+    if header[257:262] != b"ustar" or header[156:157] not in b"0\0" or header[345]:
+        return None
+    try:
+        size, checksum = (int(header[a:b].strip(b"\0 "), 8) for a, b in ((124, 136), (148, 156)))
+        name = header[:100].rstrip(b"\0").decode().removeprefix("./")
+    except ValueError:
+        return None
+    return None if size < 0 else (name, size, sum(header) - sum(header[148:156]) + 8 * 32 == checksum)
 
 
 def _any_members(file: io.BufferedReader, path: str | Path, file_size: int) -> Iterator[tuple[str, int, int]]:
@@ -146,17 +152,10 @@ def salvaged_members(data: bytes) -> dict[str, tuple[int, int]]:
     """
     found, at = dict[str, tuple[int, int]](), 0
     while at + TAR_BLOCK <= len(data):
-        header = data[at : at + TAR_BLOCK]
+        name, size, whole = _plain_header(data[at : at + TAR_BLOCK]) or ("", 0, False)
         at += TAR_BLOCK
-        if header[257:262] != b"ustar" or header[156:157] not in b"0\0":
-            continue
-        try:
-            size, checksum = (int(header[a:b].strip(b"\0 "), 8) for a, b in ((124, 136), (148, 156)))
-            name = header[:100].rstrip(b"\0").decode().removeprefix("./")
-        except ValueError:
-            continue
         end = at + -(-size // TAR_BLOCK) * TAR_BLOCK
-        if size >= 0 and sum(header) - sum(header[148:156]) + 8 * 32 == checksum and end <= len(data):
+        if whole and end <= len(data):
             found.setdefault(name, (at, size))
             at = end
     return found

@@ -59,8 +59,6 @@ class SyntheticImageGenerator:
         self.render = config_manager.render if config_manager else RenderConfig()
         self.config = config_manager.generate if config_manager else GenerateConfig()
         self.augment_train, self.seed = augment_train, random_seed
-        # Of a run that is repaired: its metadata hold the recipe, a file of the same name may hold another by now.
-        self.known_recipe: Recipe | None = None
         fonts_dir = config_manager.fonts_dir if config_manager else Path("fonts")
         self._font_sources = [str(name) for name in fonts or ()]
         self.faces, self.metrics = usable_faces(fonts, fonts_dir=fonts_dir, system=self.config.system_fonts)
@@ -117,9 +115,7 @@ class SyntheticImageGenerator:
 
     def _recipe(self, config: GenerateConfig) -> tuple[Recipe | None, str]:
         """The recipe for training lines and where it is applied; what they need is made sure of first."""
-        recipe = self.known_recipe
-        if recipe is None and self.augment_train:
-            recipe = load_recipe(config.recipe, config.strength)
+        recipe = load_recipe(config.recipe, config.strength) if self.augment_train else None
         device = pick_device(config.device)
         if recipe:
             Augmenter(recipe, self.seed, device)
@@ -147,23 +143,27 @@ class SyntheticImageGenerator:
             runs = resume(journal, run, texts, root, overwrite=config.overwrite)
         recorded_root = next((each[RECORDED_ROOT] for each in runs.values()), root)
         settings = self._generation_config(recorded_root)
-        job = RenderJob(
+        job = self.job(config.format, recorded_root, recipe, device)
+        most_tasks = max(-(-text.lines // layout.CHUNK) for text in texts.values())
+        workers = min(config.workers or len(os.sched_getaffinity(0)), most_tasks)
+        with LocalExecutor(job, workers) as executor:
+            splits = (SplitRun(text, journal, executor, progress=config.progress) for text in texts.values())
+            return {each.name: each.draw(config.shard, runs.get(each.name, run), settings) for each in splits}
+
+    def job(self, format_name: str, recorded_root: str, recipe: Recipe | None, device: str) -> RenderJob:
+        """What workers need to draw a run of these faces and settings; see `RenderJob`."""
+        return RenderJob(
             faces=tuple(self.faces),
             metrics=self.metrics,
             render=self.render,
-            root=root,
-            format=config.format,
+            root=self.output_dir.as_posix(),
+            format=format_name,
             seed=self.seed,
             atlas_dir=cache_dir() / "atlas",
             recorded_root=recorded_root,
             recipe=recipe,
             device=device,
         )
-        most_tasks = max(-(-text.lines // layout.CHUNK) for text in texts.values())
-        workers = min(config.workers or len(os.sched_getaffinity(0)), most_tasks)
-        with LocalExecutor(job, workers) as executor:
-            splits = (SplitRun(text, journal, executor, progress=config.progress) for text in texts.values())
-            return {each.name: each.draw(config.shard, runs.get(each.name, run), settings) for each in splits}
 
     def _generation_config(self, recorded_root: str) -> dict[str, Any]:
         """`generation_config` as users know it."""

@@ -9,10 +9,11 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any, cast
+from typing import Any, cast
 
 from tqdm import tqdm
 
@@ -23,15 +24,14 @@ from khmer_ocr.dataset.metadata import iter_samples, read_header
 from khmer_ocr.dataset.metadata_writer import split_facts, write_overall, write_split
 from khmer_ocr.dataset.verify import SHOWN, VerifyReport
 from khmer_ocr.errors import ConfigError, DatasetError, FontError, KhmerOcrError
-from khmer_ocr.generate.chunk_renderer import ChunkRenderer, RenderJob
+from khmer_ocr.generate.chunk_renderer import ChunkRenderer
 from khmer_ocr.generate.fingerprint import deciding_versions, fingerprint
 from khmer_ocr.generate.generator import SyntheticImageGenerator
 from khmer_ocr.generate.journal import Journal, header_of, read_overall
-from khmer_ocr.generate.repair_evidence import CorpusTexts, Row, by_number, salvaged
+from khmer_ocr.generate.repair_evidence import Row, corpus_texts, salvaged
 from khmer_ocr.generate.repair_redraw import Redrawer
 from khmer_ocr.generate.repair_storage import StoredFiles, StoredShards
 from khmer_ocr.io.atomic import remove_file, replace
-from khmer_ocr.io.cache_dir import cache_dir
 from khmer_ocr.io.json_bytes import json_bytes
 from khmer_ocr.render.settings import RenderConfig
 
@@ -102,13 +102,14 @@ def repair(root: Path, report: VerifyReport, *, progress: bool = True) -> Repair
     return done
 
 
-def _generator_of(root: Path, settings: dict[str, Any], run: dict[str, Any]) -> SyntheticImageGenerator:
+def _renderer(root: Path, overall: Mapping[str, Any]) -> tuple[Path, ChunkRenderer]:
+    """Folder of the corpus, and what draws as the data set says that it was drawn."""
+    run, settings = overall["run"], overall["generation_config"]
+    known = type(run["seed"]) is int and run["format"] in layout.FORMATS and type(settings["image_height"]) is int
+    if not known:
+        raise ValueError(f"seed {run['seed']!r}, format {run['format']!r}, height {settings['image_height']!r}")
     generator = SyntheticImageGenerator(
-        settings["corpus_dir"],
-        root,
-        fonts=settings.get("font_files"),
-        random_seed=run["seed"],
-        augment_train=settings["augment_train"],
+        settings["corpus_dir"], root, fonts=settings.get("font_files"), random_seed=run["seed"]
     )
     by_name = {face.name: face for face in generator.faces}
     for name, sha256 in run["fonts"].items():
@@ -118,45 +119,23 @@ def _generator_of(root: Path, settings: dict[str, Any], run: dict[str, Any]) -> 
             raise FontError(f"Font {name} is another version than the one this data set was drawn with.")
     generator.faces = [by_name[name] for name in run["fonts"]]
     generator.render = RenderConfig(**run["render"])
-    recipe = generator.known_recipe = _recipe_of(run)
-    now = fingerprint(generator.faces, generator.render, run["format"], run["seed"], {}, recipe, _device_of(run))
+    recipe, device = _recipe_of(run["recipe"]), str(run["versions"].get("device", "cpu"))
+    now = fingerprint(generator.faces, generator.render, run["format"], run["seed"], {}, recipe, device)
     if deciding_versions(now["versions"]) != deciding_versions(run["versions"]):
         raise ConfigError(
             f"The data set was made with {run['versions']}, here is {now['versions']}: its bytes can't be made again. "
             "Install those versions, or generate anew with --overwrite."
         )
-    return generator
+    job = generator.job(run["format"], settings["output_dir"], recipe, device)
+    return generator.corpus_dir, ChunkRenderer(job)
 
 
-def _recipe_of(run: dict[str, Any]) -> Recipe | None:
-    """The recipe that a run records."""
-    known = run["recipe"]
+def _recipe_of(known: Any) -> Recipe | None:
+    """The recipe as a run records it; a file of the same name may hold another by now."""
     if known == NONE:
         return None
     content = {key: value for key, value in known.items() if key != "strength"}
     return parse_recipe(content, known["strength"], layout.GENERATION_METADATA)
-
-
-def _device_of(run: dict[str, Any]) -> str:
-    """The device whose bytes a run holds; fused kernels give the same on all."""
-    return str(run["versions"].get("device", "cpu"))
-
-
-@dataclass
-class _Drawn:
-    """What of a split was proven so far."""
-
-    samples: int = 0
-    stored_bytes: int = 0
-    fonts: Counter[str] = field(default_factory=Counter)
-
-    def add(self, samples: Iterable[Sample], stored_bytes: int, lines: IO[bytes]) -> None:
-        """Count samples and write their metadata, one a line."""
-        for sample in samples:
-            self.samples += 1
-            self.fonts[sample["font"]] += 1
-            lines.write(json_bytes(sample) + b"\n")
-        self.stored_bytes += stored_bytes
 
 
 def _corrected(row: Row) -> Sample:
@@ -169,50 +148,28 @@ def _corrected(row: Row) -> Sample:
 
 
 class _Repair:
-    """Repairs one split after the other; the renderer is set up when the first sample has to be drawn."""
+    """Repairs one split after the other."""
 
     def __init__(self, root: Path, overall: dict[str, Any], done: RepairReport, *, progress: bool) -> None:
         self._root, self._overall, self._done, self._progress = root, overall, done, progress
-        self._run: dict[str, Any] = overall["run"]
-        self._renderer_of_run: tuple[SyntheticImageGenerator, ChunkRenderer] | None = None
 
-    def _renderer(self) -> tuple[SyntheticImageGenerator, ChunkRenderer]:
-        if self._renderer_of_run is None:
-            try:
-                self._renderer_of_run = self._set_up()
-            except (KeyError, TypeError, AttributeError, ValueError) as fault:
-                if isinstance(fault, KhmerOcrError):
-                    raise
-                raise DatasetError(
-                    f"{self._root}/{layout.GENERATION_METADATA} is damaged in what says how the data set was made "
-                    f"({fault!r}). Restore it from where it came from."
-                ) from fault
-        return self._renderer_of_run
-
-    def _set_up(self) -> tuple[SyntheticImageGenerator, ChunkRenderer]:
-        run, settings = self._run, self._overall["generation_config"]
-        known = type(run["seed"]) is int and run["format"] in layout.FORMATS and type(settings["image_height"]) is int
-        if not known:
-            raise ValueError(f"seed {run['seed']!r}, format {run['format']!r}, height {settings['image_height']!r}")
-        generator = _generator_of(self._root, settings, run)
-        job = RenderJob(
-            faces=tuple(generator.faces),
-            metrics=generator.metrics,
-            render=generator.render,
-            root=self._root.as_posix(),
-            format=run["format"],
-            seed=run["seed"],
-            atlas_dir=cache_dir() / "atlas",
-            recorded_root=settings["output_dir"],
-            recipe=generator.known_recipe,
-            device=_device_of(run),
-        )
-        return generator, ChunkRenderer(job)
+    @cached_property
+    def _drawing(self) -> tuple[Path, ChunkRenderer]:
+        """See `_renderer`; set up when the first sample has to be drawn."""
+        try:
+            return _renderer(self._root, self._overall)
+        except KhmerOcrError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as fault:
+            raise DatasetError(
+                f"{self._root}/{layout.GENERATION_METADATA} is damaged in what says how the data set was made "
+                f"({fault!r}). Restore it from where it came from."
+            ) from fault
 
     def close(self) -> None:
         """Keep the rasters of what was drawn."""
-        if self._renderer_of_run is not None:
-            self._renderer_of_run[1].close()
+        if "_drawing" in vars(self):
+            self._drawing[1].close()
 
     def repair(self, split: str, report: VerifyReport) -> None:
         """Set one split right."""
@@ -230,11 +187,10 @@ class _Repair:
 
     def _indexes(self, split: str, report: VerifyReport) -> None:
         """Write indexes of whole shards anew; those of damaged ones come with their shard."""
-        for problem in report.problems:
-            folder, _, name = problem.filename.partition("/")
-            if problem.split != split or folder != layout.SHARDS or not name.endswith(".idx") or "/" in name:
+        for name in (Path(problem.filename) for problem in report.problems if problem.split == split):
+            if name.parent != Path(layout.SHARDS) or name.suffix != ".idx":
                 continue
-            index = self._root / split / layout.SHARDS / name
+            index = self._root / split / name
             try:
                 members = shards.tar_members(self._root, index.with_suffix(".tar"))
             except DatasetError as fault:
@@ -243,13 +199,14 @@ class _Repair:
             replace(index, shards.dali_index(members), self._root, tag="")
             self._done.written += 1
 
-    def _stored(self, split: str) -> StoredFiles | StoredShards:
-        return StoredFiles(self._root, split) if self._run["format"] == "files" else StoredShards(self._root, split)
+    def _stored(self, split: str) -> StoredFiles:
+        kind = StoredFiles if self._overall["run"]["format"] == "files" else StoredShards
+        return kind(self._root, split)
 
     def _repair_chunks(self, split: str, chunks: Sequence[int]) -> None:
         """Repair the damaged chunks of a split whose metadata are in order."""
         metadata, expected = self._root / split / layout.SPLIT_METADATA, set(chunks)
-        redrawer, fixes = Redrawer(self._renderer()[1], split), dict[int, Sample]()
+        redrawer, fixes = Redrawer(self._drawing[1], split), dict[int, Sample]()
         stored = self._stored(split)
         numbered = groupby(enumerate(iter_samples(metadata)), key=lambda pair: pair[0] // layout.CHUNK)
         for chunk, pairs in tqdm(numbered, desc=f"repair {split}", unit="chunk", disable=not self._progress):
@@ -270,27 +227,24 @@ class _Repair:
             header = {key: value for key, value in read_header(metadata).items() if key != "samples"}
             self._write_metadata(split, header, lines)
 
-    def _replace(
-        self, split: str, stored: StoredFiles | StoredShards, rows: list[Row], records: Mapping[int, Sample]
-    ) -> None:
+    def _replace(self, split: str, stored: StoredFiles, rows: list[Row], records: Mapping[int, Sample]) -> None:
         """Replace what is proven and damaged; name what is damaged and not proven."""
-        damaged = [row for row in rows if not stored.is_whole(row)]
         self._done.written += stored.write([row for row in rows if row.link is None], records)
-        for row in damaged:
-            if row.link is not None or row.drawn is None:
+        for row in rows:
+            if not row.whole and (row.link is not None or row.drawn is None):
                 self._left(split, layout.stem(split, row.number), row.why)
 
     def _rebuild(self, split: str) -> None:
         """Write a split's metadata anew if every sample is proven; damaged samples are repaired on the way."""
-        generator, renderer = self._renderer()
-        facts, stored = self._overall["splits"][split], self._stored(split)
-        records = by_number(split, salvaged(self._root, split))
-        corpus = CorpusTexts(generator.corpus_dir, self._run, split, renderer.plan)
+        corpus_dir, renderer = self._drawing
+        run, facts, stored = self._overall["run"], self._overall["splits"][split], self._stored(split)
+        records = salvaged(self._root, split)
+        corpus = cache(lambda: corpus_texts(corpus_dir, run, split, renderer.plan))
         total = count = max((*records, *stored.numbers(), -1)) + 1
         if facts["total_samples"] != count:
-            # Who is right is known to the corpus; without it, what is drawn tells whether there are so few or so many.
-            total = len(corpus.texts()) or count
-        redrawer, drawn = Redrawer(renderer, split), _Drawn()
+            # Who is right is known to the corpus; without it, what is drawn shows whether there are so few or so many.
+            total = len(corpus()) or count
+        redrawer, fonts, stored_bytes = Redrawer(renderer, split), Counter[str](), 0
         with TemporaryFile() as lines:
             starts = range(0, total, layout.CHUNK)
             for first in tqdm(starts, desc=f"repair {split}", unit="chunk", disable=not self._progress):
@@ -298,22 +252,24 @@ class _Repair:
                 rows = [Row(number, records.pop(number, [])) for number in numbers]
                 stored.read(rows)
                 for row in rows:
-                    row.spare = None if row.texts else corpus.text(row.number)
+                    row.spare = None if row.texts else next(iter(corpus()[row.number : row.number + 1]), None)
                 redrawer.prove(first // layout.CHUNK, rows)
                 anew = {row.number: row.drawn[0] for row in rows if row.drawn is not None}
                 self._replace(split, stored, rows, anew)
-                drawn.add(anew.values(), stored.bytes_of(rows), lines)
-            short = count < facts["total_samples"] and not corpus.texts()
-            if drawn.samples < total or not total or short:
+                stored_bytes += stored.bytes_of(rows)
+                fonts.update(sample["font"] for sample in anew.values())
+                lines.writelines(json_bytes(sample) + b"\n" for sample in anew.values())
+            short = count < facts["total_samples"] and not corpus()
+            if fonts.total() < total or not total or short:
                 said = max(total, facts["total_samples"])
-                why = f"{drawn.samples:,} of {said:,} samples are proven; it is written anew when all are"
+                why = f"{fonts.total():,} of {said:,} samples are proven; it is written anew when all are"
                 self._left(split, layout.SPLIT_METADATA, why)
                 return
             lines.seek(0)
             rejected, settings = facts.get("rejected", {}), self._overall["generation_config"]
-            header = header_of(split, drawn.samples, drawn.fonts, rejected, self._run, settings)
+            header = header_of(split, fonts.total(), fonts, rejected, run, settings)
             self._write_metadata(split, header, (line.rstrip(b"\n") for line in lines))
-        splits = {**self._overall["splits"], split: split_facts(header, drawn.fonts, drawn.stored_bytes)}
+        splits = {**self._overall["splits"], split: split_facts(header, fonts, stored_bytes)}
         if splits != self._overall["splits"]:
             write_overall(self._root, self._overall, splits)
             self._overall = read_overall(self._root)

@@ -7,7 +7,7 @@ that the stored image shows; `khmer_ocr.generate.repair` asks that of each row.
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ class Row:
     Attributes:
         number: of the sample in its split.
         records: what metadata say of it: of the split first, of a shard's member next.
-        image: stored bytes of the image, None where there are none.
+        stored: bytes of its image, label and JSON, by suffix; of what stands there and can't be read, none.
+        intact: whether the shard it lies in is whole, and its JSON there says what the split's metadata do.
         image_hash: of its pixels, None where it does not decode.
         size: width and height in px of an image that decodes.
         label: text of its label, None where there is none or it is no UTF-8.
@@ -42,8 +43,9 @@ class Row:
     """
 
     number: int
-    records: list[Sample] = field(default_factory=list)
-    image: bytes | None = None
+    records: list[Sample]
+    stored: dict[str, bytes] = field(default_factory=dict)
+    intact: bool = True
     image_hash: str | None = None
     size: tuple[int, int] | None = None
     label: str | None = None
@@ -66,60 +68,53 @@ class Row:
 
     @property
     def whole(self) -> bool:
-        """Whether image, label and the split's metadata agree, so that there is nothing to do."""
+        """Whether image, label and metadata agree, so that there is nothing to do."""
         if not self.records or self.image_hash is None:
             return False
         record = self.records[0]
         return (
-            self.size == (record["image_width"], record["image_height"])
+            self.intact
+            and self.size == (record["image_width"], record["image_height"])
             and self.label == record["text"]
             and ("pixel_hash" not in record or self.image_hash == self.recorded[0])
         )
 
-    def see_image(self, data: bytes | None, name: str | Path) -> None:
-        """Note an image as stored."""
-        self.image = data
-        if data is None:
-            return
+    def decode(self, image: str | Path, label: str | Path) -> None:
+        """Note what the stored bytes hold; the paths are for messages."""
         try:
-            pixels_HW = sample_decoding.decode_image(data, name)
+            if "png" in self.stored:
+                pixels_HW = sample_decoding.decode_image(self.stored["png"], image)
+                self.image_hash = sample_decoding.pixel_hash(pixels_HW)
+                self.size = pixels_HW.shape[1], pixels_HW.shape[0]
         except DatasetError as fault:
             self.why = str(fault)
-            return
-        self.image_hash, self.size = sample_decoding.pixel_hash(pixels_HW), (pixels_HW.shape[1], pixels_HW.shape[0])
-
-    def see_label(self, data: bytes | None, name: str | Path) -> None:
-        """Note a label as stored."""
-        if data is None:
-            return
         try:
-            self.label = sample_decoding.decode_label(data, name)
+            if "txt" in self.stored:
+                self.label = sample_decoding.decode_label(self.stored["txt"], label)
         except DatasetError as fault:
             self.why = str(fault)
 
 
-def salvaged(root: Path, split: str) -> Iterator[Sample]:
-    """Whole records of a split's metadata, however damaged the rest of the file is."""
-    path, found = root / split / layout.SPLIT_METADATA, False
+def salvaged(root: Path, split: str) -> dict[int, list[Sample]]:
+    """Whole records of a split's metadata, however damaged the rest of the file is, by the number of their sample."""
+    path, found = root / split / layout.SPLIT_METADATA, dict[int, list[Sample]]()
+
+    def note(record: Sample | None) -> None:
+        number = None if record is None else layout.number_of(split, record["filename"])
+        if record is not None and number is not None:
+            found.setdefault(number, []).append(record)
+
     try:
         with paths.open_contained(root, path) as file:
             for line in iter(lambda: file.readline(_LONGEST_RECORD_BYTES), b""):
-                record = _record(line, path)
-                if record is not None:
-                    found = True
-                    yield record
+                note(record_of(line.strip().removesuffix(b","), path))
         if not found:
             # Another layout of JSON than ours, which has no lines: as far as it can be read.
-            yield from filter(_is_usable, iter_samples(path))
-    except DatasetError:
-        return  # what is missing is asked for from files, labels and the corpus, and named where nothing has it
-
-
-def _record(line: bytes, path: Path) -> Sample | None:
-    line = line.strip().removesuffix(b",")
-    if not line.startswith(b"{") or not line.endswith(b"}"):
-        return None
-    return record_of(line, path)
+            for record in filter(_is_usable, iter_samples(path)):
+                note(record)
+    except DatasetError as fault:
+        log.debug("%s", fault)  # what is missing is looked for in files, labels and the corpus
+    return found
 
 
 def record_of(data: bytes, path: Path) -> Sample | None:
@@ -142,61 +137,34 @@ def _is_line(text: str) -> bool:
     return len(text) <= LONGEST_LINE_BYTES and not any("\ud800" <= char <= "\udfff" for char in text)
 
 
-def by_number(split: str, records: Iterable[Sample]) -> dict[int, list[Sample]]:
-    """Records by the number of their sample; those whose name is none of ours are of no use."""
-    found: dict[int, list[Sample]] = {}
-    for record in records:
-        number = layout.number_of(split, record["filename"])
-        if number is not None:
-            found.setdefault(number, []).append(record)
-    return found
-
-
-class CorpusTexts:
-    """The texts of a split as its corpus has them, read and planned when the first is asked for.
+def corpus_texts(
+    corpus_dir: Path, run: Mapping[str, Any], split: str, plan: Callable[[str, int, list[str], bool], bytes]
+) -> list[str]:
+    """The texts of a split as its corpus has them.
 
     Args:
         corpus_dir: where the corpus lay.
         run: what the data set records of its run; a corpus of other bytes is no evidence.
         split: name of the split.
         plan: says which lines are drawn; see `ChunkRenderer.plan`.
+
+    Returns:
+        All of them in order; none where the corpus is not there, or is another.
     """
-
-    def __init__(
-        self, corpus_dir: Path, run: Mapping[str, Any], split: str, plan: Callable[[str, int, list[str], bool], bytes]
-    ) -> None:
-        self._corpus_dir, self._run, self._split, self._plan = corpus_dir, run, split, plan
-        self._texts: list[str] | None = None
-
-    def texts(self) -> list[str]:
-        """All of them in order; none where the corpus is not there, or is another."""
-        if self._texts is None:
-            self._texts = self._read()
-        return self._texts
-
-    def text(self, number: int) -> str | None:
-        """Text of one sample."""
-        texts = self.texts()
-        return texts[number] if number < len(texts) else None
-
-    def _read(self) -> list[str]:
-        try:
-            known = self._run["splits"][self._split]
-            text = SplitText.open(self._corpus_dir, self._split, known["max_lines"])
-            expected = known["corpus_sha256"]
-        except (SplitNotFoundError, CorpusError, KeyError, TypeError, ValueError) as fault:
-            log.info("the corpus of %s can't be asked: %r", self._split, fault)
-            return []
-        if text.sha256 != expected:
-            log.warning("%s is not the text that the data set was drawn from; it is not used", text.path)
-            return []
-        found = list[str]()
-        for first, lines in blocks(text.read()):
-            reasons = self._plan(self._split, first, lines, text.normalised)
-            drawn = (
-                line
-                for number, (line, reason) in enumerate(zip(lines, reasons, strict=True), start=first)
-                if not reason and number not in text.overlong
-            )
-            found += drawn if text.normalised else map(normalize, drawn)
-        return found
+    try:
+        known = run["splits"][split]
+        text = SplitText.open(corpus_dir, split, known["max_lines"])
+        expected = known["corpus_sha256"]
+    except (SplitNotFoundError, CorpusError, KeyError, TypeError, ValueError) as fault:
+        log.info("the corpus of %s can't be used: %r", split, fault)
+        return []
+    if text.sha256 != expected:
+        log.warning("%s is not the text that the data set was drawn from; it is not used", text.path)
+        return []
+    found = list[str]()
+    for first, lines in blocks(text.read()):
+        reasons = plan(split, first, lines, text.normalised)
+        numbered = enumerate(zip(lines, reasons, strict=True), start=first)
+        drawn = (line for number, (line, reason) in numbered if not reason and number not in text.overlong)
+        found += drawn if text.normalised else map(normalize, drawn)
+    return found

@@ -56,7 +56,7 @@ class Redrawer:
         other = (row.drawn is None and row.image_hash is not None and row.first is not None for row in rows)
         self.contradicted += sum(other)
         for row in rows:
-            alone = row.drawn is None and row.image is None and not row.recorded and row.link is None
+            alone = row.drawn is None and "png" not in row.stored and not row.recorded and row.link is None
             if alone and self.proven and not self.contradicted:
                 row.drawn = row.first
             if row.drawn is None or row.link is not None:
