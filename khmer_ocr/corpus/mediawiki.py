@@ -9,10 +9,11 @@ import html
 import re
 from collections import Counter
 from collections.abc import Iterator
+from typing import IO
 from xml.parsers import expat
 
 from khmer_ocr.corpus.remote_files import InputPath
-from khmer_ocr.corpus.text_streams import CHUNK_BYTES, ByteStream
+from khmer_ocr.corpus.text_streams import CHUNK_BYTES
 from khmer_ocr.errors import CorpusError
 
 MAX_PAGE_CHARS = 1 << 22
@@ -180,7 +181,7 @@ class _PageCollector:
         )
 
 
-def read_pages(path: InputPath, stream: ByteStream, dropped: Counter[str]) -> Iterator[str]:
+def read_pages(path: InputPath, stream: IO[bytes], dropped: Counter[str]) -> Iterator[str]:
     """Stream the plain text of the articles of a MediaWiki dump.
 
     Args:

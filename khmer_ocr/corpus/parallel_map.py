@@ -2,28 +2,20 @@
 
 import pickle
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import Protocol
 
 from khmer_ocr.errors import WorkerError
 from khmer_ocr.io.worker_process import DYING_S, WorkerProcess, end_of, parent_pipe
 
 
-class BlockWriter(Protocol):
-    """Writes lines by number; it is pickled for other processes."""
-
-    def block(self, numbers: range) -> list[str]:
-        """Write the lines of these numbers."""
-
-
-def parallel_map(writer: BlockWriter, blocks: Sequence[range], workers: int) -> Iterator[list[str]]:
+def parallel_map(write: Callable[[range], list[str]], blocks: Sequence[range], workers: int) -> Iterator[list[str]]:
     """Let processes write blocks of lines.
 
     Process w of W writes blocks w, w + W, ... and waits when its pipe is full, so that memory stays bounded.
 
     Args:
-        writer: what writes them.
+        write: writes the lines of some numbers; it is pickled for other processes.
         blocks: numbers of the lines of each block.
         workers: how many processes, at least 1.
 
@@ -34,7 +26,7 @@ def parallel_map(writer: BlockWriter, blocks: Sequence[range], workers: int) -> 
         WorkerError: a process died.
     """
     count = max(min(workers, len(blocks)), 1)
-    task = pickle.dumps((writer, blocks))
+    task = pickle.dumps((write, blocks))
     with ExitStack() as stack:
         children = []
         for place in range(count):
@@ -56,9 +48,9 @@ def main() -> None:
     """Write every so many blocks, and send each as it is done."""
     pipe = parent_pipe()
     place, count = map(int, sys.argv[1:])
-    writer, blocks = pickle.load(sys.stdin.buffer)
+    write, blocks = pickle.load(sys.stdin.buffer)
     for numbers in blocks[place::count]:
-        pipe.send(writer.block(numbers))
+        pipe.send(write(numbers))
 
 
 if __name__ == "__main__":

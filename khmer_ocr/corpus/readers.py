@@ -10,15 +10,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
-from khmer_ocr.corpus.input_files import FORMATS, find_input_files, format_of
+from khmer_ocr.corpus.input_files import find_input_files, format_of
 from khmer_ocr.corpus.mediawiki import read_pages
 from khmer_ocr.corpus.remote_files import InputPath
 from khmer_ocr.corpus.text_streams import (
     COMPRESSIONS,
     Advance,
-    ByteStream,
     decoded,
     encoding_error,
     open_bytes,
@@ -26,16 +25,6 @@ from khmer_ocr.corpus.text_streams import (
 )
 from khmer_ocr.errors import CorpusError, missing_extra
 
-__all__ = [
-    "FORMATS",
-    "MAX_DOCUMENT_CHARS",
-    "MAX_RECORD_BYTES",
-    "RUN_LINES",
-    "Document",
-    "find_input_files",
-    "read_documents",
-    "text_documents",
-]
 RUN_LINES = 200
 """Lines after which a document of a .txt file ends even without a blank line."""
 MAX_DOCUMENT_CHARS = 1 << 20
@@ -109,7 +98,7 @@ def _read_file(path: InputPath, advance: Advance, dropped: Counter[str]) -> Iter
             yield from text_documents(split_lines(decoded(path, stream)))
 
 
-def _read_jsonl(path: InputPath, stream: ByteStream, dropped: Counter[str]) -> Iterator[str]:
+def _read_jsonl(path: InputPath, stream: IO[bytes], dropped: Counter[str]) -> Iterator[str]:
     offset = number = 0
     while record := stream.readline(MAX_RECORD_BYTES):
         number += 1
@@ -166,7 +155,7 @@ def _read_parquet(path: InputPath, advance: Advance, dropped: Counter[str]) -> I
     # Parquet is read from its end, where no decompressor and no stream from afar gets at once.
     with tempfile.TemporaryFile() as file:
         with open_bytes(path, advance) as stream:
-            shutil.copyfileobj(cast(IO[bytes], stream), file, 1 << 20)
+            shutil.copyfileobj(stream, file, 1 << 20)
         yield from _parquet_texts(path, file, 0, advance, dropped, pa, parquet)
 
 

@@ -46,17 +46,9 @@ def sole_run(folder: Path) -> Iterator[None]:
     file = folder / LOCK
     # Before hours of reading, and before a link that was handed over could lead what is written elsewhere.
     refuse_links(folder, file, *(folder / name for name in _OUTPUTS))
-    try:
-        lock = locks.take(file, wait=False)
-    except BlockingIOError as error:
-        raise RunConflictError(
-            f"Another run writes to {folder} at this moment. Wait for its end, or name another --output-dir."
-        ) from error
-    try:
+    refusal = f"Another run writes to {folder} at this moment. Wait for its end, or name another --output-dir."
+    with locks.sole(file, RunConflictError(refusal)):
         yield
-    finally:
-        file.unlink(missing_ok=True)
-        locks.let_go(lock)
 
 
 def check_place(folder: Path, inputs: InputFiles) -> None:

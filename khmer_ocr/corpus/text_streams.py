@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 from khmer_ocr.corpus.remote_files import InputPath, unreadable
 from khmer_ocr.errors import CorpusError
@@ -23,16 +23,6 @@ Advance = Callable[[int], object]
 
 _MARKS = frozenset(map(chr, (*range(0x17B4, 0x17D4), 0x17DD)))
 _BREAKS = (" ", "\u200b", "។")
-
-
-class ByteStream(Protocol):
-    """What the readers need of a file or a decompressor."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Read at most `size` bytes; empty at the end."""
-
-    def readline(self, size: int = -1, /) -> bytes:
-        """Read up to and with the next newline, at most `size` bytes."""
 
 
 class _CountedFile(io.RawIOBase):
@@ -54,12 +44,12 @@ class _CountedFile(io.RawIOBase):
 
 
 @contextmanager
-def open_bytes(path: InputPath, advance: Advance) -> Iterator[ByteStream]:
+def open_bytes(path: InputPath, advance: Advance) -> Iterator[IO[bytes]]:
     """Open a plain or compressed file for reading from its start.
 
     Args:
         path: the file; .gz, .bz2 and .zst are decompressed as they are read.
-        advance: told the bytes read from disk.
+        advance: called with the bytes read from disk.
 
     Yields:
         The decompressed bytes as a stream.
@@ -110,7 +100,7 @@ def encoding_error(path: InputPath, offset: int, data: bytes, start: int) -> Cor
     )
 
 
-def decoded(path: InputPath, stream: ByteStream) -> Iterator[str]:
+def decoded(path: InputPath, stream: IO[bytes]) -> Iterator[str]:
     """Decode a stream of UTF-8, with or without byte-order mark, in pieces of at most `CHUNK_BYTES` characters.
 
     Raises:

@@ -124,21 +124,15 @@ def recorded_paths(root: str, split: str, image_name: str, shard: str | None) ->
     return f"{root}/{split}/{IMAGES}/{image_name}", f"{root}/{split}/{LABELS}/{label}"
 
 
-def write_header(header: Mapping[str, Any]) -> bytes:
-    """Open a split's metadata: every key but `samples`, which follow one a line, divided by `SAMPLE_DIVIDER`."""
-    body = json_bytes(header, indent=2)
-    return body[: body.rindex(b"}")].rstrip() + b',\n  "samples": [\n'
-
-
-SAMPLE_DIVIDER = b",\n"
 FOOTER = b"\n  ]\n}\n"
 
 
 def split_metadata(header: Mapping[str, Any], sample_lines: Iterable[bytes]) -> Iterable[bytes]:
     """Stream a split's `metadata.json` from its header and its samples' JSON objects, one bytes object each."""
-    yield write_header(header)
+    body = json_bytes(header, indent=2)
+    yield body[: body.rindex(b"}")].rstrip() + b',\n  "samples": [\n'
     divider = b""
     for line in sample_lines:
         yield divider + line
-        divider = SAMPLE_DIVIDER
+        divider = b",\n"
     yield FOOTER

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from khmer_ocr.dataset.paths import open_contained
 from khmer_ocr.errors import DatasetError
+from khmer_ocr.io.atomic import replace
 
 TAR_BLOCK = 512
 TAR_END = b"\0" * 2 * TAR_BLOCK
@@ -102,6 +103,27 @@ def tar_header(name: str, size: int) -> bytes:
 def member_block(name: str, data: bytes) -> bytes:
     """A member as it stands in a tar: header, bytes, and zeros to the end of the last block."""
     return tar_header(name, len(data)) + data + b"\0" * (-len(data) % TAR_BLOCK)
+
+
+def write_shard(root: Path, tar: Path, members: Mapping[str, tuple[bytes, int]]) -> int:
+    """Write a shard, then its index, each whole or not at all.
+
+    Args:
+        root: the data set's folder.
+        tar: where it belongs.
+        members: name to the member as it stands in a tar (see `member_block`) and the size of its content in bytes.
+
+    Returns:
+        The tar's bytes.
+    """
+    places, offset = dict[str, tuple[int, int]](), 0
+    for name, (block, size) in members.items():
+        places[name] = offset + TAR_BLOCK, size
+        offset += len(block)
+    # The same temporary name each time: what a killed process left goes when its chunk is drawn again.
+    replace(tar, b"".join([block for block, _ in members.values()] + [TAR_END]), root, tag="")
+    replace(tar.with_suffix(".idx"), dali_index(places), root, tag="")
+    return offset + len(TAR_END)
 
 
 def dali_index(members: Mapping[str, tuple[int, int]]) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from khmer_ocr.dataset import layout, shards
 from khmer_ocr.dataset.layout import Sample
-from khmer_ocr.io.atomic import FRESH, create_fresh, make_folder, refuse_links, replace
+from khmer_ocr.io.atomic import FRESH, create_fresh, make_folder, refuse_links
 from khmer_ocr.io.json_bytes import json_bytes
 
 
@@ -79,23 +79,12 @@ class ShardWriter:
 
     def write(self, chunk: int, samples: Sequence[Sample], images: Sequence[bytes]) -> int:
         """Write one tar with three members a sample, then its index; returns the tar's bytes."""
-        blocks: list[bytes] = []
-        members: dict[str, tuple[int, int]] = {}
-        offset = 0
+        members: dict[str, tuple[bytes, int]] = {}
         for sample, image in zip(samples, images, strict=True):
-            stem = sample["filename"]
-            facts = json_bytes(sample)
-            for suffix, data in (("png", image), ("txt", sample["text"].encode()), ("json", facts)):
-                block = shards.member_block(f"{stem}.{suffix}", data)
-                members[f"{stem}.{suffix}"] = offset + shards.TAR_BLOCK, len(data)
-                blocks.append(block)
-                offset += len(block)
-        blocks.append(shards.TAR_END)
-        tar = self._folder / layout.shard_name(self._split, chunk)
-        # The same temporary name each time: what a killed process left goes when its chunk is drawn again.
-        replace(tar, b"".join(blocks), self._root, tag="")
-        replace(tar.with_suffix(".idx"), shards.dali_index(members), self._root, tag="")
-        return offset + len(shards.TAR_END)
+            for suffix, data in (("png", image), ("txt", sample["text"].encode()), ("json", json_bytes(sample))):
+                name = f"{sample['filename']}.{suffix}"
+                members[name] = shards.member_block(name, data), len(data)
+        return shards.write_shard(self._root, self._folder / layout.shard_name(self._split, chunk), members)
 
     def close(self) -> None:
         """Nothing is held open."""

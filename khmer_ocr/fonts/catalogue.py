@@ -150,9 +150,9 @@ class Catalogue:
         found = self.find(file_name)
         if found is not None:
             return found[0].licence
-        expected = _compact(family)
+        expected = compact(family)
         for package in self.packages:
-            if expected in map(_compact, package.families):
+            if expected in map(compact, package.families):
                 return package.licence
         return None
 
@@ -162,11 +162,11 @@ class Catalogue:
         return frozenset() if found is None else frozenset(found[1].faulty)
 
     def _family_role(self, family: str) -> Role:
-        compact = _compact(family)
+        asked = compact(family)
         best, role = 0, "train"
         for entry in self.families:
-            for spelling in map(_compact, (entry.name, *entry.aliases)):
-                if len(spelling) > best and compact.startswith(spelling):
+            for spelling in map(compact, (entry.name, *entry.aliases)):
+                if len(spelling) > best and asked.startswith(spelling):
                     best, role = len(spelling), entry.role
         return "heldout" if role == "heldout" else "train"
 
@@ -224,6 +224,6 @@ def _refuse_doubles(catalogue: Catalogue, source: Path) -> None:
         raise ConfigError(f"{source} names twice what must be unique: {', '.join(doubles)}")
 
 
-def _compact(name: str) -> str:
+def compact(name: str) -> str:
     """Reduce a family name to its letters and digits in one case, so that spellings compare."""
     return "".join(letter for letter in name.casefold() if letter.isalnum())

@@ -16,7 +16,7 @@ from pathlib import Path
 import uharfbuzz as hb
 
 from khmer_ocr.errors import FontError, NoFontsError
-from khmer_ocr.fonts.catalogue import Catalogue, load_catalogue
+from khmer_ocr.fonts.catalogue import Catalogue, compact, load_catalogue
 from khmer_ocr.fonts.font_files import FALLBACK_SUFFIX, PassedOver, kind_of, printable, unpacked, walk
 
 log = logging.getLogger(__name__)
@@ -126,17 +126,13 @@ def _resolve(source: str | Path, default: list[Path], catalogue: Catalogue, held
         return list(_read_faces(path, catalogue))
     if kind:
         raise FontError(f"{printable(str(path))} can't be read as a font: {kind}. Give a .ttf or .otf file.")
-    sought = _plain(str(source))
+    sought = compact(str(source))
     every = [face for file in default for face in _read_faces(file, catalogue, PassedOver())]
-    named = [face for face in every if sought in (_plain(face.family), _plain(face.name))]
+    named = [face for face in every if sought in (compact(face.family), compact(face.name))]
     if not named:
         known = ", ".join(sorted({face.family for face in every})) or "none"
         raise FontError(f"No font file, folder, family or face is called {str(source)!r}. Families here: {known}")
     return named
-
-
-def _plain(name: str) -> str:
-    return "".join(character for character in name.lower() if character.isalnum())
 
 
 def _distinct(faces: Iterable[FontFace]) -> list[FontFace]:

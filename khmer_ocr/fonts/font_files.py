@@ -18,6 +18,7 @@ from khmer_ocr.errors import FontError
 from khmer_ocr.io.atomic import replacing
 from khmer_ocr.io.cache_dir import cache_dir
 from khmer_ocr.io.worker_process import DYING_S, WorkerProcess, end_of, parent_pipe
+from khmer_ocr.text.label_normalizer import some
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".ttf", ".otf", ".ttc", ".otc")
@@ -25,7 +26,6 @@ WEB_SUFFIXES = (".woff", ".woff2")
 # Fonts of kinds that neither HarfBuzz nor FreeType shape as OpenType.
 _OTHER_SUFFIXES = (".pfa", ".pfb", ".dfont", ".eot", ".suit", ".pcf", ".bdf", ".fon", ".svgz", ".ufo", ".glyphs")
 FALLBACK_SUFFIX = ".latin"
-_NAMED = 3
 _UNPACK_S = 60.0
 _UNPACK_BYTES = 2 << 30
 
@@ -44,9 +44,7 @@ class PassedOver:
         """One line a reason: how many, why, the first few names."""
         said = []
         for reason, paths in self.by_reason.items():
-            names = ", ".join(printable(path.name) for path in paths[:_NAMED])
-            more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
-            said.append(f"{len(paths)} passed over ({reason}): {names}{more}")
+            said.append(f"{len(paths)} passed over ({reason}): {some(printable(path.name) for path in paths)}")
         return said
 
 

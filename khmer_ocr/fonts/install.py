@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -162,22 +162,16 @@ def _select(catalogue: Catalogue, only: Sequence[str]) -> list[PackageEntry]:
 def _workshop(destination: Path) -> Iterator[Path]:
     """Lock the destination and lend an empty folder inside it, so that finished work is moved by a rename."""
     workshop = destination / _WORKSHOP
-    with output_errors(destination, "name another folder for fonts"):
-        destination.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = locks.take(destination / _LOCK, wait=False)
-        except BlockingIOError as error:
-            raise FontError(f"another install is at work in {destination}; wait for it to end") from error
-    try:
-        # Under the lock, whatever lies there was left by an install that was killed.
-        shutil.rmtree(workshop, ignore_errors=True)
+    refusal = FontError(f"another install is at work in {destination}; wait for it to end")
+    with ExitStack() as stack:
         with output_errors(destination, "name another folder for fonts"):
+            destination.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locks.sole(destination / _LOCK, refusal))
+            # Under the lock, whatever lies there was left by an install that was killed.
+            shutil.rmtree(workshop, ignore_errors=True)
             workshop.mkdir()
+        stack.callback(shutil.rmtree, workshop, ignore_errors=True)
         yield workshop
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
-        (destination / _LOCK).unlink(missing_ok=True)
-        locks.let_go(lock)
 
 
 def _install_package(

@@ -147,22 +147,20 @@ class StoredShards(StoredFiles):
 
         A shard that can't be walked is replaced only when nothing in it is given up.
         """
-        blocks, written = {name: block for name, (block, _) in self._members.items()}, 0
+        members, written = dict(self._members), 0
         for row in rows:
             for suffix, content in self._new(row, records).items():
                 name = f"{layout.stem(self._split, row.number)}.{suffix}"
-                block = shards.member_block(name, content)
-                written += block != blocks.get(name)
-                blocks[name] = block
+                member = shards.member_block(name, content), len(content)
+                written += member != members.get(name)
+                members[name] = member
         order = [f"{layout.stem(self._split, row.number)}.{suffix}" for row in rows for suffix in _SUFFIXES]
-        given_up = not self._whole and not all(name in blocks for name in order)
+        given_up = not self._whole and not all(name in members for name in order)
         if not rows or given_up or (not written and self._whole):
             return 0
-        names = [name for name in order if name in blocks] + [name for name in blocks if name not in set(order)]
-        data = b"".join(blocks[name] for name in names) + shards.TAR_END
+        names = dict.fromkeys([*(name for name in order if name in members), *members])
         make_folder(self._root, self._path.parent)
-        replace(self._path, data, self._root, tag="")
-        replace(self._path.with_suffix(".idx"), shards.dali_index(shards.salvaged_members(data)), self._root, tag="")
+        shards.write_shard(self._root, self._path, {name: members[name] for name in names})
         return max(written, 1)
 
     def bytes_of(self, rows: Sequence[Row]) -> int:

@@ -112,6 +112,20 @@ def let_go(lock: Lock) -> None:
 
 
 @contextmanager
+def sole(file: Path, refusal: Exception) -> Iterator[None]:
+    """Hold a lock, its file made for this and removed after it; raises `refusal` where another process holds it."""
+    try:
+        lock = take(file, wait=False)
+    except BlockingIOError as fault:
+        raise refusal from fault
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+        let_go(lock)
+
+
+@contextmanager
 def held(file: Path) -> Iterator[None]:
     """Hold a lock, waiting for it."""
     lock = take(file, wait=True)

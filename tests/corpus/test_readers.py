@@ -19,10 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from khmer_ocr.corpus import readers, text_streams
-from khmer_ocr.corpus.input_files import scan_input_files
+from khmer_ocr.corpus.input_files import find_input_files, scan_input_files
 from khmer_ocr.corpus.mediawiki import plain_text
 from khmer_ocr.corpus.pipeline import process_corpus
-from khmer_ocr.corpus.readers import find_input_files, read_documents
+from khmer_ocr.corpus.readers import read_documents
 from khmer_ocr.corpus.remote_files import size_bytes
 from khmer_ocr.corpus.settings import CorpusConfig
 from khmer_ocr.errors import CorpusError, MissingExtraError

@@ -197,7 +197,7 @@ def test_processes_end_with_the_generator_and_their_death_is_told(pool: SourceLi
     blocks.close()  # type: ignore[attr-defined]
     assert len(first) == 1024
     with pytest.raises(WorkerError, match="ended early"):
-        list(parallel_map(Broken(), [range(3), range(3, 6)], 2))
+        list(parallel_map(Broken().block, [range(3), range(3, 6)], 2))
 
 
 class Broken:

@@ -103,22 +103,8 @@ def _measure(stream: RandomStream) -> str:
 
 
 _FIGURES: tuple[Callable[[RandomStream], str], ...] = (
-    *(
-        _plain,
-        _plain,
-        _plain,
-        _grouped,
-        _grouped,
-        _date,
-        _date,
-        _time,
-        _phone,
-        _price,
-        _share,
-        _dotted,
-        _item,
-        _measure,
-    ),
+    *(_plain, _plain, _plain, _grouped, _grouped, _date, _date),
+    *(_time, _phone, _price, _share, _dotted, _item, _measure),
 )
 
 

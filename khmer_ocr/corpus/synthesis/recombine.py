@@ -254,7 +254,7 @@ def recombine_lines(
     """
     drafts = Drafts(pool, seed, min_chars, max_chars)
     blocks = [range(start, min(start + _BLOCK_LINES, count)) for start in range(0, count, _BLOCK_LINES)]
-    drawn = parallel_map(drafts, blocks, workers) if workers > 1 else map(drafts.block, blocks)
+    drawn = parallel_map(drafts.block, blocks, workers) if workers > 1 else map(drafts.block, blocks)
     for block, lines in zip(blocks, drawn, strict=True):
         if refuse:
             for n in (n for n, no in enumerate(refuse(lines)) if no):

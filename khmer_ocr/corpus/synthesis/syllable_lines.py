@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from khmer_ocr import rng
+from khmer_ocr.corpus.synthesis.numbers import run_of
 from khmer_ocr.corpus.synthesis.random_stream import RandomStream, random_streams
 from khmer_ocr.errors import ConfigError
 from khmer_ocr.text import letters
@@ -45,21 +46,11 @@ def _rhymes() -> tuple[str, ...]:
     samyok = ["\u17d0" + final for final in "កងណតនយរលវស"]
     silent = [vowel + final + "\u17cd" for vowel in ("", "ា", "ី", "ោ") for final in "កទនមយរស"]
     singles = list(letters.VOWELS) * 6 + list(letters.VOWEL_COMBINATIONS) * 3
-    return (
-        *[""] * 60,
-        *["ំ", "ះ", "ៈ"] * 4,
-        *singles,
-        *closed,
-        *closed,
-        *shortened,
-        *shortened,
-        *samyok,
-        *silent,
-        "ិ\u17cd",
-    )
+    return (*[""] * 60, *["ំ", "ះ", "ៈ"] * 4, *singles, *closed * 2, *shortened * 2, *samyok, *silent, "ិ\u17cd")
 
 
-def _syllable(stream: RandomStream) -> str:
+def random_syllable(stream: RandomStream) -> str:
+    """Write one legal syllable, common or rare."""
     kind = stream.below(100)
     if kind < 58:
         onset = stream.pick(CONSONANTS)
@@ -77,11 +68,7 @@ def _syllable(stream: RandomStream) -> str:
 
 
 def _word(stream: RandomStream) -> str:
-    return "".join(_syllable(stream) for _ in range(1 + stream.below(3)))
-
-
-def _digits(stream: RandomStream, count: int, alphabet: str) -> str:
-    return "".join(stream.pick(alphabet) for _ in range(count))
+    return "".join(random_syllable(stream) for _ in range(1 + stream.below(3)))
 
 
 def _number(stream: RandomStream) -> str:
@@ -89,7 +76,7 @@ def _number(stream: RandomStream) -> str:
     alphabet = (KHMER_DIGITS, LATIN_DIGITS)[stream.below(3) == 0]
 
     def run(count: int) -> str:
-        return _digits(stream, count, alphabet)
+        return run_of(stream, count, alphabet)
 
     kind = stream.below(8)
     if kind == 0:
@@ -110,10 +97,10 @@ def _number(stream: RandomStream) -> str:
 def _latin(stream: RandomStream) -> str:
     kind = stream.below(4)
     if kind == 0:
-        capitals = _digits(stream, 2 + stream.below(3), letters.LATIN_LETTERS[:26])
-        return f"{capitals}-{_digits(stream, 2 + stream.below(4), LATIN_DIGITS)}"
+        capitals = run_of(stream, 2 + stream.below(3), letters.LATIN_LETTERS[:26])
+        return f"{capitals}-{run_of(stream, 2 + stream.below(4), LATIN_DIGITS)}"
     if kind == 1:
-        return _digits(stream, 4 + stream.below(5), letters.LATIN_LETTERS + LATIN_DIGITS)
+        return run_of(stream, 4 + stream.below(5), letters.LATIN_LETTERS + LATIN_DIGITS)
     return stream.pick(letters.LATIN_WORDS)
 
 
@@ -247,11 +234,6 @@ def random_line(stream: RandomStream, min_chars: int, max_chars: int) -> str:
         max_chars: longest line in code points.
     """
     return _line(stream, len(_walk()), min_chars, max_chars)
-
-
-def random_syllable(stream: RandomStream) -> str:
-    """Write one legal syllable, common or rare."""
-    return _syllable(stream)
 
 
 @dataclass(frozen=True)
