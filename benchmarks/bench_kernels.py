@@ -20,7 +20,7 @@ from common import interleaved, ratio, store
 from khmer_ocr_kernels import degrade_reference, reference
 from khmer_ocr_kernels.compose import compose
 from khmer_ocr_kernels.degrade import degrade
-from khmer_ocr_kernels.pad_normalize import normalisation_table, pad_normalize
+from khmer_ocr_kernels.pad_normalize import pad_normalize, unit_table
 from khmer_ocr_kernels.reference import line_offsets
 
 LINES, HEIGHT, WIDTH = 64, 32, 512
@@ -147,7 +147,7 @@ def on_gpu(call: Callable[..., Any], arguments: Arguments) -> Callable[[], Any]:
 def calls(random: np.random.Generator, lines: int) -> dict[str, tuple[Callable[..., Any], Arguments]]:
     """Op -> public function and its arguments for a batch of so many lines."""
     augmented = augment(random, lines)
-    batch = (*augmented["noise"][:4], WIDTH, normalisation_table("float32", 0.5, 0.5))
+    batch = (*augmented["noise"][:4], WIDTH, unit_table("float32"))
     plain: dict[str, tuple[Callable[..., Any], Arguments]] = {
         "compose": (compose, layout(random, lines)),
         "pad_normalize": (pad_normalize, batch),

@@ -19,82 +19,23 @@ if TYPE_CHECKING:
     import torch
 
 DtypeName = Literal["float32", "float16", "bfloat16"]
-# Largest finite value and the integer that holds the bits.
-_FLOATS: dict[str, tuple[float, str]] = {
-    "float32": ((2 - 2**-23) * 2.0**127, "uint32"),
-    "float16": ((2 - 2**-10) * 2.0**15, "uint16"),
-    "bfloat16": ((2 - 2**-7) * 2.0**127, "uint16"),
-}
 
 
-def _known(dtype_name: str) -> tuple[float, str]:
-    if dtype_name not in _FLOATS:
-        raise ValueError(f"dtype {dtype_name!r} is unknown: give one of {', '.join(_FLOATS)}")
-    return _FLOATS[dtype_name]
-
-
-def _bfloat16_bits(value_K: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
-    """Bits of the nearest bfloat16, ties to even, for finite values.
-
-    By way of float32 rounded to odd (cut off, the last bit set if anything was lost): two roundings to nearest would
-    send a value just above a tie down. Boldo and Melquiond, "Emulation of FMA and correctly rounded sums" (2008).
-    """
-    single_K = value_K.astype(np.float32)
-    beyond_K = np.abs(single_K.astype(np.float64)) > np.abs(value_K)
-    single_K[beyond_K] = np.nextafter(single_K[beyond_K], np.float32(0))
-    lost_K = single_K.astype(np.float64) != value_K
-    bits_K: npt.NDArray[np.uint32] = single_K.view(np.uint32) | lost_K
-    return (bits_K + 0x7FFF + (bits_K >> 16 & 1) >> 16).astype(np.uint16)
-
-
-def normalisation_table(dtype_name: DtypeName, mean: float, std: float) -> npt.NDArray[np.unsignedinteger[Any]]:
-    """Bit patterns of (x / 255 - mean) / std for every pixel value x, computed in float64 and rounded once.
+def unit_table(dtype_name: DtypeName) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """Bit patterns of x / 255 for every pixel value x, computed in float64 and rounded to nearest, ties to even.
 
     Args:
         dtype_name: "float32", "float16" or "bfloat16".
-        mean: of pixels on a scale of 0 (black) to 1 (white).
-        std: on the same scale, above 0.
 
     Returns:
-        uint32 array (256,) for float32, uint16 for the others; rounded to nearest, ties to even.
-
-    Raises:
-        ValueError: an unknown dtype, a mean or std that is no number, std not above 0, values too large for the dtype.
+        uint32 array (256,) for float32, uint16 for the others.
     """
-    largest, bits_dtype = _known(dtype_name)
-    if not (np.isfinite(mean) and np.isfinite(std) and std > 0):
-        raise ValueError(f"mean is {mean} and std {std}: give finite numbers, std above 0")
-    with np.errstate(over="ignore"):
-        value_256 = (np.arange(256) / 255 - mean) / std
-    if not np.abs(value_256).max() <= largest:
-        raise ValueError(
-            f"mean {mean} and std {std} give values beyond {largest:g}, the largest {dtype_name}: raise std"
-        )
-    if dtype_name == "bfloat16":
-        return _bfloat16_bits(value_256)
-    return value_256.astype(dtype_name).view(bits_dtype)
-
-
-def as_tensor(padded: "npt.NDArray[Any] | torch.Tensor", dtype_name: DtypeName) -> "torch.Tensor":
-    """See bit patterns as floating-point numbers; nothing is copied.
-
-    Args:
-        padded: batch (or table) of the bit patterns of `normalisation_table`, array or tensor.
-        dtype_name: the dtype of the table.
-
-    Returns:
-        Tensor of that dtype and the same shape, on the same device.
-
-    Raises:
-        ValueError: an unknown dtype, or one of another size than the bit patterns.
-    """
-    import torch
-
-    _, bits_dtype = _known(dtype_name)
-    if padded.dtype.itemsize != np.dtype(bits_dtype).itemsize:
-        raise ValueError(f"bit patterns of {padded.dtype} can't be {dtype_name}: give the dtype of the table")
-    bits = torch.from_numpy(padded) if isinstance(padded, np.ndarray) else padded
-    return bits.view(getattr(torch, dtype_name))
+    value_256 = np.arange(256) / 255
+    if dtype_name == "bfloat16":  # by way of float32, which for none of these values differs from rounding once
+        bits_256 = value_256.astype(np.float32).view(np.uint32)
+        return (bits_256 + 0x7FFF + (bits_256 >> 16 & 1) >> 16).astype(np.uint16)
+    rounded_256 = value_256.astype(dtype_name)
+    return rounded_256.view(f"u{rounded_256.itemsize}")
 
 
 def to_unit(images: "torch.Tensor", dtype: "torch.dtype | None" = None) -> "torch.Tensor":
@@ -105,8 +46,8 @@ def to_unit(images: "torch.Tensor", dtype: "torch.dtype | None" = None) -> "torc
         dtype: None is float32.
 
     Returns:
-        The values of `normalisation_table(dtype, 0, 1)`: for 16 bits this rounds twice, which for none of the 256
-        values differs from rounding once. A division, as it is several times as fast as torch's look-up.
+        The values of `unit_table`: for 16 bits this rounds twice, which for none of the 256 values differs from
+        rounding once. A division, as it is several times as fast as torch's look-up.
     """
     import torch
 
@@ -188,8 +129,8 @@ def pad_normalize(
     Args:
         lines: the lines.
         columns: width of the batch in px, at least the widest line's.
-        table_256: what each pixel value becomes, of any dtype of 1, 2 or 4 bytes (see `normalisation_table`), of the
-            kind and on the device of the pixels; None leaves uint8.
+        table_256: what each pixel value becomes, of any dtype of 1, 2 or 4 bytes (see `unit_table`), of the kind
+            and on the device of the pixels; None leaves uint8.
         order_b: int64 numbers of the lines that make the batch, in its order; None takes all.
 
     Returns:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from khmer_ocr_kernels.pad_normalize import as_tensor, normalisation_table, pad_normalize
+from khmer_ocr_kernels.pad_normalize import pad_normalize, to_unit
 from khmer_ocr_kernels.ragged import RaggedLines
 from khmer_ocr_kernels.reference import BACKGROUND
 from torch import Tensor
@@ -46,10 +46,8 @@ class BatchAugmenter:
         self.device = None if device is None else torch.device(device)
         self._augmenter, self._seen_floats = Augmenter(recipe, seed), False
         # A table, as devices do not divide alike.
-        self._tables = {
-            torch.uint8: torch.arange(256, dtype=torch.uint8),
-            torch.float32: as_tensor(normalisation_table("float32", 0.0, 1.0), "float32"),
-        }
+        grey_256 = torch.arange(256, dtype=torch.uint8)
+        self._tables = {torch.uint8: grey_256, torch.float32: to_unit(grey_256)}
 
     def __call__(
         self,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypedDict, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from khmer_ocr_kernels.pad_normalize import normalisation_table, to_unit
+from khmer_ocr_kernels.pad_normalize import to_unit, unit_table
 
 from khmer_ocr.dataset.repair_advice import advice_to_repair
 from khmer_ocr.errors import ConfigError, DatasetError, WorkerError
@@ -91,7 +91,7 @@ class LineLoader(ABC):
         self._dtype: torch.dtype = getattr(torch, config.dtype) if on_cpu else torch.uint8
         self._bits_256: npt.NDArray[np.unsignedinteger[Any]] | None = None
         if config.dtype != "uint8" and on_cpu:
-            self._bits_256 = normalisation_table(config.dtype, 0.0, 1.0)
+            self._bits_256 = unit_table(config.dtype)
         self._planned: tuple[int, EpochPlan] | None = None
         self._kept_M: npt.NDArray[np.int64] | None = None
 

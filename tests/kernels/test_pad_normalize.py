@@ -6,11 +6,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from khmer_ocr_kernels import pad_normalize as fast
 from khmer_ocr_kernels import reference
-from khmer_ocr_kernels.pad_normalize import as_tensor, normalisation_table, pad_into, pad_normalize, to_unit
+from khmer_ocr_kernels.pad_normalize import pad_into, pad_normalize, to_unit, unit_table
 from khmer_ocr_kernels.ragged import RaggedLines
 
 from tests.gpu import POISON, require_cuda, run_on_tensors
@@ -28,7 +26,7 @@ def ragged(seed, widths, height):
 
 def batch(seed, widths, height, extra=0, dtype="float32"):
     columns = max(widths, default=0) + extra
-    return ragged(seed, widths, height), columns, normalisation_table(dtype, 0.5, 0.25)
+    return ragged(seed, widths, height), columns, unit_table(dtype)
 
 
 # Tables
@@ -57,48 +55,17 @@ def nearest_bits(value, values):
 
 
 @pytest.mark.parametrize("dtype_name", ["float16", "bfloat16"])
-@pytest.mark.parametrize(("mean", "std"), [(0.5, 0.5), (0.0, 1.0), (0.485, 0.229), (1.0, 3e38), (0.9, 1.7e-4)])
-def test_tables_are_rounded_once_to_the_nearest(dtype_name, mean, std):
-    if dtype_name == "float16" and std > 1e30:
-        std = 1e7  # subnormal there
+def test_tables_are_rounded_once_to_the_nearest(dtype_name):
     values = finite(dtype_name)
-    exact = (np.arange(256) / 255 - mean) / std
-    table = normalisation_table(dtype_name, mean, std)
+    table = unit_table(dtype_name)
     assert table.dtype == np.uint16
-    assert table.tolist() == [nearest_bits(value, values) for value in exact]
-
-
-# Halfway between 1 and the next bfloat16, a trifle more, a trifle less, and the tie above; to float32 all are ties.
-@pytest.mark.parametrize(
-    ("value", "bits"),
-    [(1 + 2**-8, 0x3F80), (1 + 2**-8 + 2**-40, 0x3F81), (1 + 2**-8 - 2**-40, 0x3F80), (1 + 3 * 2**-8, 0x3F82)],
-)
-def test_bfloat16_is_not_rounded_twice(value, bits):
-    assert nearest_bits(value, finite("bfloat16")) == bits
-    assert fast._bfloat16_bits(np.array([value, -value])).tolist() == [bits, bits | 0x8000]
-
-
-@given(st.lists(st.floats(-3.38e38, 3.38e38), min_size=1, max_size=20), st.sampled_from([1.0, 1e-30, 1e-39]))
-def test_bfloat16_of_any_value(values, scale):
-    got = fast._bfloat16_bits(np.array(values) * scale)
-    assert got.tolist() == [nearest_bits(value * scale, finite("bfloat16")) for value in values]
+    assert table.tolist() == [nearest_bits(value, values) for value in np.arange(256) / 255]
 
 
 def test_float32_table_is_the_formula():
-    table = normalisation_table("float32", 0.3, 0.7)
+    table = unit_table("float32")
     assert table.dtype == np.uint32
-    assert table.view(np.float32).tolist() == [float(np.float32((x / 255 - 0.3) / 0.7)) for x in range(256)]
-
-
-def test_bad_tables_are_refused():
-    with pytest.raises(ValueError, match=r"'float64' is unknown: give one of float32, float16, bfloat16"):
-        normalisation_table("float64", 0.5, 0.5)
-    for mean, std in ((0.5, 0.0), (0.5, -1.0), (np.nan, 1.0), (0.5, np.inf)):
-        with pytest.raises(ValueError, match="give finite numbers, std above 0"):
-            normalisation_table("float32", mean, std)
-    for dtype_name, std in (("float16", 1e-5), ("bfloat16", 1e-39), ("float32", 1e-320)):
-        with pytest.raises(ValueError, match=f"the largest {dtype_name}: raise std"):
-            normalisation_table(dtype_name, 0.0, std)
+    assert table.view(np.float32).tolist() == [float(np.float32(x / 255)) for x in range(256)]
 
 
 # numba
@@ -106,7 +73,7 @@ def test_bad_tables_are_refused():
 
 def test_equals_the_reference_on_thousands_of_batches():
     random = np.random.default_rng(0)
-    tables = [normalisation_table(dtype, 0.5, 0.5) for dtype in DTYPES]
+    tables = [unit_table(dtype) for dtype in DTYPES]
     tables += [tables[0].view(np.float32), tables[1].view(np.float16), np.arange(256, dtype=np.uint8), None]
     for seed in range(3000):
         widths = random.integers(0, 40, random.integers(0, 5))
@@ -136,7 +103,7 @@ def test_padding_is_background_and_pixels_are_where_they_were():
 
 def test_read_only_pixels():
     lines = ragged(2, [4, 9, 2], 32)
-    table = normalisation_table("float16", 0.5, 0.5)
+    table = unit_table("float16")
     expected = reference.pad_normalize(lines, 12, table)
     lines.pixels_N.flags.writeable = False
     assert np.array_equal(pad_normalize(lines, 12, table), expected)
@@ -183,7 +150,7 @@ def tensor_batches():
     for seed, height in enumerate(HEIGHTS):
         widths = np.random.default_rng(seed).integers(0, 300, 4)
         yield batch(seed, widths, height, seed * 31, DTYPES[seed % 3])
-    yield *batch(6, [5, 60], 24, 9)[:-1], normalisation_table("float32", 0.5, 0.5).view(np.float32)
+    yield *batch(6, [5, 60], 24, 9)[:-1], unit_table("float32").view(np.float32)
     yield *batch(8, [5, 60, 0, 7], 24, 9), np.array([3, 1, 1])
     yield *batch(8, [5, 60, 0, 7], 24, 9)[:-1], None, np.array([3, 1, 1])
     yield *batch(7, [5, 60], 24, 9)[:-1], np.arange(256, dtype=np.uint8)[::-1].copy()
@@ -238,25 +205,12 @@ def test_compiles_for_three_generations_of_devices(tmp_path):
 
 
 @pytest.mark.parametrize("dtype_name", DTYPES)
-def test_as_tensor_sees_the_same_memory_as_numbers(dtype_name):
+def test_bit_patterns_are_the_numbers_of_the_formula(dtype_name):
     torch = pytest.importorskip("torch")
     arguments = batch(9, [4, 7], 24, 2, dtype_name)
-    padded = pad_normalize(*arguments)
-    tensor = as_tensor(padded, dtype_name)
-    assert tensor.dtype == getattr(torch, dtype_name) and tuple(tensor.shape) == padded.shape
-    exact = reference.pad_normalize(*arguments[:-1], (np.arange(256) / 255 - 0.5) / 0.25)
+    tensor = torch.from_numpy(pad_normalize(*arguments)).view(getattr(torch, dtype_name))
+    exact = reference.pad_normalize(*arguments[:-1], np.arange(256) / 255)
     assert torch.equal(tensor, torch.from_numpy(exact).to(tensor.dtype))
-    assert torch.equal(as_tensor(torch.from_numpy(padded), dtype_name), tensor)
-    padded[0, 0, 0, 0] = 0
-    assert tensor[0, 0, 0, 0] == 0
-
-
-def test_as_tensor_refuses_what_the_bits_are_not():
-    pytest.importorskip("torch")
-    with pytest.raises(ValueError, match="bit patterns of uint16 can't be float32"):
-        as_tensor(np.zeros(4, np.uint16), "float32")
-    with pytest.raises(ValueError, match="'int8' is unknown"):
-        as_tensor(np.zeros(4, np.uint8), "int8")
 
 
 @pytest.mark.parametrize("dtype_name", DTYPES)
@@ -264,7 +218,7 @@ def test_a_unit_is_what_the_table_says(dtype_name):
     torch = pytest.importorskip("torch")
     dtype, grey = getattr(torch, dtype_name), torch.arange(256, dtype=torch.uint8)
     unit = to_unit(grey, dtype)
-    assert unit.dtype == dtype and torch.equal(unit, as_tensor(normalisation_table(dtype_name, 0, 1), dtype_name))
+    assert unit.dtype == dtype and torch.equal(unit, torch.from_numpy(unit_table(dtype_name)).view(dtype))
     assert torch.equal(to_unit(unit, dtype), unit) and to_unit(grey).dtype == torch.float32
 
 
@@ -272,7 +226,7 @@ def test_tensors_of_the_cpu_are_padded_as_arrays_are():
     torch = pytest.importorskip("torch")
     lines, columns, table = batch(1, [4, 9, 2], 32)
     there = RaggedLines(torch.from_numpy(lines.pixels_N), lines.width_B, lines.height_px)
-    padded = pad_normalize(there, columns, as_tensor(table, "float32"), np.array([2, 0]))
+    padded = pad_normalize(there, columns, torch.from_numpy(table).view(torch.float32), np.array([2, 0]))
     assert isinstance(padded, torch.Tensor) and padded.dtype == torch.float32
     right = reference.pad_normalize(lines, columns, table.view(np.float32), np.array([2, 0]))
     assert np.array_equal(padded.numpy(), right)
