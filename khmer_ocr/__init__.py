@@ -1,11 +1,26 @@
 """Make and read the data that teaches machines to read Khmer.
 
-Importing this package does no work: every public name is resolved when it is first used.
+Importing this package does no work: every public name but the exceptions is resolved when it is first used.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from khmer_ocr.errors import ConfigError as ConfigError
+from khmer_ocr.errors import CorpusError as CorpusError
+from khmer_ocr.errors import DatasetError as DatasetError
+from khmer_ocr.errors import FontError as FontError
+from khmer_ocr.errors import ImageError as ImageError
+from khmer_ocr.errors import KhmerOcrError as KhmerOcrError
+from khmer_ocr.errors import MissingExtraError as MissingExtraError
+from khmer_ocr.errors import ModelError as ModelError
+from khmer_ocr.errors import NoFontsError as NoFontsError
+from khmer_ocr.errors import NotOneLineError as NotOneLineError
+from khmer_ocr.errors import OutputError as OutputError
+from khmer_ocr.errors import RunConflictError as RunConflictError
+from khmer_ocr.errors import SplitNotFoundError as SplitNotFoundError
+from khmer_ocr.errors import TrainingError as TrainingError
+from khmer_ocr.errors import WorkerError as WorkerError
 from khmer_ocr.version import __version__ as __version__
 
 _HOME = {
@@ -15,41 +30,11 @@ _HOME = {
     "create_synthetic_dataloaders": "khmer_ocr.load.dataset",
     "Recognizer": "khmer_ocr.recognize.recognizer",
     "evaluate_lines": "khmer_ocr.recognize.evaluate",
-    "KhmerOcrError": "khmer_ocr.errors",
-    "ConfigError": "khmer_ocr.errors",
-    "MissingExtraError": "khmer_ocr.errors",
-    "CorpusError": "khmer_ocr.errors",
-    "SplitNotFoundError": "khmer_ocr.errors",
-    "FontError": "khmer_ocr.errors",
-    "NoFontsError": "khmer_ocr.errors",
-    "OutputError": "khmer_ocr.errors",
-    "RunConflictError": "khmer_ocr.errors",
-    "DatasetError": "khmer_ocr.errors",
-    "WorkerError": "khmer_ocr.errors",
-    "ImageError": "khmer_ocr.errors",
-    "NotOneLineError": "khmer_ocr.errors",
-    "ModelError": "khmer_ocr.errors",
-    "TrainingError": "khmer_ocr.errors",
 }
-__all__ = ["__version__", *_HOME]
+__all__ = ["__version__", *_HOME, *(name for name in dir() if name.endswith("Error"))]
 
 if TYPE_CHECKING:
     from khmer_ocr.config import ConfigManager as ConfigManager
-    from khmer_ocr.errors import ConfigError as ConfigError
-    from khmer_ocr.errors import CorpusError as CorpusError
-    from khmer_ocr.errors import DatasetError as DatasetError
-    from khmer_ocr.errors import FontError as FontError
-    from khmer_ocr.errors import ImageError as ImageError
-    from khmer_ocr.errors import KhmerOcrError as KhmerOcrError
-    from khmer_ocr.errors import MissingExtraError as MissingExtraError
-    from khmer_ocr.errors import ModelError as ModelError
-    from khmer_ocr.errors import NoFontsError as NoFontsError
-    from khmer_ocr.errors import NotOneLineError as NotOneLineError
-    from khmer_ocr.errors import OutputError as OutputError
-    from khmer_ocr.errors import RunConflictError as RunConflictError
-    from khmer_ocr.errors import SplitNotFoundError as SplitNotFoundError
-    from khmer_ocr.errors import TrainingError as TrainingError
-    from khmer_ocr.errors import WorkerError as WorkerError
     from khmer_ocr.generate.generator import SyntheticImageGenerator as SyntheticImageGenerator
     from khmer_ocr.load.dataset import SyntheticImageDataset as SyntheticImageDataset
     from khmer_ocr.load.dataset import create_synthetic_dataloaders as create_synthetic_dataloaders
@@ -65,10 +50,10 @@ def __getattr__(name: str) -> Any:
     except ImportError as fault:
         from khmer_ocr.errors import MissingExtraError, missing_extra_of
 
-        lacking = fault if isinstance(fault, MissingExtraError) else missing_extra_of(fault, f"khmer_ocr.{name}")
-        if lacking is None:
+        missing = fault if isinstance(fault, MissingExtraError) else missing_extra_of(fault, f"khmer_ocr.{name}")
+        if missing is None:
             raise
-        raise lacking.with_traceback(None) from None
+        raise missing.with_traceback(None) from None
 
 
 def __dir__() -> list[str]:

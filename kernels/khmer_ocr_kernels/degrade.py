@@ -59,21 +59,16 @@ def _check(
     key_B2: npt.NDArray[np.uint32],
 ) -> None:
     """Refuse arrays that no backend must see."""
-    expected: dict[str, tuple[npt.NDArray[Any], Any, tuple[int, ...]]] = {
-        "morph_B": (morph_B, np.int32, (lines,)),
-        "sigma32_B": (sigma32_B, np.int32, (lines,)),
-        "noise16_B": (noise16_B, np.int32, (lines,)),
-        "key_B2": (key_B2, np.uint32, (lines, 2)),
-    }
-    for name, (array, dtype, shape) in expected.items():
+    expected: tuple[tuple[str, npt.NDArray[Any], tuple[int, ...], int, int, str], ...] = (
+        ("morph_B", morph_B, (lines,), -MAX_MORPH, MAX_MORPH, "1/256"),
+        ("sigma32_B", sigma32_B, (lines,), 0, SIGMA_STEPS, "1/32 px"),
+        ("noise16_B", noise16_B, (lines,), 0, MAX_NOISE16, "1/16 grey level"),
+        ("key_B2", key_B2, (lines, 2), 0, 2**32 - 1, "bits"),
+    )
+    for name, array, shape, low, high, unit in expected:
+        dtype = np.dtype(np.uint32 if name == "key_B2" else np.int32)
         if array.dtype != dtype or array.shape != shape:
-            raise ValueError(f"{name} is {array.dtype}{array.shape}, expected {np.dtype(dtype)}{shape}")
-    ranges = {
-        "morph_B": (morph_B, -MAX_MORPH, MAX_MORPH, "1/256"),
-        "sigma32_B": (sigma32_B, 0, SIGMA_STEPS, "1/32 px"),
-        "noise16_B": (noise16_B, 0, MAX_NOISE16, "1/16 grey level"),
-    }
-    for name, (array, low, high, unit) in ranges.items():
+            raise ValueError(f"{name} is {array.dtype}{array.shape}, expected {dtype}{shape}")
         if lines and (array.min() < low or array.max() > high):
             outside = array[(array < low) | (array > high)][0]
             raise ValueError(f"{name} holds {outside}, expected {low}..{high} (in {unit})")

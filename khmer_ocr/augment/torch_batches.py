@@ -7,7 +7,6 @@ Letters: B lines of the call, b lines of a batch, H rows, W columns.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,16 +28,6 @@ BATCH_LINES, BATCH_COLUMNS = 64, 1 << 16
 """Most lines and padded columns of one batch."""
 
 
-@dataclass(frozen=True)
-class _Call:
-    """What one call of `augment_lines` is about."""
-
-    lines: RaggedLines
-    recipe: Recipe
-    augment_plan: AugmentPlan
-    device: torch.device
-
-
 def augment_lines(
     lines: RaggedLines, recipe: Recipe, augment_plan: AugmentPlan, device: str | torch.device = "cpu"
 ) -> RaggedLines:
@@ -56,11 +45,10 @@ def augment_lines(
     if not len(lines):
         return lines
     where = torch.device(device) if isinstance(lines.pixels_N, np.ndarray) else lines.pixels_N.device
-    call = _Call(lines, recipe, augment_plan, where)
     images: list[Any] = [None] * len(lines)
     with exactly(where), torch.inference_mode():
         for batch in batches(lines.width_B):
-            for i, image in zip(batch.tolist(), _augment_batch(call, batch), strict=True):
+            for i, image in zip(batch.tolist(), _augment_batch(lines, recipe, augment_plan, where, batch), strict=True):
                 images[i] = image
         return RaggedLines.of_images(images)
 
@@ -77,30 +65,33 @@ def batches(width_B: npt.NDArray[np.int32]) -> Iterator[npt.NDArray[np.int64]]:
         begin = end
 
 
-def _augment_batch(call: _Call, batch: npt.NDArray[np.int64]) -> list[Any]:
+def _augment_batch(
+    lines: RaggedLines, recipe: Recipe, augment_plan: AugmentPlan, device: torch.device, batch: npt.NDArray[np.int64]
+) -> list[Any]:
     """Image (H, W) of each augmented line."""
     try:
-        return _from_ink(augment_ink(_to_ink(call, batch), call.recipe, call.augment_plan, batch), call)
+        augmented = augment_ink(_to_ink(lines, batch, device), recipe, augment_plan, batch)
+        return _from_ink(augmented, isinstance(lines.pixels_N, np.ndarray))
     except RuntimeError as error:
         if len(batch) == 1 or not out_of_memory(error):
             raise
     # Not within `except`: an exception being handled holds on to the tensors of what failed.
     warn_of_memory(len(batch))
-    half = len(batch) // 2
-    return _augment_batch(call, batch[:half]) + _augment_batch(call, batch[half:])
+    halves = np.split(batch, [len(batch) // 2])
+    return [image for half in halves for image in _augment_batch(lines, recipe, augment_plan, device, half)]
 
 
-def _to_ink(call: _Call, batch: npt.NDArray[np.int64]) -> PaddedLines:
-    width_b = call.lines.width_B[batch].astype(np.int64)
-    grey_b1HW = pad_normalize(call.lines, int(width_b.max()), order_b=batch)
+def _to_ink(lines: RaggedLines, batch: npt.NDArray[np.int64], device: torch.device) -> PaddedLines:
+    width_b = lines.width_B[batch].astype(np.int64)
+    grey_b1HW = pad_normalize(lines, int(width_b.max()), order_b=batch)
     if isinstance(grey_b1HW, np.ndarray):
-        grey_b1HW = upload(grey_b1HW, call.device)
-    return PaddedLines((BACKGROUND - grey_b1HW.float()).div_(BACKGROUND), upload(width_b, call.device))
+        grey_b1HW = upload(grey_b1HW, device)
+    return PaddedLines((BACKGROUND - grey_b1HW.float()).div_(BACKGROUND), upload(width_b, device))
 
 
-def _from_ink(lines: PaddedLines, call: _Call) -> list[Any]:
+def _from_ink(lines: PaddedLines, to_host: bool) -> list[Any]:
     grey_bHW = (1 - lines.ink_B1HW[:, 0]).mul_(BACKGROUND).round_().clamp_(0, BACKGROUND).to(torch.uint8)
-    grey = grey_bHW.cpu().numpy() if isinstance(call.lines.pixels_N, np.ndarray) else grey_bHW
+    grey = grey_bHW.cpu().numpy() if to_host else grey_bHW
     ragged = RaggedLines.of_padded(grey, lines.width_B.cpu().numpy().astype(np.int32))
     return [ragged.image(line) for line in range(len(ragged))]
 

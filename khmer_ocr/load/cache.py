@@ -247,6 +247,10 @@ class PackedCache:
         right_L = np.fromiter(seen, np.uint64, len(positions_L)) == self._index.pixel_hashes[positions_L]
         return right_L
 
+    def damaged(self) -> list[int]:
+        """Check every line; positions of those that can't be used but were not left out when the cache was built."""
+        return sorted(self.faults_of(np.arange(len(self))).keys() - self.faults.keys())
+
     def line(self, i: int) -> npt.NDArray[np.uint8]:
         """Pixels of line i.
 

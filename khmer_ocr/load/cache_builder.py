@@ -35,7 +35,7 @@ from khmer_ocr.load.cache import (
     tree_key,
 )
 from khmer_ocr.load.line_source import LineSource
-from khmer_ocr.load.read_errors import limit_of
+from khmer_ocr.load.read_errors import ReadErrorLog
 
 log = logging.getLogger(__name__)
 _CHUNKS_A_THREAD = 2
@@ -94,13 +94,13 @@ def _is_whole(index: SplitIndex) -> bool:
         cache = PackedCache.open(index)
     except DatasetError:
         return False
-    return not cache.faults_of(np.arange(len(index))).keys() - cache.faults.keys()
+    return not cache.damaged()
 
 
 def _write(path: Path, index: SplitIndex, key: str, skip: bool, progress: bool, workers: int) -> None:
     lines = LineSource([index])
     begins_N1 = line_begins(index.widths, lines.height_px)
-    sums_N, faults = np.empty(len(index), np.uint64), dict[int, str]()
+    sums_N, faults = np.empty(len(index), np.uint64), ReadErrorLog("skip" if skip else "raise", len(index))
     starts = iter(range(0, len(index), CHUNK))
     with (
         replacing(path, index.root) as partial,
@@ -113,12 +113,12 @@ def _write(path: Path, index: SplitIndex, key: str, skip: bool, progress: bool, 
             done = pool.map(lambda start: _chunk(lines, begins_N1, start), batch)
             for start, (pixels_M, found) in zip(batch, done, strict=True):
                 stop = min(start + CHUNK, len(index))
-                _note(found, faults, skip, len(index))
+                faults.add(found)
                 begins_C, bytes_C = begins_N1[start:stop] - begins_N1[start], np.diff(begins_N1[start : stop + 1])
                 sums_N[start:stop] = line_sums(pixels_M.view(np.uint64), begins_C, bytes_C)
                 file.write(pixels_M.data)
                 bar.update(stop - start)
-        tail = begins_N1[:-1].tobytes() + sums_N.tobytes() + json_bytes(faults)
+        tail = begins_N1[:-1].tobytes() + sums_N.tobytes() + json_bytes(faults.messages)
         file.write(tail)
         header = {
             "format": FORMAT,
@@ -139,7 +139,7 @@ def _write(path: Path, index: SplitIndex, key: str, skip: bool, progress: bool, 
 
 def _chunk(
     lines: LineSource, begins_N1: npt.NDArray[np.int64], start: int
-) -> tuple[npt.NDArray[np.uint8], dict[int, DatasetError]]:
+) -> tuple[npt.NDArray[np.uint8], dict[int, str]]:
     """Pixels of a chunk as they are stored, zeros where a line can't be read, and the faults of these."""
     stop = min(start + CHUNK, len(lines))
     pixels_M = np.zeros(begins_N1[stop] - begins_N1[start], np.uint8)
@@ -148,19 +148,8 @@ def _chunk(
         try:
             pixels_HW = lines.pixels(i)
         except DatasetError as fault:
-            faults[i] = fault
+            faults[i] = str(fault)
         else:
             at = begins_N1[i] - begins_N1[start]
             pixels_M[at : at + pixels_HW.size] = pixels_HW.reshape(-1)
     return pixels_M, faults
-
-
-def _note(found: dict[int, DatasetError], faults: dict[int, str], skip: bool, count: int) -> None:
-    for i, fault in found.items():
-        if not skip:
-            raise fault
-        faults[i] = str(fault)
-    if len(faults) > limit_of(count):
-        raise DatasetError(
-            f"{len(faults)} of {count} lines can't be read, more than 1 %; the last one: {list(faults.values())[-1]}"
-        )

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from khmer_ocr.dataset.index import load_index
 from khmer_ocr.dataset.reader import SplitIndex
 from khmer_ocr.dataset.split_checks import Problem
@@ -45,8 +43,7 @@ def _problems(index: SplitIndex, path: Path) -> Iterator[Problem]:
         why = str(fault).removeprefix(f"{path} ").removesuffix(f". {again}")
         yield Problem(index.split, None, path.name, f"{why}. {again}")
         return
-    damaged = cache.faults_of(np.arange(len(index))).keys() - cache.faults.keys()
-    if damaged:
-        names = ", ".join(index.filename(i) for i in sorted(damaged)[:3])
+    if damaged := cache.damaged():
+        names = ", ".join(index.filename(i) for i in damaged[:3])
         more = f" and {len(damaged) - 3:,} more" if len(damaged) > 3 else ""
         yield Problem(index.split, None, path.name, f"has other pixels than recorded of {names}{more}. {again}")

@@ -21,19 +21,18 @@ def own_share(rank: int | None = None, world: int | None = None) -> tuple[int, i
     Raises:
         ConfigError: only one of the two is given or set, or they are no such numbers.
     """
-    where = "given"
+    names, where = ("rank", "world"), "given"
     if rank is None and world is None:
         if dist.is_available() and dist.is_initialized():
             return dist.get_rank(), dist.get_world_size()
-        rank, world, where = _variable("RANK"), _variable("WORLD_SIZE"), "set in the environment"
+        names, where = ("RANK", "WORLD_SIZE"), "set in the environment"
+        rank, world = map(_variable, names)
         if rank is None and world is None:
             return 0, 1
     if rank is None or world is None:
-        there, lacking = ("rank", "world") if world is None else ("world", "rank")
-        if where != "given":
-            there, lacking = ("RANK", "WORLD_SIZE") if world is None else ("WORLD_SIZE", "RANK")
+        there, missing = names if world is None else reversed(names)
         raise ConfigError(
-            f"{there} is {where} but {lacking} is not, so that it is unknown which lines this process is to read. "
+            f"{there} is {where} but {missing} is not, so that it is unknown which lines this process is to read. "
             "Start by torchrun, which sets both, give rank=... and world=..., or unset both for one process."
         )
     if not 0 <= rank < world:

@@ -5,7 +5,7 @@ Letters: B lines, H rows, X columns of the padded batch.
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,13 +25,6 @@ Collated = tuple[torch.Tensor | None, dict[int, str]]
 Workers = ReadingWorkers[npt.NDArray[np.int64], tuple[npt.NDArray[np.uint8] | None, dict[int, str]]]
 
 
-class Order(NamedTuple):
-    """One batch to read: its place in the plan, and the positions of its lines."""
-
-    number: int
-    positions_B: npt.NDArray[np.int64]
-
-
 class TorchLoader(LineLoader):
     """The reference of the DALI engine, equal to it to the last bit; the faster of the two on a cache."""
 
@@ -47,21 +40,23 @@ class TorchLoader(LineLoader):
         self._at_work: list[Workers] = []
 
     def _read(self, plan: EpochPlan, start_batch: int) -> Iterator[ReadBatch]:
-        orders = [Order(number, plan.batch(number)) for number in range(start_batch, len(plan))]
-        if self._helped and orders:
-            return self._read_by_workers(orders, self._take_workers())
-        return self._read_here(orders)
+        orders = [plan.batch(number) for number in range(start_batch, len(plan))]
+        # Processes are started here, in the consumer's thread.
+        workers = self._take_workers() if self._helped and orders else None
+        return self._read_orders(orders, start_batch, workers)
 
-    def _read_here(self, orders: list[Order]) -> Iterator[ReadBatch]:
-        read = self._collate_files if self.caches is None else self._collate_cached
-        for order in orders:
-            yield self._finish(order, *read(order))
-
-    def _read_by_workers(self, orders: list[Order], workers: Workers) -> Iterator[ReadBatch]:
+    def _read_orders(
+        self, orders: list[npt.NDArray[np.int64]], start_batch: int, workers: Workers | None
+    ) -> Iterator[ReadBatch]:
+        if workers is None:
+            read = self._collate_files if self.caches is None else self._collate_cached
+            for number, positions_B in enumerate(orders, start_batch):
+                yield self._finish(number, positions_B, *read(positions_B))
+            return
         try:
-            answers = workers.map([order.positions_B for order in orders])
-            for order, (padded_B1HX, faults) in zip(orders, answers, strict=True):
-                yield self._finish(order, _tensor(padded_B1HX), faults)
+            answers = zip(orders, workers.map(orders), strict=True)
+            for number, (positions_B, (padded_B1HX, faults)) in enumerate(answers, start_batch):
+                yield self._finish(number, positions_B, _tensor(padded_B1HX), faults)
         finally:
             self._at_work.remove(workers)
             if self._idle is None and workers.alive:
@@ -93,11 +88,11 @@ class TorchLoader(LineLoader):
             workers.close()
         self._idle = None
 
-    def _collate_files(self, order: Order) -> Collated:
-        padded_B1HX, faults = collate_files(self.lines, order.positions_B, self.config.align_px)
+    def _collate_files(self, positions_B: npt.NDArray[np.int64]) -> Collated:
+        padded_B1HX, faults = collate_files(self.lines, positions_B, self.config.align_px)
         return _tensor(padded_B1HX), faults
 
-    def _collate_cached(self, order: Order) -> Collated:
+    def _collate_cached(self, positions_B: npt.NDArray[np.int64]) -> Collated:
         """Read a batch from the caches, in its final dtype and, for a GPU, in pinned memory."""
         assert self.caches is not None
         made: list[torch.Tensor] = []
@@ -109,16 +104,18 @@ class TorchLoader(LineLoader):
             return array
 
         align_px = self.config.align_px
-        _, faults = collate_cached(self.lines, self.caches, order.positions_B, align_px, empty, self._bits_256)
+        _, faults = collate_cached(self.lines, self.caches, positions_B, align_px, empty, self._bits_256)
         return (made[0].unsqueeze(1) if made else None), faults
 
-    def _finish(self, order: Order, images: torch.Tensor | None, faults: dict[int, str]) -> ReadBatch:
+    def _finish(
+        self, number: int, positions_B: npt.NDArray[np.int64], images: torch.Tensor | None, faults: dict[int, str]
+    ) -> ReadBatch:
         """Give images the dtype, and pinned memory where they go to a GPU."""
         if images is not None and images.dtype != self._dtype:
             images = to_unit(images, self._dtype)
         if images is not None and self._pin and not images.is_pinned():
             images = images.pin_memory()
-        return ReadBatch(order.number, without(order.positions_B, faults), images, faults)
+        return ReadBatch(number, without(positions_B, faults), images, faults)
 
 
 def _tensor(padded_B1HX: npt.NDArray[np.uint8] | None) -> torch.Tensor | None:

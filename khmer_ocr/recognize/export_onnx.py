@@ -81,7 +81,7 @@ def export_onnx(loaded: LoadedModel, output: Path) -> tuple[Path, Path, float]:
             f"The preset {config.preset} is made of GRUs over lines packed by width, which ONNX can't say. Export "
             "compact or base."
         )
-    _check_installed()
+    require("Exporting", "onnx", "onnxruntime", "onnxscript")
     facts = {
         "preset": config.preset,
         "height_px": str(config.height_px),
@@ -121,10 +121,6 @@ def export_onnx(loaded: LoadedModel, output: Path) -> tuple[Path, Path, float]:
     for path, graph in graphs.items():
         write_output(path, graph)
     return output, decoder_output, difference
-
-
-def _check_installed() -> None:
-    require("Exporting", "onnx", "onnxruntime", "onnxscript")
 
 
 @torch.no_grad()

@@ -18,24 +18,18 @@ class DeviceAtlas:
 
     Args:
         device: any device of torch's.
+
+    Attributes:
+        pixels_N: uint8 coverage of rasters, and free space behind it.
+        entries_E5: int32 rows (offset, width, height, left, top), and free space behind them.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._pixels_N = torch.empty(0, dtype=torch.uint8, device=device)
-        self._entries_E5 = torch.empty((0, 5), dtype=torch.int32, device=device)
+        self.pixels_N = torch.empty(0, dtype=torch.uint8, device=device)
+        self.entries_E5 = torch.empty((0, 5), dtype=torch.int32, device=device)
         self._of: tuple[GlyphAtlas | None, int] = (None, 0)
         self._used_bytes = self._count = 0
-
-    @property
-    def pixels_N(self) -> Tensor:
-        """uint8 coverage of rasters, and free space behind it."""
-        return self._pixels_N
-
-    @property
-    def entries_E5(self) -> Tensor:
-        """int32 rows (offset, width, height, left, top), and free space behind them."""
-        return self._entries_E5
 
     def sync(self, atlas: GlyphAtlas, count: int) -> None:
         """Send what the first entries of an atlas need and is not there yet; all of it once the atlas was emptied.
@@ -54,8 +48,8 @@ class DeviceAtlas:
             return
         # An atlas adds at its ends only, pixels before entries: up to here all pixels are there, and stay as they are.
         used_bytes = max(self._used_bytes, int((new_K5[:, 0] + new_K5[:, 1] * new_K5[:, 2]).max()))
-        self._pixels_N = _with(self._pixels_N, self._used_bytes, atlas.pixels_N[self._used_bytes : used_bytes])
-        self._entries_E5 = _with(self._entries_E5, self._count, new_K5)
+        self.pixels_N = _with(self.pixels_N, self._used_bytes, atlas.pixels_N[self._used_bytes : used_bytes])
+        self.entries_E5 = _with(self.entries_E5, self._count, new_K5)
         self._used_bytes, self._count = used_bytes, count
 
 

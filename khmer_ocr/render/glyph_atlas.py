@@ -88,6 +88,10 @@ class GlyphAtlas:
         folder: where rasters are kept between runs; None keeps nothing.
         limit_bytes: rasters held before the atlas is emptied.
         limit_entries: the same, counted.
+
+    Attributes:
+        pixels_N: uint8 coverage of all rasters.
+        entries_E5: int32 rows (offset, width, height, left, top).
     """
 
     def __init__(
@@ -107,13 +111,13 @@ class GlyphAtlas:
         self._first_glyph = np.array([base for bases in glyph_base for base in bases], np.int64)
         self._loaded: set[int] = set()
         self._changed: set[int] = set()
-        # The face in FreeType's hands, for whoever must name the font that killed this process.
+        # The face in FreeType's hands, so that the font that killed this process can be named.
         self.at_face_1 = np.zeros(1, np.int32)
         self.drawn = self.cleared = 0
         # Filled, not merely reserved: a worker's memory is the same after ten thousand lines and after ten million.
-        self._pixels_N = np.full(limit_bytes, 1, np.uint8)
+        self.pixels_N = np.full(limit_bytes, 1, np.uint8)
         self._keys = np.full(limit_entries, 1, np.int64)
-        self._entries_E5 = np.full((limit_entries, 5), 1, np.int32)
+        self.entries_E5 = np.full((limit_entries, 5), 1, np.int32)
         slots = 1 << (2 * limit_entries - 1).bit_length()
         self._slot_key_S, self._slot_entry_S = np.full(slots, -1, np.int64), np.full(slots, 1, np.int32)
         self._used_bytes = self._count = 0
@@ -124,16 +128,6 @@ class GlyphAtlas:
         self._used_bytes = self._count = 0
         self._changed.clear()
         self.cleared += 1
-
-    @property
-    def pixels_N(self) -> npt.NDArray[np.uint8]:
-        """uint8 coverage of all rasters."""
-        return self._pixels_N
-
-    @property
-    def entries_E5(self) -> npt.NDArray[np.int32]:
-        """int32 rows (offset, width, height, left, top)."""
-        return self._entries_E5
 
     def entries_of(self, keys_Q: npt.NDArray[np.int64], faces: Sequence[int]) -> npt.NDArray[np.int32]:
         """Entry of each key, drawing what is not there yet.
@@ -175,12 +169,12 @@ class GlyphAtlas:
         done = 0
         while done < len(keys_K):
             self._reserve(0, len(keys_K) - done)
-            entries_K5 = self._entries_E5[self._count : self._count + len(keys_K) - done]
+            entries_K5 = self.entries_E5[self._count : self._count + len(keys_K) - done]
             drawn, self._used_bytes, status = render(
                 self._functions_4,
                 self._fonts_O3,
                 glyphs_K4[done:],
-                self._pixels_N,
+                self.pixels_N,
                 self._used_bytes,
                 entries_K5,
                 self.at_face_1,
@@ -188,7 +182,7 @@ class GlyphAtlas:
             self._register(keys_K[done : done + drawn])
             done += drawn
             if status == NO_ROOM:
-                self._reserve(len(self._pixels_N) - self._used_bytes + 1, 0)
+                self._reserve(len(self.pixels_N) - self._used_bytes + 1, 0)
             elif status:
                 owner, gid, size64, _ = glyphs_K4[done].tolist()
                 raise drawing_error(self._faces[self._face_O[owner]].name, gid, size64, status)
@@ -208,11 +202,11 @@ class GlyphAtlas:
 
     def _reserve(self, n_bytes: int, n_entries: int) -> None:
         """Make room beyond the limits where a single batch needs more than they leave."""
-        if self._used_bytes + n_bytes > len(self._pixels_N):
-            self._pixels_N = _grown(self._pixels_N, self._used_bytes + n_bytes)
+        if self._used_bytes + n_bytes > len(self.pixels_N):
+            self.pixels_N = _grown(self.pixels_N, self._used_bytes + n_bytes)
         if self._count + n_entries > len(self._keys):
             self._keys = _grown(self._keys, self._count + n_entries)
-            self._entries_E5 = _grown(self._entries_E5, self._count + n_entries)
+            self.entries_E5 = _grown(self.entries_E5, self._count + n_entries)
         if 2 * (self._count + n_entries) > len(self._slot_key_S):
             slots = 1 << (4 * (self._count + n_entries)).bit_length()
             self._slot_key_S, self._slot_entry_S = np.full(slots, -1, np.int64), np.zeros(slots, np.int32)
@@ -246,10 +240,10 @@ class GlyphAtlas:
         _find(keys_K, self._slot_key_S, self._slot_entry_S, entry_K)
         fresh_K = (entry_K < 0) & (keys_K >> _GLYPH_SHIFT < end)
         self._reserve(len(pixels_N), len(keys_K))
-        place_K5 = self._entries_E5[self._count : self._count + int(fresh_K.sum())]
+        place_K5 = self.entries_E5[self._count : self._count + int(fresh_K.sum())]
         place_K5[:] = entries_K5[fresh_K]
         place_K5[:, 0] += self._used_bytes
-        self._pixels_N[self._used_bytes : self._used_bytes + len(pixels_N)] = pixels_N
+        self.pixels_N[self._used_bytes : self._used_bytes + len(pixels_N)] = pixels_N
         self._used_bytes += len(pixels_N)
         self._register(keys_K[fresh_K])
 
@@ -262,10 +256,10 @@ class GlyphAtlas:
             first, end = self._span(face)
             keys_E = self._keys[: self._count]
             mine = np.flatnonzero((keys_E >> _GLYPH_SHIFT >= first) & (keys_E >> _GLYPH_SHIFT < end))
-            entries_K5 = self._entries_E5[mine]
+            entries_K5 = self.entries_E5[mine]
             size_K = entries_K5[:, 1] * entries_K5[:, 2]
             spans = zip(entries_K5[:, 0].tolist(), size_K.tolist(), strict=True)
-            pixels_N = np.concatenate([np.zeros(0, np.uint8), *(self._pixels_N[at : at + size] for at, size in spans)])
+            pixels_N = np.concatenate([np.zeros(0, np.uint8), *(self.pixels_N[at : at + size] for at, size in spans)])
             entries_K5[:, 0] = np.cumsum(size_K) - size_K
             write_rasters(file, keys_E[mine] - (first << _GLYPH_SHIFT), entries_K5, pixels_N)
         self._changed.clear()

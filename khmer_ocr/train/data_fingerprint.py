@@ -67,7 +67,8 @@ def check_same_data(content: dict[str, Any], splits: dict[str, list[SplitIndex]]
     if recorded is None:
         return [f"{source} does not say which data it learned from (older versions): they are taken as the same."]
     changed = {
-        name: difference(recorded[name], record(splits[name]), _roots(splits[name])) for name in ("train", "val")
+        name: difference(recorded[name], record(splits[name]), [index.root for index in splits[name]])
+        for name in ("train", "val")
     }
     if changed["train"]:
         raise RunConflictError(
@@ -77,10 +78,6 @@ def check_same_data(content: dict[str, Any], splits: dict[str, list[SplitIndex]]
     if changed["val"]:
         return [f"val is not that of the run so far ({changed['val']}): what counts as best begins anew."]
     return []
-
-
-def _roots(indices: list[SplitIndex]) -> list[Path]:
-    return [index.root for index in indices]
 
 
 def _hash(*columns: np.ndarray[Any, Any]) -> str:

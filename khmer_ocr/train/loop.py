@@ -97,7 +97,8 @@ def train(config: TrainConfig) -> Path:
         with trainer.alone(), stop.listening():
             if config.check:
                 overfit_one_batch(trainer, lambda: stop.number != 0)
-            log.event("settings", trainer.step, **plain(config), version=__version__, parameters=_size(trainer))
+            parameters = sum(each.numel() for each in trainer.model.parameters())
+            log.event("settings", trainer.step, **plain(config), version=__version__, parameters=parameters)
             return _Run(trainer, log, stop).go()
     finally:
         log.close()
@@ -299,10 +300,6 @@ class _Run:
             make_folder(self.config.checkpoint_dir, folder)
             save_model(folder, trainer.averaged(), trainer.charset, card)
         return folder
-
-
-def _size(trainer: Trainer) -> int:
-    return sum(each.numel() for each in trainer.model.parameters())
 
 
 def overfit_one_batch(trainer: Trainer, asked: Callable[[], bool] = lambda: False) -> None:
