@@ -87,7 +87,7 @@ class TrainingStopped(KhmerOcrError):  # noqa: N818 - nothing is wrong
 
     Args:
         message: where it stopped and how it goes on.
-        signal_number: of the signal; the exit status is 128 more, as shells tell of commands that a signal ended.
+        signal_number: of the signal; the exit status is 128 more, as shells report commands that a signal ended.
     """
 
     def __init__(self, message: str, signal_number: int) -> None:

@@ -1,1 +1,1 @@
-"""Kernels of khmer_ocr: plain-numpy references and fast twins with the same signature and the same bytes."""
+"""Kernels of khmer_ocr: plain-numpy references and fast implementations with the same signature and the same bytes."""

@@ -1,6 +1,6 @@
 """What numba leaves out, as intrinsics: eight bytes at a time from any address, memory of others, C functions.
 
-Nothing here checks bounds or addresses: whoever calls has made sure of them.
+Nothing here checks bounds or addresses: the caller has checked them.
 """
 
 from typing import Any

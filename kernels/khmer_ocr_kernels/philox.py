@@ -1,4 +1,4 @@
-"""Philox4x32-10, the counter-based generator of all chance.
+"""Philox4x32-10, the counter-based generator of all random numbers.
 
 Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011). Checked against the known
 answers of their library Random123. The sample's number belongs in counter words 2 and 3, never multiplied into word 0:

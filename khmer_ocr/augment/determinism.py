@@ -39,7 +39,7 @@ def exactly(device: torch.device) -> Iterator[None]:
 
 
 def _matmul_precision() -> str | None:
-    """What `torch.set_float32_matmul_precision` was told; None where precisions were set by backend instead."""
+    """What was set by `torch.set_float32_matmul_precision`; None where precisions were set by backend instead."""
     try:
         precision: str = torch.get_float32_matmul_precision()
     except RuntimeError:

@@ -18,7 +18,7 @@ from torch.nn import functional
 _SPLINE_SD = 0.277
 """Standard deviation of a cubic B-spline over coefficients uniform in -1..1: (sum of squared weights) / sqrt 3."""
 _BILINEAR_SD = 0.361
-_WANTED_SD = 0.5
+_FIELD_SD = 0.5
 
 
 def salt(name: str, field: int = 0) -> tuple[int, int, int]:
@@ -83,7 +83,7 @@ def smooth(key_b2: Tensor, size_HW: Sequence[int], cell_px: int, salt_3: tuple[i
     """
     height, width = size_HW
     rows, cells = -(-height // cell_px) + 3, -(-width // cell_px)
-    coarse_bKG = _centred(grid_bytes(key_b2, rows, cells + 3, salt_3)[..., 0]) * (_WANTED_SD / _SPLINE_SD)
+    coarse_bKG = _centred(grid_bytes(key_b2, rows, cells + 3, salt_3)[..., 0]) * (_FIELD_SD / _SPLINE_SD)
     basis_4C = _spline_basis(cell_px, key_b2.device)
     coarse_bHK = (coarse_bKG @ _row_basis(basis_4C, rows, height)).transpose(1, 2)
     field_bHKC = coarse_bHK[..., :cells, None] * basis_4C[0]
@@ -125,7 +125,7 @@ def grain(key_b2: Tensor, size_HW: Sequence[int], salt_3: tuple[int, int, int]) 
     """
     height, width = size_HW
     rows, columns = height // 2 + 2, width // 2 + 2
-    coarse_bKG = _centred(grid_bytes(key_b2, rows, columns, salt_3)[..., 0]) * (_WANTED_SD / _BILINEAR_SD)
+    coarse_bKG = _centred(grid_bytes(key_b2, rows, columns, salt_3)[..., 0]) * (_FIELD_SD / _BILINEAR_SD)
     coarse_b1GK = coarse_bKG.transpose(1, 2)[:, None].contiguous()
     fine = functional.interpolate(coarse_b1GK, scale_factor=2.0, mode="bilinear", align_corners=False)
     return fine[..., :height, :width]

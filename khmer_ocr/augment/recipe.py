@@ -3,7 +3,7 @@
 A recipe is a YAML file: a name, an engine, and steps in order, each an op with its probability and the range of each
 parameter; a list of three is mild, medium, heavy. Nothing here needs torch.
 
-Letters: B samples, S steps, W words of chance.
+Letters: B samples, S steps, W random words.
 """
 
 from collections.abc import Mapping, Sequence

@@ -130,8 +130,8 @@ class LineLoader(ABC):
             start_batch: go on at this batch, as if those before it had been read.
 
         Yields:
-            Batches of the plan in its order. With `on_error="skip"` a batch lacks what can't be read; one that lacks
-            everything does not come, so that the `number` of batches may have gaps.
+            Batches of the plan in its order. With `on_error="skip"` lines that can't be read are missing from a
+            batch; one without any line is left out, so that the `number` of batches may have gaps.
 
         Raises:
             DatasetError: a line can't be read (on_error="raise"), or more than 1 % can't ("skip").
@@ -178,7 +178,7 @@ class LineLoader(ABC):
                 self.close()  # so that the thread that waits for them ends too
                 raise
 
-        items = ahead(self._dressed(self._read(plan, start_batch)), self._depth, full, waiting)
+        items = ahead(self._with_targets(self._read(plan, start_batch)), self._depth, full, waiting)
         try:
             while True:
                 begin = time.perf_counter()
@@ -191,21 +191,21 @@ class LineLoader(ABC):
                 faults.add(read.faults)
                 counts.left_out += len(read.faults)
                 if batch is None:
-                    self._pass_over(read)
+                    self._refuse_empty_batch(read)
                     continue
                 self._count(batch)
                 begin = time.perf_counter()
                 yield self._to_device(batch)
                 counts.use_s += time.perf_counter() - begin
         except GeneratorExit:
-            faults.tell(f"{self.split}, epoch {epoch}, left early")
+            faults.report(f"{self.split}, epoch {epoch}, left early")
             raise
         finally:
             items.close()  # type: ignore[attr-defined]
-        faults.tell(f"{self.split}, epoch {epoch}")
+        faults.report(f"{self.split}, epoch {epoch}")
 
-    def _dressed(self, batches: Iterator[ReadBatch]) -> Iterator[tuple[ReadBatch, Batch | None]]:
-        """Put texts, targets and lengths to the images, in the thread that reads."""
+    def _with_targets(self, batches: Iterator[ReadBatch]) -> Iterator[tuple[ReadBatch, Batch | None]]:
+        """Add texts, targets and lengths to the images, in the thread that reads."""
         for read in batches:
             if read.images is None:
                 yield read, None
@@ -237,7 +237,7 @@ class LineLoader(ABC):
             images = to_unit(images, expected)
         return {**batch, "images": images}
 
-    def _pass_over(self, read: ReadBatch) -> None:
+    def _refuse_empty_batch(self, read: ReadBatch) -> None:
         if self.config.world > 1:
             raise DatasetError(
                 f"no line of batch {read.number} can be read, and rank {self.config.rank} would be a batch behind the "

@@ -103,17 +103,17 @@ def _read(path: Path, file: io.BufferedReader, key: str, count: int) -> _Content
     """Header, tables and faults of a cache file, checked; whatever bytes it holds, it is these or `DatasetError`."""
     try:
         header = json.loads(file.read(HEADER_BYTES))
-        expected = (FORMAT, VERSION, key, path.parent.name, count)
-        known = tuple(header[name] for name in ("format", "version", "key", "split", "samples")) == expected
+        own = (FORMAT, VERSION, key, path.parent.name, count)
+        known = tuple(header[name] for name in ("format", "version", "key", "split", "samples")) == own
         height_px, pixel_bytes, tail_bytes = (int(header[name]) for name in ("height_px", "pixel_bytes", "tail_bytes"))
         tail_hash = header["tail_hash"]
     except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as fault:
         raise unusable(path, f"its header is damaged ({fault!r})") from fault
     if not known:
         raise unusable(path, "its header is that of another cache")
-    size, told = os.fstat(file.fileno()).st_size, HEADER_BYTES + pixel_bytes + tail_bytes
-    if size != told or tail_bytes < 16 * count:
-        raise unusable(path, f"it has {size} bytes, its header says {told}")
+    size, expected = os.fstat(file.fileno()).st_size, HEADER_BYTES + pixel_bytes + tail_bytes
+    if size != expected or tail_bytes < 16 * count:
+        raise unusable(path, f"it has {size} bytes, its header says {expected}")
     file.seek(HEADER_BYTES + pixel_bytes)
     tail = file.read(tail_bytes)
     if xxhash.xxh3_64_hexdigest(tail) != tail_hash:
@@ -153,7 +153,7 @@ class PackedCache:
         self.widths_N = index.widths.astype(np.int64)
         self.begins_N: npt.NDArray[np.int64] = found.tables_2N[0].view(np.int64)
         self._sums_N = found.tables_2N[1]
-        self._seen_N = np.zeros(len(index), np.bool_)
+        self._checked_N = np.zeros(len(index), np.bool_)
         begins_N1 = line_begins(index.widths, self.height_px)
         if (index.heights != self.height_px).any() or begins_N1[-1] != found.pixel_bytes:
             raise unusable(path, "its lines have other sizes than the metadata say")
@@ -201,7 +201,7 @@ class PackedCache:
         if state[0] < self._state[0]:
             raise unusable(self.path, "it was cut while it was read")
         self._state = state
-        self._seen_N[:] = False
+        self._checked_N[:] = False
 
     def faults_of(self, positions_L: npt.NDArray[np.int64]) -> dict[int, str]:
         """Check lines that were not used before in this process.
@@ -219,10 +219,10 @@ class PackedCache:
         found = {}
         if self.faults:
             found = {i: self.faults[i] for i in positions_L.tolist() if i in self.faults}
-        fresh_L = positions_L[~self._seen_N[positions_L]]
+        fresh_L = positions_L[~self._checked_N[positions_L]]
         if len(fresh_L):
             right_L = self._right(fresh_L)
-            self._seen_N[fresh_L[right_L]] = True
+            self._checked_N[fresh_L[right_L]] = True
             for i in fresh_L[~right_L].tolist():
                 if i not in found:
                     found[i] = (

@@ -50,11 +50,11 @@ def _png_of(pixels_HW: npt.NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-class _Given(NamedTuple):
-    """What DALI is to get for the lines of a batch.
+class _Feed(NamedTuple):
+    """What is fed to DALI for the lines of a batch.
 
     Attributes:
-        samples: never nothing.
+        samples: at least one.
         positions_B: the lines they are of.
         faults: position to fault of the lines left out.
         to_confirm: position to signature of the lines whose pixels are to be compared with what is recorded.
@@ -70,17 +70,17 @@ class _Source(ABC):
     """Gives DALI the batches of a plan by their number, and keeps for its caller which lines are in them.
 
     Attributes:
-        at_once: how many batches of the plan DALI gets in one iteration.
+        batches_per_run: how many batches of the plan DALI gets in one iteration.
         given: number of a batch to what was given for it, without the samples, until it is delivered.
     """
 
-    at_once = 1
+    batches_per_run = 1
 
     def __init__(self, lines: LineSource) -> None:
         self._lines = lines
         self._plan: EpochPlan | None = None
         self._start = 0
-        self.given = dict[int, _Given]()
+        self.given = dict[int, _Feed]()
 
     def begin(self, plan: EpochPlan, start_batch: int) -> None:
         """Let iteration 0 be this batch of this plan."""
@@ -90,17 +90,17 @@ class _Source(ABC):
     def __call__(self, info: Any) -> list[npt.NDArray[Any]]:
         """Give the samples of one iteration; DALI delivers what becomes of them in the same order."""
         assert self._plan is not None
-        first, samples = self._start + info.iteration * self.at_once, list[npt.NDArray[Any]]()
+        first, samples = self._start + info.iteration * self.batches_per_run, list[npt.NDArray[Any]]()
         if first >= len(self._plan):
             raise StopIteration
-        for number in range(first, min(first + self.at_once, len(self._plan))):
-            given = self._give(self._plan.batch(number))
+        for number in range(first, min(first + self.batches_per_run, len(self._plan))):
+            given = self._read_lines(self._plan.batch(number))
             self.given[number] = given._replace(samples=[])
             samples += given.samples
         return samples
 
     @abstractmethod
-    def _give(self, positions_B: npt.NDArray[np.int64]) -> _Given:
+    def _read_lines(self, positions_B: npt.NDArray[np.int64]) -> _Feed:
         """Read these lines."""
 
 
@@ -111,7 +111,7 @@ class _Files(_Source):
         super().__init__(lines)
         self._undecodable = undecodable
 
-    def _give(self, positions_B: npt.NDArray[np.int64]) -> _Given:
+    def _read_lines(self, positions_B: npt.NDArray[np.int64]) -> _Feed:
         files, faults, to_confirm = list[npt.NDArray[Any]](), dict[int, str](), dict[int, int]()
         for i in positions_B.tolist():
             if i in self._undecodable:
@@ -129,13 +129,13 @@ class _Files(_Source):
                     to_confirm[i] = signature
         # DALI knows no empty batch: this stands for it and is never delivered.
         samples = files or [np.frombuffer(_png_of(_NOTHING), np.uint8)]
-        return _Given(samples, without(positions_B, faults), faults, to_confirm)
+        return _Feed(samples, without(positions_B, faults), faults, to_confirm)
 
 
 class _Cached(_Source):
     """Whole padded batches as samples: nothing is left to do for a line, and DALI's cost is by samples and runs."""
 
-    at_once = 4
+    batches_per_run = 4
 
     def __init__(
         self, lines: LineSource, caches: Sequence[PackedCache], align_px: int, bits_256: npt.NDArray[Any] | None
@@ -144,23 +144,23 @@ class _Cached(_Source):
         self._caches, self._align_px, self._bits_256 = caches, align_px, bits_256
         self._dtype = np.dtype(np.uint8) if bits_256 is None else bits_256.dtype
         # DALI copies what it is given before it asks again; memory that was touched before is faster to write.
-        self._rooms = [np.empty(0, self._dtype) for _ in range(self.at_once)]
+        self._buffers = [np.empty(0, self._dtype) for _ in range(self.batches_per_run)]
 
-    def _give(self, positions_B: npt.NDArray[np.int64]) -> _Given:
+    def _read_lines(self, positions_B: npt.NDArray[np.int64]) -> _Feed:
         def empty(lines: int, columns: int) -> npt.NDArray[Any]:
-            room, shape = self._rooms.pop(0), (lines, self._lines.height_px, columns)
-            if room.size < math.prod(shape):
-                room = np.empty(2 * math.prod(shape), self._dtype)
-            self._rooms.append(room)
-            return room[: math.prod(shape)].reshape(shape)
+            buffer, shape = self._buffers.pop(0), (lines, self._lines.height_px, columns)
+            if buffer.size < math.prod(shape):
+                buffer = np.empty(2 * math.prod(shape), self._dtype)
+            self._buffers.append(buffer)
+            return buffer[: math.prod(shape)].reshape(shape)
 
         caches, align_px = self._caches, self._align_px
         padded_BHX, faults = collate_cached(self._lines, caches, positions_B, align_px, empty, self._bits_256)
         batch = _NOTHING[None].astype(self._dtype) if padded_BHX is None else padded_BHX
-        return _Given([batch], without(positions_B, faults), faults, {})
+        return _Feed([batch], without(positions_B, faults), faults, {})
 
 
-class _Running(NamedTuple):
+class _Pipeline(NamedTuple):
     """A built pipeline, what feeds it, and the most samples that it takes at once."""
 
     pipeline: Any
@@ -178,25 +178,25 @@ class DaliLoader(LineLoader):
     ) -> None:
         super().__init__(lines, caches, config, split, vocab)
         self._undecodable = dict[int, str]()
-        self._idle: _Running | None = None
+        self._idle: _Pipeline | None = None
 
     def _read(self, plan: EpochPlan, start_batch: int) -> Iterator[ReadBatch]:
         number = start_batch
         while number < len(plan):
-            line = self._begin(plan, number)
+            line = self._take_pipeline(plan, number)
             try:
                 while number < len(plan):
                     (samples,) = line.pipeline.run()
                     for images in (samples,) if self.caches is None else samples:
                         yield self._finish(number, images, line.source.given.pop(number))
                         number += 1
-                self._end(line)
+                self._return_pipeline(line)
             except RuntimeError as fault:
                 self._find_undecodable(plan, number, fault)
 
-    def _begin(self, plan: EpochPlan, start_batch: int) -> _Running:
+    def _take_pipeline(self, plan: EpochPlan, start_batch: int) -> _Pipeline:
         """Take the pipeline of the last epoch; build one where that is at work, broke off or had smaller batches."""
-        most_samples = int(np.diff(plan.batch_offsets_B1).max()) if self.caches is None else _Cached.at_once
+        most_samples = int(np.diff(plan.batch_offsets_B1).max()) if self.caches is None else _Cached.batches_per_run
         line, self._idle = self._idle, None
         if line is None or most_samples > line.most_samples:
             source: _Source = (
@@ -204,11 +204,11 @@ class DaliLoader(LineLoader):
                 if self.caches is None
                 else _Cached(self.lines, self.caches, self.config.align_px, self._bits_256)
             )
-            line = _Running(self._build(source, most_samples), source, most_samples)
+            line = _Pipeline(self._build(source, most_samples), source, most_samples)
         line.source.begin(plan, start_batch)
         return line
 
-    def _end(self, line: _Running) -> None:
+    def _return_pipeline(self, line: _Pipeline) -> None:
         """Keep a pipeline whose source has run dry for the next epoch."""
         try:
             line.pipeline.run()
@@ -250,7 +250,7 @@ class DaliLoader(LineLoader):
         pipeline.build()
         return pipeline
 
-    def _finish(self, number: int, images: Any, given: _Given) -> ReadBatch:
+    def _finish(self, number: int, images: Any, given: _Feed) -> ReadBatch:
         """See what DALI made, the samples of a batch or one that is a batch, as a tensor; its memory is DALI's."""
         _, positions_B, faults, to_confirm = given
         if not len(positions_B):

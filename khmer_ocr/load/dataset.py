@@ -1,4 +1,4 @@
-"""Stored lines as a torch data set and as three loaders of batches: the door that users know.
+"""Stored lines as a torch data set and as three loaders of batches, as users import them.
 
 Letters: H rows, W columns, T tokens.
 """
@@ -32,6 +32,7 @@ from khmer_ocr.load.rank_share import own_share
 from khmer_ocr.load.read_errors import OnError
 from khmer_ocr.load.settings import Engine
 from khmer_ocr.load.targets import Vocabulary
+from khmer_ocr.text.charset import Charset
 
 SHUFFLE_SEED = 42
 _KEYS = ("images", "targets", "image_lengths", "target_lengths", "texts")
@@ -94,7 +95,7 @@ class SyntheticImageDataset(Dataset[Any]):
         transform: Callable[[Image.Image], Any] | None,
     ) -> None:
         self.index, self.split, self.synthetic_dir, self.transform = index, index.split, index.root, transform
-        self.vocab = _default_vocabulary() if config_manager is None else config_manager.vocab
+        self.vocab: Vocabulary = Charset.default() if config_manager is None else config_manager.vocab
         tell_unhashed(index)
         tell_once(index, *(f"{index.root}: {note}" for note in index.notes))
 
@@ -175,12 +176,6 @@ class SyntheticImageDataset(Dataset[Any]):
         return {"split": self.split, **split_statistics(self.index)}
 
 
-def _default_vocabulary() -> Vocabulary:
-    from khmer_ocr.text.charset import Charset
-
-    return Charset.default()
-
-
 class SyntheticLoader:
     """Batches of one split: each `iter` is the next epoch, `len` counts its batches.
 
@@ -246,9 +241,8 @@ class SyntheticLoader:
         Raises:
             ConfigError: it is no such state, or within an epoch of other lines or another deal.
         """
-        lacking = [name for name in ("epoch", "batch") if name not in state]
-        if lacking:
-            raise ConfigError(f"The state of a loader lacks {', '.join(lacking)}; give what state_dict returned.")
+        if missing := [name for name in ("epoch", "batch") if name not in state]:
+            raise ConfigError(f"{', '.join(missing)} missing in the state of a loader; give what state_dict returned.")
         epoch, batch = (_at_least_0(name, state[name]) for name in ("epoch", "batch"))
         if batch:
             for name, own in self._circumstances().items():
@@ -320,7 +314,7 @@ def create_synthetic_dataloaders(
         world: how many processes there are; to be given with `rank`.
         split_eval: deal val and test to ranks too.
         on_error: what to do about a line that can't be read: "raise", or "skip" it, up to 1 % of an epoch; what was
-            left out is told at the end of the epoch.
+            left out is logged at the end of the epoch.
 
     Returns:
         Loaders of train, val and test; see `SyntheticLoader`. A batch has
@@ -335,33 +329,35 @@ def create_synthetic_dataloaders(
             is known.
     """
     rank, world = own_share(rank, world)
-    if batch_size < 1 or num_workers < 0:
-        raise ConfigError(f"batch_size is {batch_size} (at least 1), num_workers is {num_workers} (at least 0).")
-    loaders = []
-    for split in layout.SPLITS:
-        train = split == layout.SPLITS[0]
-        dealt = train or split_eval
-        config = LoadConfig(
-            engine=engine,
-            batch_size=batch_size,
-            shuffle=train,
-            bucket=train,
-            seed=SHUFFLE_SEED,
-            align_px=1,
-            max_samples=max_samples,
-            num_workers=min(num_workers, len(os.sched_getaffinity(0))),
-            cache=cache,
-            device=device,
-            dtype="float32",
-            rank=rank if dealt else 0,
-            world=world if dealt else 1,
-            on_error=on_error,
-        )
-        lines = open_lines(synthetic_dir, split, config)
+    whole = LoadConfig(
+        engine=engine,
+        batch_size=batch_size,
+        shuffle=False,
+        bucket=False,
+        seed=SHUFFLE_SEED,
+        align_px=1,
+        max_samples=max_samples,
+        num_workers=min(num_workers, len(os.sched_getaffinity(0))),
+        cache=cache,
+        device=device,
+        dtype="float32",
+        on_error=on_error,
+    )
+    shared = replace(whole, rank=rank, world=world)
+    train, val, test = layout.SPLITS
+    return (
+        _open_split(synthetic_dir, train, replace(shared, shuffle=True, bucket=True), config_manager),
+        _open_split(synthetic_dir, val, shared if split_eval else whole, config_manager),
+        _open_split(synthetic_dir, test, shared if split_eval else whole, config_manager),
+    )
+
+
+def _open_split(
+    root: str | Path, split: str, config: LoadConfig, config_manager: HasVocabulary | None
+) -> SyntheticLoader:
+    lines = loaded = open_lines(root, split, config)
+    if config.cache and config.max_samples is not None:
         # The cache is that of the whole split, whatever part of it is asked for.
-        whole = cache and max_samples is not None
-        part = open_lines(synthetic_dir, split, replace(config, cache=False)) if whole else lines
-        dataset = SyntheticImageDataset.of_index(part.indices[0], config_manager)
-        loaders.append(SyntheticLoader(dataset, loader_of(lines, split, config, dataset.vocab)))
-    train_loader, val_loader, test_loader = loaders
-    return train_loader, val_loader, test_loader
+        lines = open_lines(root, split, replace(config, cache=False))
+    dataset = SyntheticImageDataset.of_index(lines.indices[0], config_manager)
+    return SyntheticLoader(dataset, loader_of(loaded, split, config, dataset.vocab))

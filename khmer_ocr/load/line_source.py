@@ -29,8 +29,8 @@ def load_lines(
         root: root of a data set, or several whose lines follow each other.
         split: name of the split, in each of them.
         max_samples: take only the first so many of each.
-        on_fault: is told name and fault of each sample of a data set that we did not draw whose image or label can't be
-            used, which is left out; None raises.
+        on_fault: called with name and fault of each sample of a data set that we did not draw whose image or label
+            can't be used, which is left out; None raises.
 
     Raises:
         SplitNotFoundError: a split's folder does not exist.

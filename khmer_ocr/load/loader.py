@@ -1,4 +1,4 @@
-"""The door to training batches: one plan, one batch format, two engines behind it."""
+"""Training batches: one plan, one batch format, two engines behind it."""
 
 import logging
 from collections.abc import Sequence
@@ -69,7 +69,7 @@ def open_loader(
 
 
 def open_lines(root: str | Path | Sequence[str | Path], split: str, config: LoadConfig) -> LineSource:
-    """Open the lines that a loader of this configuration reads, and tell of those that a scan had to leave out."""
+    """Open the lines that a loader of this configuration reads, and log those that a scan had to leave out."""
     lost: list[str] = []
     lines = load_lines(
         root,
@@ -80,7 +80,7 @@ def open_lines(root: str | Path | Sequence[str | Path], split: str, config: Load
     )
     scanned = ReadErrorLog(config.on_error, len(lines) + len(lost))
     scanned.add({-1 - place: message for place, message in enumerate(lost)})
-    scanned.tell(f"{split}, scanned")
+    scanned.report(f"{split}, scanned")
     return lines
 
 

@@ -4,14 +4,63 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from contextlib import suppress
+from typing import Generic, TypeVar
 
 from khmer_ocr.errors import WorkerError
 
 Item = TypeVar("Item")
-_END = object()
 _LOOK_S = 1.0
 _JOIN_S, _JOIN_FAILED_S = 20.0, 5.0
+
+
+class _Producer(Generic[Item]):
+    """The thread, and the queue that it fills: (item,), then () at the end or what `make` raised."""
+
+    def __init__(self, make: Iterator[Item], depth: int, on_full: Callable[[float], None] | None) -> None:
+        self._make, self._on_full = make, on_full
+        self.queue: queue.Queue[tuple[Item] | tuple[()] | BaseException] = queue.Queue(depth)
+        self._stop = threading.Event()
+        self.thread = threading.Thread(target=self._work, name="khmer_ocr reader", daemon=True)
+        self.thread.start()
+
+    def _put(self, item: tuple[Item] | tuple[()] | BaseException) -> bool:
+        begin = time.perf_counter()
+        while not self._stop.is_set():
+            try:
+                self.queue.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            if self._on_full is not None:
+                self._on_full(time.perf_counter() - begin)
+            return True
+        return False
+
+    def _work(self) -> None:
+        try:
+            if all(self._put((item,)) for item in self._make):
+                self._put(())
+        except BaseException as fault:  # handed on: the consumer raises it
+            self._put(fault)
+        finally:
+            if (close := getattr(self._make, "close", None)) is not None:
+                close()
+
+    def get(self) -> tuple[Item] | tuple[()] | BaseException | None:
+        """What comes next; None where nothing has come for a while."""
+        with suppress(queue.Empty):
+            return self.queue.get(timeout=_LOOK_S)
+        if not self.thread.is_alive() and self.queue.empty():
+            raise WorkerError(
+                "The thread that reads batches is gone. A loop over batches can't go on in a forked process: "
+                "begin it there, or call set_epoch and iterate anew."
+            )
+        return None
+
+    def end(self, wait_s: float) -> None:
+        """Stop the thread; one that stands still takes no more items, and ends with the process at the latest."""
+        self._stop.set()
+        self.thread.join(wait_s)
 
 
 def ahead(
@@ -25,8 +74,9 @@ def ahead(
     Args:
         make: what makes the items; it is driven, and closed, by the thread alone.
         depth: items waiting at most; 0 makes each when it is asked for, without a thread.
-        on_full: is told the seconds for which the thread waited for room.
-        on_wait: is told the thread's native id about once a second while no item comes; what it raises ends the wait.
+        on_full: called with the seconds for which the thread waited for room.
+        on_wait: called with the thread's native id about once a second while no item comes; what it raises ends the
+            wait.
 
     Yields:
         The same items; what `make` raises is raised here, in its turn. Closing this iterator ends the thread.
@@ -37,59 +87,16 @@ def ahead(
     if depth < 1:
         yield from make
         return
-    items: queue.Queue[tuple[object, BaseException | None]] = queue.Queue(depth)
-    stop = threading.Event()
-
-    def put(item: object, fault: BaseException | None = None) -> bool:
-        begin = time.perf_counter()
-        while not stop.is_set():
-            try:
-                items.put((item, fault), timeout=0.1)
-            except queue.Full:
-                continue
-            if on_full is not None:
-                on_full(time.perf_counter() - begin)
-            return True
-        return False
-
-    def work() -> None:
-        try:
-            for item in make:
-                if not put(item):
-                    break
-            else:
-                put(_END)
-        except BaseException as fault:  # handed on: the consumer raises it
-            put(_END, fault)
-        finally:
-            close = getattr(make, "close", None)
-            if close is not None:
-                close()
-
-    thread = threading.Thread(target=work, name="khmer_ocr reader", daemon=True)
-    thread.start()
-    failed = False
+    producer, wait_s = _Producer(make, depth, on_full), _JOIN_S
     try:
-        while True:
-            try:
-                item, fault = items.get(timeout=_LOOK_S)
-            except queue.Empty:
-                if not thread.is_alive() and items.empty():
-                    raise WorkerError(
-                        "The thread that reads batches is gone. A loop over batches can't go on in a forked process: "
-                        "begin it there, or call set_epoch and iterate anew."
-                    ) from None
-                if on_wait is not None:
-                    failed = True
-                    on_wait(thread.native_id or 0)
-                    failed = False
-                continue
-            if fault is not None:
-                raise fault
-            if item is _END:
-                return
-            yield item  # type: ignore[misc]
+        while (found := producer.get()) != ():
+            if isinstance(found, BaseException):
+                raise found
+            if found:
+                yield found[0]
+            elif on_wait is not None:
+                wait_s = _JOIN_FAILED_S
+                on_wait(producer.thread.native_id or 0)
+                wait_s = _JOIN_S
     finally:
-        stop.set()
-        # One that stands still can't be waited for: it takes no more items, and ends with the process at the latest.
-        thread.join(_JOIN_FAILED_S if failed else _JOIN_S)
+        producer.end(wait_s)

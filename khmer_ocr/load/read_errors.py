@@ -46,7 +46,7 @@ class ReadErrorLog:
                 f"The last one: {list(self.messages.values())[-1]}"
             )
 
-    def tell(self, where: str) -> None:
+    def report(self, where: str) -> None:
         """List what was left out, at the end of an epoch."""
         if not self.messages:
             return

@@ -28,7 +28,7 @@ Order = TypeVar("Order")
 Answer = TypeVar("Answer")
 
 STALL_S = 45
-"""Seconds of waiting, without a tick of CPU time used by who is waited for, until that is called a standstill."""
+"""Seconds of waiting, in which what is waited for uses no CPU time, until that is called a standstill."""
 _PIPE_BYTES = 1 << 20
 _PARENT_LOOK_S = 5.0
 _STATES = {
@@ -49,10 +49,10 @@ class _Failure(NamedTuple):
 
 
 class StallWatch:
-    """Tells waiting from standing still; `look` at it about once a second while waiting.
+    """Distinguishes waiting from a standstill; `look` at it about once a second while waiting.
 
-    A task that waits for a disk now and then uses CPU time between: only who uses none at all for `STALL_S` stands
-    still. Looks are counted, not seconds, so that a machine that slept accuses nobody.
+    A task that waits for a disk uses CPU time now and then: only one that uses none for `STALL_S` stands still.
+    Looks are counted, not seconds, so that suspending the machine is no standstill.
     """
 
     def __init__(self) -> None:
@@ -79,10 +79,10 @@ class StallWatch:
             return
         self._looks += 1
         if self._looks >= STALL_S:
-            told = "; ".join(f"{name} {_STATES.get(state, f'is in state {state}')}" for name, state, _ in seen)
+            states = "; ".join(f"{name} {_STATES.get(state, f'is in state {state}')}" for name, state, _ in seen)
             raise WorkerError(
-                f"No batch has come for {self._looks} s, and none is being made: {told}. Look whether the file system "
-                f"of the data set still answers (ls). {_WITHOUT}"
+                f"No batch has come for {self._looks} s, and none is being made: {states}. Look whether the file "
+                f"system of the data set still answers (ls). {_WITHOUT}"
             )
 
 
@@ -110,7 +110,7 @@ class ReadingWorkers(Generic[Order, Answer]):
     def __init__(self, read: Callable[[Order], Answer], count: int, ahead: int) -> None:
         context = multiprocessing.get_context()
         method = context.get_start_method()
-        # A child of the fork server is no child of ours; it inherits no pipes, so that the end of its own tells it all.
+        # A child of the fork server is no child of ours; it inherits no pipes, so that the end of its own is enough.
         parent = os.getpid() if method in ("fork", "spawn") else None
         self._ahead, self._serial = ahead, 0
         self._processes: list[BaseProcess] = []
@@ -173,7 +173,7 @@ class ReadingWorkers(Generic[Order, Answer]):
             yield self._answer(self._awaited, first + number)
 
     def tasks(self) -> list[tuple[str, str]]:
-        """Who is waited for, as `StallWatch` wants it."""
+        """The worker that is waited for, as `StallWatch.look` takes it."""
         pid = self._processes[self._awaited].pid
         return [(f"reading process {pid}", f"/proc/{pid}")]
 
@@ -248,7 +248,7 @@ def _work(
     """Answer orders until the parent closes the pipe or is gone; runs in a worker."""
     for connection in inherited:
         connection.close()
-    # Whoever stops a whole process group means its parent, who ends its workers when it has no more use for them.
+    # A signal to the whole process group is for the parent, which ends its workers itself.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     made: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
@@ -267,7 +267,7 @@ def _work(
     threading.Thread(target=hand_over, daemon=True).start()
     while True:
         try:
-            # The pipe alone does not tell: other children of the parent may have inherited its other end.
+            # The end of the pipe is not enough: other children of the parent may have inherited its other end.
             while not orders.poll(_PARENT_LOOK_S):
                 if parent is not None and os.getppid() != parent:
                     os._exit(0)

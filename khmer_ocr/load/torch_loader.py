@@ -35,14 +35,14 @@ class TorchLoader(LineLoader):
     ) -> None:
         super().__init__(lines, caches, config, split, vocab)
         self._pin = self.device.type == "cuda"
-        self._helped = caches is None and config.num_workers > 0
+        self._uses_workers = caches is None and config.num_workers > 0
         self._idle: Workers | None = None
-        self._at_work: list[Workers] = []
+        self._busy: list[Workers] = []
 
     def _read(self, plan: EpochPlan, start_batch: int) -> Iterator[ReadBatch]:
         orders = [plan.batch(number) for number in range(start_batch, len(plan))]
         # Processes are started here, in the consumer's thread.
-        workers = self._take_workers() if self._helped and orders else None
+        workers = self._take_workers() if self._uses_workers and orders else None
         return self._read_orders(orders, start_batch, workers)
 
     def _read_orders(
@@ -58,7 +58,7 @@ class TorchLoader(LineLoader):
             for number, (positions_B, (padded_B1HX, faults)) in enumerate(answers, start_batch):
                 yield self._finish(number, positions_B, _tensor(padded_B1HX), faults)
         finally:
-            self._at_work.remove(workers)
+            self._busy.remove(workers)
             if self._idle is None and workers.alive:
                 self._idle = workers
             else:
@@ -70,21 +70,21 @@ class TorchLoader(LineLoader):
         if workers is None or not workers.alive:
             read = partial(collate_files, self.lines, align_px=self.config.align_px)
             workers = ReadingWorkers(read, self.config.num_workers, max(self.config.prefetch, 1))
-        self._at_work.append(workers)
+        self._busy.append(workers)
         return workers
 
     @property
     def _depth(self) -> int:
         # What workers have made is taken from them by a thread, so that one that stands still is noticed.
-        return max(self.config.prefetch, 1) if self._helped else self.config.prefetch
+        return max(self.config.prefetch, 1) if self._uses_workers else self.config.prefetch
 
     def _tasks(self, thread: int) -> list[tuple[str, str]]:
-        at_work = self._at_work[-1:]
+        at_work = self._busy[-1:]
         return at_work[0].tasks() if at_work else super()._tasks(thread)
 
     def close(self) -> None:
         """End worker processes; the next epoch would start them anew."""
-        for workers in (*self._at_work, *filter(None, [self._idle])):
+        for workers in (*self._busy, *filter(None, [self._idle])):
             workers.close()
         self._idle = None
 

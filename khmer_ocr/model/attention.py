@@ -14,7 +14,7 @@ _TABLE_STEP = 256
 """Tables of positions are kept, and are as long as the next multiple of it."""
 
 
-def waves(first: int, last: int, like_D: Tensor) -> Tensor:
+def sinusoids(first: int, last: int, like_D: Tensor) -> Tensor:
     """Sines and cosines of positions first to last - 1 (Vaswani et al., 2017), of the dtype of `like_D`, (L, D)."""
     sin_TD, cos_TD = _tables(last, like_D)
     half = like_D.shape[-1] // 2

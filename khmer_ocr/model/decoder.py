@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from khmer_ocr.model.attention import Attention, FeedForward, Half, rotate, waves
+from khmer_ocr.model.attention import Attention, FeedForward, Half, rotate, sinusoids
 from khmer_ocr.model.masks import inside
 from khmer_ocr.model.presets import ModelConfig
 
@@ -149,8 +149,8 @@ class TransformerDecoder(nn.Module):
         learns = torch.is_grad_enabled()
         if memory.kept is not None and not learns:
             return memory.kept
-        # Frames know where they stand through these waves, so that a query can move on by distance.
-        frames = memory.frames_BTD + waves(0, memory.frames_BTD.shape[1], memory.frames_BTD)
+        # Frames know where they stand through these sinusoids, so that a query can move on by distance.
+        frames = memory.frames_BTD + sinusoids(0, memory.frames_BTD.shape[1], memory.frames_BTD)
         found = [layer.frames.keys_values(frames) for layer in cast(list[DecoderLayer], self.layers)]
         if not learns:
             memory.kept = found
@@ -160,7 +160,7 @@ class TransformerDecoder(nn.Module):
         self, tokens_BL: Tensor, first: int, pasts: list[Any], frames: list[Any], inside_BT: Tensor, weights: Any
     ) -> tuple[Tensor, list[Any]]:
         x = self.embedding(tokens_BL) * self.scale
-        x = self.drop(x + waves(first, first + x.shape[1], x))
+        x = self.drop(x + sinusoids(first, first + x.shape[1], x))
         now = []
         for at, layer in enumerate(self.layers):
             last = weights if at == len(self.layers) - 1 else None

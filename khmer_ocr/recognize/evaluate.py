@@ -82,7 +82,9 @@ class EvaluationReport:
         for name, of in self.groups.items():
             rows += [f"by {name}", *(_row(f"  {value}", part) for value, part in of.items())]
         if self.confusions:
-            shown = (f"{_shown(want)} as {_shown(got)} {n}" for want, got, n in self.confusions[:_CONFUSIONS_SHOWN])
+            shown = (
+                f"{_shown(expected)} as {_shown(seen)} {n}" for expected, seen, n in self.confusions[:_CONFUSIONS_SHOWN]
+            )
             rows += ["most frequent errors", "  " + ", ".join(shown)]
         if self.left_out:
             count = len(self.left_out)
@@ -133,7 +135,7 @@ def evaluate_lines(
     return EvaluationReport(
         total=sum((line.score for line in lines), Score()),
         groups={name: _part(lines, of) for name, of in parted.items()},
-        confusions=[(want, got, n) for (want, got), n in counts.most_common()],
+        confusions=[(one, other, n) for (one, other), n in counts.most_common()],
         lines=lines,
     )
 

@@ -100,8 +100,8 @@ def split_set(directory: Path, split: str, max_lines: int | None = None, on_erro
         DatasetError: it is damaged or empty.
     """
     left_out: dict[str, str] = {}
-    tell = (lambda name, fault: left_out.update({name: str(fault)})) if on_error == "skip" else None
-    index = load_index(directory, split, max_samples=max_lines, on_fault=tell)
+    on_fault = (lambda name, fault: left_out.update({name: str(fault)})) if on_error == "skip" else None
+    index = load_index(directory, split, max_samples=max_lines, on_fault=on_fault)
     if not len(index):
         why = [f"  {line}" for line in (*islice(left_out.values(), _SHOWN), *index.notes)]
         said = f"Split {split!r} in {directory} holds no lines that can be read"

@@ -21,7 +21,7 @@ _LIGHT = 0.25
 _SURE = 1.0
 """Skewness, either way, that decides alone: ordinary lines have 2 and more."""
 _EVEN = 0.95
-"""Mean lightness of a side (-1 to 1), either way, that has one colour: a margin or a rule, which tell nothing."""
+"""Mean lightness of a side (-1 to 1), either way, that has one colour: a margin or a rule, which say nothing."""
 _UPPER_AND_LOWER, _LEFT_AND_RIGHT = 2.1, 1.4
 """Weights of the rim's lightness beside the skewness, by logistic regression on 750 words of one to four syllables in
 34 faces, half of them bold, cut out at their ink, and on 420 lines that others drew or scanned. Of these words 2 are

@@ -22,7 +22,7 @@ class FaceMetrics:
         descent_em16: the same below the baseline.
         ka_height_em16: ink height of U+1780.
         stroke_em16: median thickness of vertical strokes.
-        unit: smallest piece whose shaping does not depend on its neighbours: SYLLABLE, WORD or SCRIPT_RUN.
+        unit: smallest segment whose shaping does not depend on its neighbours: SYLLABLE, WORD or SCRIPT_RUN.
         inexact: share of probe runs that differ when put together from syllables, and from words.
         missing: characters of the probe that no font of the chain has, or that it cramps.
         malformed: characters whose glyph is a fragment (a digit or capital far lower than its kind); never drawn.

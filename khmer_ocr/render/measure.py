@@ -1,4 +1,4 @@
-"""Measuring one face: how far its ink reaches, what it lacks, by which pieces it shapes exactly.
+"""Measuring one face: how far its ink reaches, what is missing, by which unit of segments it shapes exactly.
 
 Runs in a child process of `measured_faces.measure_all`, for a font is hostile until measured.
 """
@@ -19,7 +19,7 @@ _LARGE_PX = 256
 # Ink of real faces reaches 1.3 to 2.4 em in all; a size far from that comes from a broken table.
 _INK_RANGE_EM = (0.25, 8.0)
 # Letters, stacks and vowels whose ink leaves their advance: the ends and beginnings between which fonts kern, or choose
-# another form, across a space too. Found by comparing whole runs with their pieces over 20,000 lines in 92 faces.
+# another form, across a space too. Found by comparing whole runs with their segments over 20,000 lines in 92 faces.
 _ENDS = ("រ", "រី", "វី", "គ", "ខ្មៅ", "ទ្ម", "ម្ម", "តុ", "បុ", "សូ", "មិ", "កំ", "ណុំ", "ដំ", "ជ្រ", "ញ", "ប៉ូ", "ធិ៍", "ពឿ", "ក៏")
 _BEGINNINGS = (
     "ក",
@@ -62,14 +62,14 @@ def boundary_lines() -> list[str]:
 
 @lru_cache(maxsize=1)
 def _probe() -> tuple[dict[str, list[str]], dict[str, dict[int, list[str]]]]:
-    """Script runs of each natural line, and each distinct run of all probe lines cut into pieces by each unit."""
+    """Script runs of each natural line, and each distinct run of all probe lines cut into segments by each unit."""
     natural, synthetic = probe_lines()
     runs_of = {line: [run for _, run in script_runs(line)] for line in natural}
     cut: dict[str, dict[int, list[str]]] = {}
     for line in [*natural, *synthetic, *boundary_lines()]:
-        for run in pieces(line, SCRIPT_RUN):
+        for run in segments_of(line, SCRIPT_RUN):
             if run not in cut:
-                cut[run] = {unit: pieces(run, unit) for unit in (SYLLABLE, WORD)}
+                cut[run] = {unit: segments_of(run, unit) for unit in (SYLLABLE, WORD)}
     return runs_of, cut
 
 
@@ -114,7 +114,7 @@ def measure(face: FontFace) -> FaceMetrics:
         named = " ".join(character.replace(" ", "the space") for character in cramped)
         faults.append(f"gives {named} too little room (advance); lines with it go to another face")
     if missing:
-        faults.append(f"lacks {' '.join(sorted(missing))}")
+        faults.append(f"has no glyph for {' '.join(sorted(missing))}")
     if unstacked:
         faults.append(f"has no form for {len(unstacked)} clusters of the probe, such as {' '.join(unstacked[:6])}")
     if malformed:
@@ -189,7 +189,7 @@ def _malformed(shaper: Shaper) -> str:
 
 
 def _cramped(shaper: Shaper, shaped: dict[str, list[Glyph]]) -> str:
-    """Characters of the probe without room: no width in some run, or alone under a quarter of their ink's width.
+    """Characters of the probe without a width in some run, or alone with under a quarter of their ink's width.
 
     The least share of 92 faces is 0.42, the j of three hands that reaches far below the letter before it.
     """
@@ -214,8 +214,8 @@ def _stroke_em16(rasteriser: Rasterizer, shaper: Shaper) -> int:
     return round(float(np.median(found)) * EM16 / _LARGE_PX) if len(found) else 0
 
 
-def pieces(line: str, unit: int) -> list[str]:
-    """Cut a line into the pieces that the run cache would look up."""
+def segments_of(line: str, unit: int) -> list[str]:
+    """Cut a line into the segments that the shaping cache would look up."""
     codes = [ord(character) for character in line]
     cuts = [0]
     for position in range(1, len(codes)):
@@ -225,7 +225,7 @@ def pieces(line: str, unit: int) -> list[str]:
 
 
 def placed(shaper: Shaper, glyphs: Iterable[Glyph]) -> Placed:
-    """Where shaped glyphs stand, in the run cache's arithmetic."""
+    """Where shaped glyphs stand, in the shaping cache's arithmetic."""
     out, pen = [], 0
     for font, gid, _, x_offset, y_offset, advance in glyphs:
         upem = shaper.upem[font]
@@ -235,11 +235,11 @@ def placed(shaper: Shaper, glyphs: Iterable[Glyph]) -> Placed:
     return out, pen
 
 
-def joined(parts: Iterable[Placed]) -> Placed:
-    """Parts set one after another."""
+def concatenated(segments: Iterable[Placed]) -> Placed:
+    """Segments set one after another."""
     out: list[tuple[int, int, int, int]] = []
     pen = 0
-    for glyphs, advance in parts:
+    for glyphs, advance in segments:
         out += [(font, gid, pen + x, y) for font, gid, x, y in glyphs]
         pen += advance
     return out, pen
@@ -253,9 +253,9 @@ def _inexact(
     known = {run: placed(shaper, shaped[run]) for run in cut}
     for run, by_unit in cut.items():
         whole = known[run]
-        for unit, parts in by_unit.items():
-            for piece in parts:
-                if piece not in known:
-                    known[piece] = placed(shaper, shaper.shape_with_fallback(piece))
-            wrong[unit] += joined(known[piece] for piece in parts) != whole
+        for unit, segments in by_unit.items():
+            for segment in segments:
+                if segment not in known:
+                    known[segment] = placed(shaper, shaper.shape_with_fallback(segment))
+            wrong[unit] += concatenated(known[segment] for segment in segments) != whole
     return wrong[SYLLABLE] / len(cut), wrong[WORD] / len(cut)

@@ -46,7 +46,7 @@ class Rasterizer:
 
     Args:
         face: the face to open.
-        number: what `render` tells of it.
+        number: what `render` reports of it.
 
     Raises:
         FontError: FreeType refuses a file.
@@ -108,7 +108,7 @@ class Rasterizer:
 
 
 def drawing_error(name: str, gid: int, size64: int, status: int) -> FontError:
-    """What to tell of a glyph that FreeType refuses."""
+    """The error for a glyph that FreeType refuses."""
     return FontError(
         f"{name}: glyph {gid} can't be drawn at {size64 / 64:g} ppem (FreeType error {status}). Leave this font out."
     )
@@ -128,13 +128,13 @@ def render(
 
     Args:
         functions_4: from `functions`.
-        fonts_O3: int64 rows (address of the face, address of its slot, number to tell) of the opened fonts.
+        fonts_O3: int64 rows (address of the face, address of its slot, number of the face) of the opened fonts.
         glyphs_K4: int64 rows (number of the font, glyph, 26.6 size, x quarter + 4 x y quarter), sorted: a size is set
             once, an outline is loaded once for all its phases.
         pixels_N: uint8 coverage of the atlas.
         used: where its free part begins.
         entries_K5: int32 rows to fill with (offset, width, height, left, top) of the ink.
-        at_face_1: told the number of what is in FreeType's hands.
+        at_face_1: receives the number of the face that FreeType works on.
 
     Returns:
         Row behind the last drawn, where the free part begins now, and 0, `NO_ROOM` or FreeType's error.

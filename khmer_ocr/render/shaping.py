@@ -18,7 +18,7 @@ EM16 = 1 << 16
 """Positions are stored in 1/65536 em, so that a face and its fallbacks of other units share one scale."""
 
 LEAST_WIDTH_EM16 = EM16 // 32
-"""A character that moves the pen by less has no room in the line. The least of 92 faces is an apostrophe's 0.127 em."""
+"""A character that moves the pen by less has no width of its own. The least of 92 faces is an apostrophe's 0.127 em."""
 
 KHMER = "\u1780-\u17ff\u19e0-\u19ff\u200c"
 _RUN = re.compile(f"[{KHMER}](?:[{KHMER} ]*)|[^{KHMER}]+")
@@ -105,21 +105,21 @@ class Shaper:
         ]
 
     def shape_with_fallback(self, run: str) -> list[Glyph]:
-        """Shape one script run, words the face lacks with its fallbacks; `.notdef` (gid 0) for what none has."""
+        """Shape one script run, words missing in the face with its fallbacks; `.notdef` (gid 0) for what none has."""
         glyphs = self.shape(run)
         if len(self.fonts) == 1 or all(glyph.gid for glyph in glyphs):
             return glyphs
-        pieces = list(self._pieces(run))
-        if [font for font, _, _ in pieces] == [0]:
+        spans = list(self._font_spans(run))
+        if [font for font, _, _ in spans] == [0]:
             return glyphs
         return [
             glyph._replace(cluster=glyph.cluster + start)
-            for font, start, piece in pieces
-            for glyph in self.shape(piece, font)
+            for font, start, part in spans
+            for glyph in self.shape(part, font)
         ]
 
-    def _pieces(self, run: str) -> Iterator[tuple[int, int, str]]:
-        """(font, start, piece) of words and what lies between; neighbours that take the same font stay together."""
+    def _font_spans(self, run: str) -> Iterator[tuple[int, int, str]]:
+        """(font, start, text) of words and what lies between; neighbours that take the same font stay together."""
         start, current = 0, 0
         for position, font in self._choices(run):
             if font != current and position > start:
@@ -169,15 +169,15 @@ class Shaper:
         return "".join(character for character in text if not any(ord(character) in cmap for cmap in self._cmaps))
 
 
-def undrawn(shaper: Shaper, piece: str, glyphs: Sequence[Glyph]) -> list[str]:
-    """Clusters of a piece that its glyphs do not show as they should; spaces and ZWNJ need no ink.
+def undrawn(shaper: Shaper, segment: str, glyphs: Sequence[Glyph]) -> list[str]:
+    """Clusters of a segment that its glyphs do not show as they should; spaces and ZWNJ need no ink.
 
     Three ways a font fails without a word: `.notdef`; a glyph without an outline where there should be ink; and a coeng
     that the font could not stack and draws as the sign itself.
 
     Args:
-        shaper: what shaped the piece.
-        piece: the text that was shaped.
+        shaper: what shaped the segment.
+        segment: the text that was shaped.
         glyphs: what came of it.
 
     Returns:
@@ -194,8 +194,8 @@ def undrawn(shaper: Shaper, piece: str, glyphs: Sequence[Glyph]) -> list[str]:
         return []
     ordered = sorted(starts)
     lost = (
-        piece[start:end].replace(" ", "").replace("\u200c", "")
-        for start, end in zip(ordered, [*ordered[1:], len(piece)], strict=True)
+        segment[start:end].replace(" ", "").replace("\u200c", "")
+        for start, end in zip(ordered, [*ordered[1:], len(segment)], strict=True)
         if start in failed or start not in inked
     )
     return [cluster for cluster in lost if cluster]
@@ -215,23 +215,23 @@ def takes_room(code: int) -> bool:
     )
 
 
-def without_width(shaper: Shaper, piece: str, glyphs: Sequence[Glyph]) -> set[str]:
-    """Characters of a piece that begin a cluster and get no room in the line, spaces included.
+def without_width(shaper: Shaper, segment: str, glyphs: Sequence[Glyph]) -> set[str]:
+    """Characters of a segment that begin a cluster and have no width, spaces included.
 
     Args:
-        shaper: what shaped the piece.
-        piece: the text that was shaped.
+        shaper: what shaped the segment.
+        segment: the text that was shaped.
         glyphs: what came of it.
     """
     width_em16: dict[int, int] = {}
     for font, gid, cluster, _, _, advance in glyphs:
-        # The room of a `.notdef` says nothing: the character is missing, which is worse.
+        # The width of a `.notdef` says nothing: the character is missing, which is worse.
         width = to_em16(advance, shaper.upem[font]) if gid else EM16
         width_em16[cluster] = width_em16.get(cluster, 0) + width
     return {
-        piece[start]
+        segment[start]
         for start, width in width_em16.items()
-        if width < LEAST_WIDTH_EM16 and takes_room(ord(piece[start])) and piece[max(start - 1, 0)] != "\u17d2"
+        if width < LEAST_WIDTH_EM16 and takes_room(ord(segment[start])) and segment[max(start - 1, 0)] != "\u17d2"
     }
 
 

@@ -1,4 +1,4 @@
-"""What a run has learned from, as its checkpoints record it: by content, so that data which were moved are the same."""
+"""Fingerprint of the data a run learns from, as checkpoints record it: by content, so that moved data stay the same."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def record(indices: list[SplitIndex]) -> Record:
 
 
 def difference(recorded: Record, now: Record, roots: list[Path]) -> str:
-    """Tell in words how the data of a run differ from those of now; "" where they don't.
+    """Say in words how the data of a run differ from those of now; "" where they don't.
 
     Args:
         recorded: by the run.

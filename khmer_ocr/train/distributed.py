@@ -1,4 +1,4 @@
-"""Several processes that train one model: who this one is, sums over all, normalisation over all.
+"""Several processes that train one model: rank and world, reductions and batch normalisation over all.
 
 Letters: B lines, C channels, H rows, W columns.
 """
@@ -96,13 +96,13 @@ def _refuse_other_launchers() -> None:
                 f"{name} started {tasks} tasks of this command ({counter}={tasks}, {rank}={os.environ[rank]}) without "
                 "torchrun: each would train by itself and write over the others' checkpoints. Start one task a "
                 f"machine and let torchrun start one process a GPU: {once} torchrun --nproc-per-node GPUS "
-                "-m khmer_ocr train ... (of several machines torchrun also wants --nnodes, --rdzv-backend c10d and "
+                "-m khmer_ocr train ... (of several machines torchrun also needs --nnodes, --rdzv-backend c10d and "
                 "--rdzv-endpoint). For a single process, ask for one task."
             )
 
 
 def leave() -> None:
-    """Part from the others at the end of a run."""
+    """Leave the process group at the end of a run."""
     if dist.is_initialized():
         dist.destroy_process_group()
 

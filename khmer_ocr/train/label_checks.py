@@ -75,8 +75,8 @@ def ctc_symbols(texts: Strings) -> npt.NDArray[np.int64]:
     needed = []
     for codes_M, lengths_N in code_points(texts):
         line_M = np.repeat(np.arange(len(lengths_N)), lengths_N)
-        twins_M = (codes_M[1:] == codes_M[:-1]) & (line_M[1:] == line_M[:-1])
-        needed.append(lengths_N + np.bincount(line_M[1:][twins_M], minlength=len(lengths_N)))
+        repeated_M = (codes_M[1:] == codes_M[:-1]) & (line_M[1:] == line_M[:-1])
+        needed.append(lengths_N + np.bincount(line_M[1:][repeated_M], minlength=len(lengths_N)))
     return np.concatenate(needed) if needed else np.zeros(0, np.int64)
 
 
@@ -124,7 +124,7 @@ def find_bad_labels(split: str, indices: Sequence[SplitIndex], slots: int) -> Ba
 
 
 def judge(found: BadLabels, indices: Sequence[SplitIndex], slots: int, on_error: OnError) -> list[str]:
-    """Refuse labels that can't be learned, or tell which are accepted or left out.
+    """Refuse labels that can't be learned, or say which are accepted or left out.
 
     Args:
         found: by `find_bad_labels`.

@@ -27,12 +27,12 @@ from khmer_ocr.train.validate import validate
 from khmer_ocr.version import __version__
 
 _PLACES = ("synthetic_dir", "checkpoint_dir", "log_dir", "init", "resume", "overwrite")
-"""Settings that name places of one machine, which say nothing to who gets the weights."""
+"""Settings that name places on one machine, which mean nothing where the weights are used."""
 _CHECK_STEPS, _CHECK_LOSS = 400, 0.15
 """A sound model learns one batch by heart in so many steps, down to such a loss a token."""
 
 
-class _Stop:
+class _StopSignal:
     """Whether a signal has asked for the end.
 
     Attributes:
@@ -87,19 +87,19 @@ def train(config: TrainConfig) -> Path:
         SplitNotFoundError, DatasetError, ConfigError, ModelError: see `Trainer`.
         OutputError: a checkpoint can't be written (the one before it is whole), or a symbolic link stands in its place.
     """
-    stop = _Stop()
+    stop = _StopSignal()
     # Said now and not when the first checkpoint is due: nothing is written through what was handed over as a link.
     refuse_links(config.checkpoint_dir, *(config.checkpoint_dir / name for name in (LAST, BEST, MODEL, LOCK)))
     refuse_links(config.log_dir, config.log_dir / METRICS)
     trainer = Trainer(config)
     log = RunLog(config.log_dir if trainer.distributed.first else None, trainer.run_id, trainer.replaced)
     try:
-        with trainer.alone(), stop.listening():
+        with trainer.locked_folder(), stop.listening():
             if config.check:
                 overfit_one_batch(trainer, lambda: stop.number != 0)
             parameters = sum(each.numel() for each in trainer.model.parameters())
             log.event("settings", trainer.step, **plain(config), version=__version__, parameters=parameters)
-            return _Run(trainer, log, stop).go()
+            return _Run(trainer, log, stop).run()
     finally:
         log.close()
         trainer.loader.close()
@@ -107,7 +107,7 @@ def train(config: TrainConfig) -> Path:
 
 
 class _Run:
-    def __init__(self, trainer: Trainer, log: RunLog, stop: _Stop) -> None:
+    def __init__(self, trainer: Trainer, log: RunLog, stop: _StopSignal) -> None:
         self.trainer, self.log, self.stop, self.config = trainer, log, stop, trainer.config
         self.begin_s, self.saved_s = time.monotonic() - trainer.elapsed_s, time.monotonic()
         self.updates = -(-trainer.loader.batch_count(trainer.epoch) // self.config.accumulate)
@@ -126,7 +126,7 @@ class _Run:
             by_clock /= self.trainer.distributed.world
         return max(self.trainer.step / max(self.total, 1), by_clock)
 
-    def go(self) -> Path:
+    def run(self) -> Path:
         trainer, config = self.trainer, self.config
         with tqdm(
             total=self.total,
@@ -135,25 +135,25 @@ class _Run:
             disable=not (config.progress and trainer.distributed.first),
             dynamic_ncols=True,
         ) as bar:
-            while trainer.epoch < config.num_epochs and self.progress < 1 and not self._asked():
+            while trainer.epoch < config.num_epochs and self.progress < 1 and not self._stop_requested():
                 if self._epoch(bar):
                     # A run that is stopped in here resumes at the end of the epoch, and validates then.
-                    if not self._asked():
+                    if not self._stop_requested():
                         self._validate(trainer.epoch + 1)
-                    if self._asked():
+                    if self._stop_requested():
                         break
                     trainer.epoch, trainer.batch = trainer.epoch + 1, 0
                     trainer.save(LAST)
                     trainer.save(epoch_name(trainer.epoch))
-                    self._keep()
-        stopped = self._asked()
+                    self._save_weights()
+        stopped = self._stop_requested()
         if not trainer.step:
             self._nothing_learned(stopped)
         trainer.save(LAST)
         if not stopped and trainer.batch:
             self._validate(trainer.epoch)
-            stopped = self._asked()
-        weights = self._keep()
+            stopped = self._stop_requested()
+        weights = self._save_weights()
         if stopped:
             self.log.event("stopped", trainer.step, why=self.stop.why)
         trainer.distributed.wait()
@@ -182,10 +182,10 @@ class _Run:
         sums, lines, since = torch.zeros(3, device=trainer.device), 0, time.monotonic()
         steps = 0
         try:
-            while (group := self._next(batches)) != []:
+            while (group := self._next_batches(batches)) != []:
                 progress = self.progress
-                if progress >= 1 or self._asked() or group is None:
-                    self._good(sums)
+                if progress >= 1 or self._stop_requested() or group is None:
+                    self._refuse_nan(sums)
                     return False
                 loss_3, rate = trainer.update(group, trainer.epoch, progress)
                 sums += loss_3
@@ -198,15 +198,15 @@ class _Run:
                     self._report(bar, sums / steps, rate, lines / (time.monotonic() - since))
                     sums, lines, since, steps = torch.zeros_like(sums), 0, time.monotonic(), 0
                 if time.monotonic() - self.saved_s > config.save_minutes * 60:
-                    self._good(sums)
+                    self._refuse_nan(sums)
                     trainer.save(LAST)
                     self.saved_s = time.monotonic()
-            self._good(sums)
+            self._refuse_nan(sums)
             return True
         finally:
             batches.close()  # type: ignore[attr-defined]
 
-    def _next(self, batches: Iterator[Batch]) -> list[Batch] | None:
+    def _next_batches(self, batches: Iterator[Batch]) -> list[Batch] | None:
         """Batches of the next update: none at the end of the epoch, None where a signal took what loads them along."""
         try:
             return list(islice(batches, self.config.accumulate))
@@ -216,7 +216,7 @@ class _Run:
                 return None
             raise
 
-    def _asked(self) -> bool:
+    def _stop_requested(self) -> bool:
         """Whether any process has been asked to stop, so that all do at the same step."""
         if self.trainer.distributed.world == 1:
             return self.stop.number != 0
@@ -226,7 +226,7 @@ class _Run:
         self.stop.number = agreed or self.stop.number
         return agreed != 0
 
-    def _good(self, loss: torch.Tensor) -> None:
+    def _refuse_nan(self, loss: torch.Tensor) -> None:
         """Stop before spoilt weights are saved."""
         if not torch.isfinite(loss).all():
             raise TrainingError(
@@ -235,7 +235,7 @@ class _Run:
             )
 
     def _report(self, bar: Any, loss_3: torch.Tensor, rate: float, lines_per_s: float) -> None:
-        self._good(loss_3)
+        self._refuse_nan(loss_3)
         joint, ctc, decoder = loss_3.tolist()
         cer = "" if math.isnan(self.cer) else f"CER {self.cer:.2%}, "
         bar.set_postfix_str(f"epoch {self.trainer.epoch + 1}, loss {joint:.4f}, {cer}{lines_per_s:,.0f} lines/s")
@@ -284,8 +284,8 @@ class _Run:
             trainer.best = self.cer
             trainer.save(BEST)
 
-    def _keep(self) -> Path:
-        """Write the weights that reading wants: of the moving average at the end."""
+    def _save_weights(self) -> Path:
+        """Write the weights for recognising: the moving average at the end."""
         trainer, folder = self.trainer, self.config.checkpoint_dir / MODEL
         if trainer.distributed.first:
             card = {

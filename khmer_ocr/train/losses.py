@@ -33,8 +33,8 @@ def shifted(targets_BT: Tensor, target_length_B: Tensor) -> tuple[Tensor, Tensor
     lines = len(targets_BT)
     edge_B1 = targets_BT.new_full((lines, 1), PAD)
     tokens_BL = torch.cat([edge_B1 + SOS, targets_BT], 1)
-    wanted_BL = torch.cat([targets_BT, edge_B1], 1).scatter(1, target_length_B[:, None], EOS)
-    return tokens_BL, wanted_BL
+    expected_BL = torch.cat([targets_BT, edge_B1], 1).scatter(1, target_length_B[:, None], EOS)
+    return tokens_BL, expected_BL
 
 
 def joint_losses(
@@ -65,10 +65,10 @@ def joint_losses(
     ctc = F.ctc_loss(
         log_prob_SBV, targets_BT, slot_count_B, target_length_B, blank=BLANK, reduction="sum", zero_infinity=True
     )
-    wanted_BL = shifted(targets_BT, target_length_B.to(targets_BT.device, non_blocking=True))[1]
+    expected_BL = shifted(targets_BT, target_length_B.to(targets_BT.device, non_blocking=True))[1]
     decoder = F.cross_entropy(
         decoder_scores_BLV.float().flatten(0, 1),
-        wanted_BL.flatten(),
+        expected_BL.flatten(),
         ignore_index=PAD,
         reduction="sum",
         label_smoothing=label_smoothing,

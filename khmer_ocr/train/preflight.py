@@ -175,8 +175,8 @@ def preflight(
         seen.notes += judge(found, splits[split], slots, on_error)
         if split == "train":
             seen.infeasible = len(found.dense)
-    _look_for_characters(splits, charset, seen)
-    _look_for_twins(splits, seen)
+    _note_missing_characters(splits, charset, seen)
+    _count_shared_texts(splits, seen)
     free = shutil.disk_usage(_existing(checkpoint_dir)).free
     if free < 2 * model_bytes + _SPARE_BYTES:
         raise OutputError(
@@ -185,7 +185,7 @@ def preflight(
     return seen
 
 
-def _look_for_characters(splits: dict[str, list[SplitIndex]], charset: Charset, seen: Preflight) -> None:
+def _note_missing_characters(splits: dict[str, list[SplitIndex]], charset: Charset, seen: Preflight) -> None:
     """Note the characters that become unknown, and those that the charset has for these data alone."""
     unknown = missing_characters(splits["train"], charset)
     seen.unknown = {character: each.lines for character, each in unknown.items()}
@@ -201,7 +201,7 @@ def _look_for_characters(splits: dict[str, list[SplitIndex]], charset: Charset, 
         seen.notes.append(f"Characters of val are not in the charset and can't be read right: {named(strange)}.")
 
 
-def _look_for_twins(splits: dict[str, list[SplitIndex]], seen: Preflight) -> None:
+def _count_shared_texts(splits: dict[str, list[SplitIndex]], seen: Preflight) -> None:
     of_split = {split: _hashes(indices) for split, indices in splits.items() if indices}
     for split in of_split.keys() - {"train"}:
         count = seen.shared[split] = int(np.isin(of_split[split], of_split["train"]).sum())

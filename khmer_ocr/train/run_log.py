@@ -1,4 +1,4 @@
-"""What a run tells: one JSON object a line, TensorBoard curves and pictures, a line in the terminal."""
+"""What a run logs: one JSON object a line, TensorBoard curves and pictures, a line in the terminal."""
 
 import json
 import time
@@ -16,18 +16,18 @@ from khmer_ocr.io.json_bytes import json_bytes
 METRICS = "metrics.jsonl"
 _CURVES = "events.out.tfevents.*"
 _BEGINNINGS = ("settings", "note")
-"""Kinds of lines that tell how a run begins; they are held back until it has done something."""
+"""Kinds of lines that describe how a run begins; they are held back until it has done something."""
 
 
 class RunLog:
     """Writes `metrics.jsonl` and TensorBoard files; silent where this process is not the one that writes.
 
-    Nothing is written before there is something to tell. Two runs never share a log: where `folder` holds that of
+    Nothing is written before the first event. Two runs never share a log: where `folder` holds that of
     another run, this one's goes to `run_002` in it (or the next that is free), as TensorBoard likes it.
 
     Args:
         folder: where to, made if it does not exist; None writes nothing.
-        run_id: of the run; a log that begins with it is gone on with.
+        run_id: of the run; a log that begins with it is continued.
         replaced: the run that this one replaces, whose log goes with it; None replaces none.
 
     Attributes:
@@ -82,7 +82,7 @@ class RunLog:
                     self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def sample(
-        self, step: int, number: int, pixels_HW: npt.NDArray[np.uint8], look_LT: npt.NDArray[np.float32], text: str
+        self, step: int, number: int, pixels_HW: npt.NDArray[np.uint8], attention_LT: npt.NDArray[np.float32], text: str
     ) -> None:
         """Show a line of val: its image, where the decoder looked for each token (rows), and the texts."""
         if self._base is not None and self._lines is None:
@@ -91,7 +91,7 @@ class RunLog:
             return
         self._board.add_image(f"val {number}/line", pixels_HW, step, dataformats="HW")
         self._board.add_image(
-            f"val {number}/attention", look_LT / max(float(look_LT.max()), 1e-9), step, dataformats="HW"
+            f"val {number}/attention", attention_LT / max(float(attention_LT.max()), 1e-9), step, dataformats="HW"
         )
         self._board.add_text(f"val {number}/text", text, step)
 

@@ -79,12 +79,12 @@ class Trainer:
         shape = preset(config.preset)
         if config.dropout is not None:
             shape = replace(shape, dropout=config.dropout)
-        self.model = self._built(shape, weights)
+        self.model = self._build_model(shape, weights)
         self.run_id = str(content.get("run", "")) if content else uuid.uuid4().hex[:12]
         self.replaced: str | None = None
         self._to_replace = config.overwrite
         if self.distributed.first:
-            self._look_around(resumed)
+            self._check_folders_and_data(resumed)
         self._data = {split: record(self.splits[split]) for split in ("train", "val")}
         self._left_out = self._labels_left_out()
         self.ema = MovingAverage(self.model, config.ema_decay)
@@ -115,7 +115,7 @@ class Trainer:
         found = {split: find_bad_labels(split, self.splits[split], slots) for split in ("train", "val")}
         return {split: left_out(bad, len(self.splits[split])) for split, bad in found.items()}
 
-    def _built(self, shape: ModelConfig, weights: State | None) -> Seq2Seq:
+    def _build_model(self, shape: ModelConfig, weights: State | None) -> Seq2Seq:
         """A new model, with weights from the seed alone or from `init`."""
         with torch.random.fork_rng(devices=[]):
             torch.random.manual_seed(_word(self.config.seed, "weights", 0))
@@ -164,7 +164,7 @@ class Trainer:
             return None
         return self.config.checkpoint_dir / LAST if asked == "last" else Path(asked)
 
-    def _look_around(self, resumed: Path | None) -> None:
+    def _check_folders_and_data(self, resumed: Path | None) -> None:
         """Refuse to write over another run, or remember which one is to be replaced; look at folders and data."""
         config, folder, shape = self.config, self.config.checkpoint_dir, self.model.config
         if config.overwrite:
@@ -183,7 +183,7 @@ class Trainer:
             print(seen, flush=True)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def locked_folder(self) -> Iterator[None]:
         """Hold the checkpoint folder while the run is under way, so that no other one writes there.
 
         Raises:
@@ -234,7 +234,7 @@ class Trainer:
         if self.distributed.first:
             print(f"Resumed from {path}: epoch {self.epoch + 1}, step {self.step:,}.", *notes, sep="\n  ", flush=True)
 
-    def _content(self) -> dict[str, Any]:
+    def _checkpoint_content(self) -> dict[str, Any]:
         return {
             "run": self.run_id,
             "data": self._data,
@@ -261,7 +261,7 @@ class Trainer:
             if self._to_replace:
                 remove_run(self.config.checkpoint_dir)
                 self._to_replace = False
-            write_checkpoint(path, self._content())
+            write_checkpoint(path, self._checkpoint_content())
         return path
 
     def averaged(self) -> Seq2Seq:

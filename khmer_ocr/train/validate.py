@@ -23,11 +23,11 @@ SHOWN = 4
 
 @dataclass(frozen=True)
 class Validation:
-    """Scores of two ways of reading the same lines.
+    """Scores of two decoding methods on the same lines.
 
     Attributes:
         ctc: the best symbol of every slot.
-        decoder: the decoder's own way.
+        decoder: greedy decoding.
     """
 
     ctc: Score
@@ -44,7 +44,7 @@ def validate(
         batches: of a loader.
         charset: of the model.
         device: where the model is.
-        log: gets the first lines, with where the decoder looked.
+        log: gets the first lines, with the attention of the decoder.
         step: updates so far.
     """
     sums: dict[DecodeMethod, Score] = {"ctc": Score(), "greedy": Score()}
@@ -72,10 +72,10 @@ def _show(
         width = int(width_B[at])
         targets_T = batch["targets"][at, : int(batch["target_lengths"][at])].to(images_B1HW.device)
         tokens_1L = torch.cat([targets_T.new_tensor([SOS]), targets_T])[None]
-        looks: list[torch.Tensor] = []
+        weights: list[torch.Tensor] = []
         with torch.inference_mode():
             memory = model.encode(images_B1HW[at : at + 1, ..., :width], width_B[at : at + 1])
-            model.decoder(memory, tokens_1L, looks)
+            model.decoder(memory, tokens_1L, weights)
         pixels_HW = (images_B1HW[at, 0, :, :width] * 255).byte().cpu().numpy()
-        look_LT = np.asarray(looks[0][0].float().cpu())
-        log.sample(step, at, pixels_HW, look_LT, f"want {batch['texts'][at]}  \ngot {found[at]}")
+        attention_LT = np.asarray(weights[0][0].float().cpu())
+        log.sample(step, at, pixels_HW, attention_LT, f"expected {batch['texts'][at]}  \ngot {found[at]}")

@@ -105,8 +105,8 @@ def test_faults_raise_or_are_counted_up_to_one_in_a_hundred(caplog):
     many = ReadErrorLog("skip", 10_000)
     many.add({i: f"fault {i}" for i in range(30)})
     with caplog.at_level(logging.WARNING):
-        many.tell("train, epoch 4")
-        ReadErrorLog("skip", 10).tell("nothing")
+        many.report("train, epoch 4")
+        ReadErrorLog("skip", 10).report("nothing")
     assert "train, epoch 4: 30 of 10000 samples were left out" in caplog.text and "and 10 more" in caplog.text
     assert "fault 19" in caplog.text and "fault 20" not in caplog.text and "nothing" not in caplog.text
 

@@ -195,7 +195,7 @@ def test_a_state_of_another_deal_is_refused_within_an_epoch(root, tmp_path):
             other.load_state_dict(state)
         other.load_state_dict({**state, "epoch": 1, "batch": 0})
         assert other.state_dict()["epoch"] == 1
-    with pytest.raises(ConfigError, match="lacks batch"):
+    with pytest.raises(ConfigError, match="batch missing"):
         train.load_state_dict({"epoch": 0})
     with pytest.raises(ConfigError, match="batch 99; epoch 0 has 16"):
         train.load_state_dict({**state, "batch": 99})

@@ -141,7 +141,7 @@ def test_a_worker_killed_in_an_epoch_is_an_error_and_the_next_epoch_has_others(r
     loader = open_split(root, num_workers=2, batch_size=4, prefetch=1)
     batches = loader.epoch(0)
     next(batches)
-    for process in loader._at_work[0]._processes:
+    for process in loader._busy[0]._processes:
         os.kill(process.pid, signal.SIGKILL)
     with pytest.raises(WorkerError, match=r"died: it was killed \(SIGKILL\).*--num-workers 0"):
         list(batches)
@@ -154,12 +154,12 @@ def test_a_stopped_worker_is_named(root, monkeypatch):
     loader = open_split(root, num_workers=1, batch_size=4, prefetch=1)
     batches = loader.epoch(0)
     next(batches)
-    os.kill(loader._at_work[0]._processes[0].pid, signal.SIGSTOP)
+    os.kill(loader._busy[0]._processes[0].pid, signal.SIGSTOP)
     begin = time.perf_counter()
     with pytest.raises(WorkerError, match=r"none is being made: reading process \d+ was stopped by a signal"):
         list(batches)
     assert time.perf_counter() - begin < 30
-    assert not loader._at_work
+    assert not loader._busy
     assert_equal(open_split(root, batch_size=4).epoch(1), loader.epoch(1))
     loader.close()
 
@@ -169,7 +169,7 @@ def test_who_leaves_a_loop_is_not_kept_by_a_stopped_worker(root, monkeypatch):
     loader = open_split(root, num_workers=1, batch_size=4, prefetch=1)
     batches = loader.epoch(0)
     next(batches)
-    os.kill(loader._at_work[0]._processes[0].pid, signal.SIGSTOP)
+    os.kill(loader._busy[0]._processes[0].pid, signal.SIGSTOP)
     time.sleep(1)
     begin = time.perf_counter()
     batches.close()
@@ -237,7 +237,7 @@ from tests.load.loading import open_split
 loader = open_split(sys.argv[2], num_workers=2, batch_size=4)
 batches = loader.epoch(0)
 next(batches)
-print(*(process.pid for process in loader._at_work[0]._processes), flush=True)
+print(*(process.pid for process in loader._busy[0]._processes), flush=True)
 {end}
 """
 

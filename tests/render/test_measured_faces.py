@@ -110,7 +110,7 @@ def test_a_damaged_measurement_is_made_anew(static, cache, caplog, monkeypatch):
 
 
 def test_every_changed_byte_of_a_measurement_is_noticed(static, cache, caplog, monkeypatch):
-    good = FaceMetrics(ascent_em16=70_000, inexact=(0.25, 0.0), missing="A é", faults=("lacks A é",))
+    good = FaceMetrics(ascent_em16=70_000, inexact=(0.25, 0.0), missing="A é", faults=("has no glyph for A é",))
     made = FaceMetrics(ascent_em16=8)
     measured_faces._write_cached(measured_faces._cache_file(static), good)
     (file,) = cache.glob("*.json")
@@ -431,7 +431,10 @@ def test_every_unit_is_exact_on_the_probe_itself(few_faces, metrics):
         for run in list(cut)[::29]:
             whole = measure.placed(shaper, shaper.shape_with_fallback(run))
             parts = [run] if metrics[face.name].unit == SCRIPT_RUN else cut[run][metrics[face.name].unit]
-            assert measure.joined(measure.placed(shaper, shaper.shape_with_fallback(part)) for part in parts) == whole
+            assert (
+                measure.concatenated(measure.placed(shaper, shaper.shape_with_fallback(part)) for part in parts)
+                == whole
+            )
 
 
 def test_the_bar_is_shown_for_many_faces_only(static, cache, capfd, monkeypatch):

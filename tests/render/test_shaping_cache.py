@@ -41,8 +41,8 @@ def glyphs_of(cache: ShapingCache, text: str, face: int = 0):
 
 
 @given(mixed, st.sampled_from([SYLLABLE, WORD, SCRIPT_RUN]))
-def test_pieces_join_to_the_line(text, unit):
-    parts = measure.pieces(text, unit) if text else []
+def test_segments_join_to_the_line(text, unit):
+    parts = measure.segments_of(text, unit) if text else []
     assert "".join(parts) == text
     assert all(parts)
 
@@ -50,7 +50,7 @@ def test_pieces_join_to_the_line(text, unit):
 @given(mixed)
 def test_smaller_units_only_cut_further(text):
     def cuts(unit):
-        return set(np.cumsum([len(piece) for piece in measure.pieces(text, unit)]).tolist())
+        return set(np.cumsum([len(segment) for segment in measure.segments_of(text, unit)]).tolist())
 
     if text:
         assert cuts(SCRIPT_RUN) <= cuts(WORD) <= cuts(SYLLABLE)
@@ -62,22 +62,22 @@ def test_syllables_are_never_cut(text):
 
     if not is_well_formed(text):
         return
-    ends = np.cumsum([len(piece) for piece in measure.pieces(text, SYLLABLE)]).tolist()
+    ends = np.cumsum([len(segment) for segment in measure.segments_of(text, SYLLABLE)]).tolist()
     assert set(ends) <= set(np.cumsum([len(cluster) for cluster in split(text)]).tolist())
 
 
-def test_pieces_of_a_real_line():
+def test_segments_of_a_real_line():
     line = "តម្លៃ ១២ ៛ (USD 3.5)។"
-    assert measure.pieces(line, SYLLABLE) == ["ត", "ម្លៃ", " ", "១", "២", " ", "៛", " ", "(USD", " ", "3.5)", "។"]
-    assert measure.pieces(line, WORD) == ["តម្លៃ", " ", "១២", " ", "៛", " ", "(USD", " ", "3.5)", "។"]
-    assert measure.pieces(line, SCRIPT_RUN) == ["តម្លៃ ១២ ៛ ", "(USD 3.5)", "។"]
+    assert measure.segments_of(line, SYLLABLE) == ["ត", "ម្លៃ", " ", "១", "២", " ", "៛", " ", "(USD", " ", "3.5)", "។"]
+    assert measure.segments_of(line, WORD) == ["តម្លៃ", " ", "១២", " ", "៛", " ", "(USD", " ", "3.5)", "។"]
+    assert measure.segments_of(line, SCRIPT_RUN) == ["តម្លៃ ១២ ៛ ", "(USD 3.5)", "។"]
 
 
 def exact(face: FontFace, unit: int, lines: list[str]) -> list[str]:
-    """Script runs that the cache, put together from pieces, draws otherwise than HarfBuzz does as a whole."""
+    """Script runs that the cache, put together from segments, draws otherwise than HarfBuzz does as a whole."""
     shaper, cache, wrong = Shaper(face), cache_of([face], [unit], 1 << 15), []
     base = cache.glyph_base[0]
-    for run in dict.fromkeys(run for line in lines for run in measure.pieces(line, SCRIPT_RUN)):
+    for run in dict.fromkeys(run for line in lines for run in measure.segments_of(line, SCRIPT_RUN)):
         expected, advance = measure.placed(shaper, shaper.shape_with_fallback(run))
         glyphs, pen = glyphs_of(cache, run)
         if glyphs != [(base[font] + gid, x, y) for font, gid, x, y in expected] or pen != advance:
@@ -85,7 +85,7 @@ def exact(face: FontFace, unit: int, lines: list[str]) -> list[str]:
     return wrong
 
 
-def test_cached_pieces_equal_whole_runs_in_every_face(faces, metrics, real_lines):
+def test_cached_segments_equal_whole_runs_in_every_face(faces, metrics, real_lines):
     # Instances of one variable font share its tables: the corners of its axes stand for the rest here.
     corners = ("Regular", "Black", "ExtraCondensedThin")
     for face in faces:
@@ -94,7 +94,7 @@ def test_cached_pieces_equal_whole_runs_in_every_face(faces, metrics, real_lines
 
 
 @pytest.mark.slow
-def test_cached_pieces_equal_whole_runs_in_every_face_over_the_corpus(faces, metrics, corpus_lines):
+def test_cached_segments_equal_whole_runs_in_every_face_over_the_corpus(faces, metrics, corpus_lines):
     for face in faces:
         if not metrics[face.name].fatal and metrics[face.name].unit != SCRIPT_RUN:
             assert exact(face, metrics[face.name].unit, corpus_lines[::9]) == [], face.name

@@ -1,4 +1,4 @@
-"""The door to every op of a recipe as batched torch and kornia, on any device.
+"""Every op of a recipe by its name, as batched torch and kornia, on any device.
 
 Nothing here draws a parameter: the caller does, and passes one value a line. A line comes out the same, up to the
 rounding of float32 (well below 1/255), alone and in any batch, unless its op looks at other lines of the batch.

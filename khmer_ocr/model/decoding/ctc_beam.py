@@ -27,7 +27,7 @@ def _add(a: float, b: float) -> float:
 
 @compiled
 def _likely(log_prob_V: npt.NDArray[np.float32], likely_O: npt.NDArray[np.int64]) -> int:
-    """Write the likeliest symbols, best first, and tell how many they are."""
+    """Write the likeliest symbols, best first; returns how many."""
     found = 0
     for token in range(1, len(log_prob_V)):
         score = log_prob_V[token]
