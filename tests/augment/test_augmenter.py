@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from khmer_ocr_kernels.ragged import RaggedLines
 
@@ -58,6 +58,7 @@ def augmenter(name, strength="medium", seed=SEED):
     return Augmenter(load_recipe(name, strength), seed)
 
 
+@settings(max_examples=25)
 @given(st.permutations(range(len(WIDTHS))), st.integers(1, len(WIDTHS)))
 def test_of_fused_kernels_a_line_is_the_same_alone_in_any_batch_and_order(order, count):
     order = order[:count]
@@ -113,19 +114,18 @@ def _digest(lines):
     return hashlib.sha256(b"".join(f"{line.shape}".encode() + line.tobytes() for line in lines)).hexdigest()
 
 
-@pytest.mark.parametrize("threads", ["1", "2"])
-def test_a_fresh_process_gives_the_same_bytes(threads):
-    """Of recipes of kornia ops too, whatever its threads and generators are at."""
-    code = f"""
+def test_a_fresh_process_of_two_threads_gives_the_same_bytes():
+    """Of recipes of kornia ops too, whatever its generators are at."""
+    code = """
 import torch
 from tests.augment import test_augmenter
-torch.set_num_threads({threads})
-torch.manual_seed({threads}77)
+torch.set_num_threads(2)
+torch.manual_seed(277)
 for name in ("scan", "basic"):
     augmenter = test_augmenter.augmenter(name, "heavy")
     print(test_augmenter._digest(test_augmenter.augmented(augmenter, test_augmenter.IMAGES, test_augmenter.NUMBERS)[0]))
 """
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": threads}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "2"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     expected = [_digest(augmented(augmenter(name, "heavy"), IMAGES, NUMBERS)[0]) for name in ("scan", "basic")]

@@ -1,4 +1,4 @@
-"""The commands as a stranger types them: real processes, real files."""
+"""The commands as a stranger types them, and the scripts that stand for them."""
 
 import json
 import subprocess
@@ -10,22 +10,16 @@ import pytest
 from PIL import Image
 
 from tests import REPOSITORY
-
-
-def run(*arguments: str, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "khmer_ocr", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=300)
-    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
+from tests.command_line import khmer_ocr
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set made by the commands of the README, from a folder without fonts/: the embedded font draws it."""
     folder = tmp_path_factory.mktemp("made")
-    said = run("corpus", "--sample", "--synthesize", "300", "--quiet", cwd=folder).stdout
+    said = khmer_ocr("corpus", "--sample", "--synthesize", "300", "--quiet", cwd=folder).stdout
     assert "train" in said
-    said = run("generate", "--quiet", cwd=folder).stdout
+    said = khmer_ocr("generate", "--quiet", cwd=folder).stdout
     assert "train:" in said and "complete" in said
     return folder
 
@@ -54,22 +48,22 @@ def test_the_tree_is_the_one_users_know(made: Path) -> None:
 def test_verify_finds_nothing_then_finds_and_repairs_what_is_broken(made: Path, tmp_path: Path) -> None:
     root = tmp_path / "moved"
     subprocess.run(["cp", "-r", made / "data/synthetic", root], check=True)
-    assert "Nothing is wrong" in run("verify", str(root), "--quiet").stdout
+    assert "Nothing is wrong" in khmer_ocr("verify", root, "--quiet", cwd=tmp_path).stdout
     image = root / "train/images/train_000003.png"
     whole = image.read_bytes()
     image.write_bytes(whole[:40])
     label = root / "val/labels/val_000001.txt"
     text = label.read_bytes()
     label.write_text("ខុស", encoding="utf-8")
-    said = run("verify", str(root), "--quiet", code=1).stdout
+    said = khmer_ocr("verify", str(root), "--quiet", cwd=tmp_path, status=1).stdout
     assert "train_000003.png" in said and "val_000001" in said
-    assert "Nothing is wrong" in run("verify", str(root), "--repair", "--quiet", cwd=made).stdout
+    assert "Nothing is wrong" in khmer_ocr("verify", str(root), "--repair", "--quiet", cwd=made).stdout
     assert image.read_bytes() == whole and label.read_bytes() == text
 
 
 def test_repair_of_metadata_shards_and_leftovers(made: Path, tmp_path: Path) -> None:
     flags = ["--corpus-dir", str(made / "data/processed"), "--format", "webdataset", "--splits", "train", "val"]
-    run("generate", *flags, "--output-dir", "out", "--quiet", cwd=tmp_path)
+    khmer_ocr("generate", *flags, "--output-dir", "out", "--quiet", cwd=tmp_path)
     root = tmp_path / "out"
     whole = {file.relative_to(root): file.read_bytes() for file in root.rglob("*") if file.is_file()}
     metadata, shard = root / "train/metadata.json", root / "val/shards/val-000000.tar"
@@ -77,17 +71,17 @@ def test_repair_of_metadata_shards_and_leftovers(made: Path, tmp_path: Path) -> 
     shard.write_bytes(shard.read_bytes()[:5000])
     leftover = root / "val/shards/.val-000000.tar.partial"
     leftover.write_bytes(b"half")
-    said = run("verify", str(root), "--quiet", code=1).stdout
+    said = khmer_ocr("verify", str(root), "--quiet", cwd=tmp_path, status=1).stdout
     assert "metadata.json" in said and "val-000000.tar" in said
-    assert "Nothing is wrong" in run("verify", str(root), "--repair", "--quiet", cwd=tmp_path).stdout
+    assert "Nothing is wrong" in khmer_ocr("verify", str(root), "--repair", "--quiet", cwd=tmp_path).stdout
     assert {file.relative_to(root): file.read_bytes() for file in root.rglob("*") if file.is_file()} == whole
 
 
 def test_stats_and_preview_show_what_is_there(made: Path, tmp_path: Path) -> None:
-    said = run("stats", "data/synthetic", cwd=made).stdout
+    said = khmer_ocr("stats", "data/synthetic", cwd=made).stdout
     assert "train" in said and "NotoSansKhmer" in said
     sheet = tmp_path / "sheet.png"
-    said = run("preview", "data/synthetic", "-o", str(sheet), "--count", "6", cwd=made).stdout
+    said = khmer_ocr("preview", "data/synthetic", "-o", str(sheet), "--count", "6", cwd=made).stdout
     assert "6 of" in said
     with Image.open(sheet) as image:
         pixels = np.asarray(image)
@@ -119,15 +113,15 @@ def test_training_by_the_script_that_users_know(made: Path, tmp_path: Path) -> N
     names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert names == {"checkpoint_epoch_001.pth", "checkpoint_epoch_002.pth", "last.pth", "best.pth", "model"}
     image = made / "data/synthetic/test/images/test_000000.png"
-    said = run("recognize", str(image), "--model", str(tmp_path / "checkpoints/model"), "--json").stdout
+    model = tmp_path / "checkpoints/model"
+    said = khmer_ocr("recognize", image, "--model", model, "--json", "--device", "cpu", cwd=tmp_path).stdout
     assert json.loads(said)["image"] == str(image)
-    resumed = [*command, "--resume", str(tmp_path / "checkpoints/checkpoint_epoch_001.pth")]
-    done = subprocess.run(resumed, cwd=made, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0 and "Resumed from" in done.stdout, done.stderr
+    resumed = [*flags, "--validate-lines", "4", "--resume", str(tmp_path / "checkpoints/checkpoint_epoch_001.pth")]
+    assert "Resumed from" in khmer_ocr("train", *resumed, cwd=made).stdout
 
 
 def test_the_shipped_reader_reads_what_was_drawn(made: Path) -> None:
-    said = run(
+    said = khmer_ocr(
         "evaluate", "data/synthetic", "--split", "test", "--max-lines", "40", "--json", "--quiet", cwd=made
     ).stdout
     report = json.loads(said)
@@ -157,21 +151,21 @@ KNOWN_FLAGS = {
 
 
 @pytest.mark.parametrize("verb", KNOWN_FLAGS)
-def test_flags_stay(verb: str) -> None:
-    help_text = run(verb, "--help").stdout
+def test_flags_stay(verb: str, tmp_path: Path) -> None:
+    help_text = khmer_ocr(verb, "--help", cwd=tmp_path).stdout
     missing = [flag for flag in KNOWN_FLAGS[verb].split() if flag not in help_text]
     assert not missing
 
 
 def test_errors_are_one_message_without_a_traceback(tmp_path: Path) -> None:
-    done = run("generate", "--corpus-dir", str(tmp_path / "none"), "--quiet", code=2)
+    done = khmer_ocr("generate", "--corpus-dir", str(tmp_path / "none"), "--quiet", cwd=tmp_path, status=2)
     assert "Split file not found" in done.stderr and "process_corpus.py" in done.stderr
     assert "Traceback" not in done.stderr
-    done = run("generate", "--shard", "3", "--corpus-dir", str(tmp_path), code=2)
+    done = khmer_ocr("generate", "--shard", "3", "--corpus-dir", str(tmp_path), cwd=tmp_path, status=2)
     assert "expected i/n" in done.stderr
-    done = run("stats", str(tmp_path / "none"), code=2)
+    done = khmer_ocr("stats", str(tmp_path / "none"), cwd=tmp_path, status=2)
     assert "khmer-ocr generate" in done.stderr
-    done = run("corpus", "--output-dir", str(tmp_path / "x"), code=2)
+    done = khmer_ocr("corpus", "--output-dir", str(tmp_path / "x"), cwd=tmp_path, status=2)
     assert "--input" in done.stderr
 
 

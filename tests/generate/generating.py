@@ -13,7 +13,7 @@ from khmer_ocr.generate.generator import SyntheticImageGenerator
 from tests.command_line import khmer_ocr
 
 FONTS = ("NotoSansKhmer-Bold", "NotoSansKhmer-Regular", "NotoSansKhmer-SemiCondensedLight")
-LINES = 3400
+LINES = 2400
 FEW = ("--max-lines", "1100", "--splits", "train")
 TIMEOUT_S = 240
 

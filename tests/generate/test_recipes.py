@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from PIL import Image
 
 from khmer_ocr.errors import ConfigError
 from khmer_ocr.generate.settings import GenerateConfig
+from tests.command_line import khmer_ocr
 from tests.generate.generating import Corpora, generator, run, samples_of, start, tree_files
 
 SCAN = ("--recipe", "scan", "--strength", "mixed", "--max-lines", "1100", "--splits", "train")
@@ -43,8 +42,8 @@ def image_of(root: Path, sample: dict[str, Any]) -> np.ndarray:
     return np.asarray(Image.open(root / "train" / "images" / f"{sample['filename']}.png"))
 
 
-def test_scan_by_two_workers_killed_and_gone_on(scan: Path, corpus: Path, tmp_path: Path) -> None:
-    process = start(corpus, tmp_path, *SCAN, "--workers", "2")
+def test_scan_killed_and_finished_by_two_workers(scan: Path, corpus: Path, tmp_path: Path) -> None:
+    process = start(corpus, tmp_path, *SCAN, "--workers", "1")
     images = tmp_path / "out" / "train" / "images"
     while not (images.exists() and any(images.iterdir())):
         assert process.poll() is None, process.communicate()
@@ -75,11 +74,11 @@ def test_what_happened_stands_in_the_metadata(scan: Path) -> None:
 
 
 def test_basic_without_torch(corpus: Path, tmp_path: Path) -> None:
-    """The core install wears lines by the fused kernels."""
+    """The core install augments lines by the fused kernels."""
     for name in ("torch", "kornia", "triton"):
-        (tmp_path / "lacking" / name).mkdir(parents=True)
-        (tmp_path / "lacking" / name / "__init__.py").write_text("raise ImportError(f'no {__name__} here')\n")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "lacking")}
+        (tmp_path / "missing" / name).mkdir(parents=True)
+        (tmp_path / "missing" / name / "__init__.py").write_text("raise ImportError(f'no {__name__} here')\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "missing")}
     flags = ["--max-lines", "40", "--splits", "train", "--workers", "1"]
     for recipe, status, told in (("basic", 0, "complete"), ("scan", 2, "pip install '.[torch]'")):
         process = start(corpus, tmp_path, *flags, "--recipe", recipe, env=environment)
@@ -93,8 +92,7 @@ def test_clean_augmented_and_not_at_all(corpus: Path, tmp_path: Path) -> None:
     trees = {}
     for name, settings in {
         "none": {"recipe": "none"},
-        "basic": {"recipe": "basic"},
-        "val": {"recipe": "basic", "splits": ["val"]},
+        "basic": {"recipe": "basic", "splits": ["train", "val"]},
     }.items():
         generator(corpus, tmp_path / name).generate(
             settings.pop("splits", ["train"]), 200, progress=False, workers=1, **settings
@@ -114,12 +112,12 @@ def test_clean_augmented_and_not_at_all(corpus: Path, tmp_path: Path) -> None:
     for clean, sample in zip(trees["none"], trees["basic"], strict=True):
         assert "augmentation" not in clean
         assert all(clean[key] == sample[key] for key in ("text", "font", "image_width", "size_ppem"))
-    assert not any("augmentation" in sample for sample in samples_of(tmp_path / "val", "val"))
+    assert not any("augmentation" in sample for sample in samples_of(tmp_path / "basic", "val"))
     applied = {
-        name: json.loads((tmp_path / name / split / "metadata.json").read_bytes())["augmentation_applied"]
-        for name, split in {"none": "train", "basic": "train", "off": "train", "val": "val"}.items()
+        place: json.loads((tmp_path / place / "metadata.json").read_bytes())["augmentation_applied"]
+        for place in ("none/train", "basic/train", "off/train", "basic/val")
     }
-    assert applied == {"none": False, "basic": True, "off": False, "val": False}
+    assert applied == {"none/train": False, "basic/train": True, "off/train": False, "basic/val": False}
 
 
 def test_a_recipe_of_ones_own_is_repaired_when_its_file_is_gone(corpus: Path, tmp_path: Path) -> None:
@@ -133,14 +131,12 @@ def test_a_recipe_of_ones_own_is_repaired_when_its_file_is_gone(corpus: Path, tm
     images = sorted((tmp_path / "out" / "train" / "images").iterdir())
     images[3].write_bytes(b"")
     images[200].unlink()
-    verify = [sys.executable, "-m", "khmer_ocr", "verify", "out", "--repair", "--quiet"]
-    done = subprocess.run(verify, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and "Nothing is wrong" in done.stdout, done.stdout + done.stderr
+    repair = ("verify", "out", "--repair", "--quiet")
+    assert "Nothing is wrong" in khmer_ocr(*repair, cwd=tmp_path).stdout
     assert tree_files(tmp_path / "out") == before
     shutil.rmtree(tmp_path / "out" / "train" / "labels")
     (tmp_path / "out" / "train" / "metadata.json").unlink()
-    done = subprocess.run(verify, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and "Nothing is wrong" in done.stdout, done.stdout + done.stderr
+    assert "Nothing is wrong" in khmer_ocr(*repair, cwd=tmp_path).stdout
     assert tree_files(tmp_path / "out") == before
 
 

@@ -54,7 +54,7 @@ def batches():
     )
     yield "ink upon ink, order matters", drawn([20], [[(0, x, 20) for x in (3, 4, 5, 4, 3)]], 32)
     yield "an empty raster, far outside", drawn([30], [[(0, -900, 0), (1, 4, 4)]], 32, ((0, 0), (3, 3)))
-    for seed, height in enumerate((1, 24, 31, 32, 33, 48, 64, 96)):
+    for seed, height in enumerate((1, 31, 48, 96)):
         yield f"random, {height} px high", case(seed, height, 4, 6, 20)
     quads, *rest, height = case(20, 40, 3, 7, 10)
     yield "columns stored one by one, numpy's integer", (np.asfortranarray(quads), *rest, np.int64(height))

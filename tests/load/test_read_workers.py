@@ -105,7 +105,7 @@ def test_an_answer_that_can_not_be_sent_is_named():
         list(readers.map([1, 2]))
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("method", [pytest.param("spawn", marks=pytest.mark.slow), "forkserver"])
 def test_they_may_be_started_in_other_ways(method, monkeypatch):
     context = read_workers.multiprocessing.get_context(method)
     monkeypatch.setattr(read_workers.multiprocessing, "get_context", lambda: context)
@@ -242,7 +242,14 @@ print(*(process.pid for process in loader._busy[0]._processes), flush=True)
 """
 
 
-@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "", "sys.exit(3)", "raise KeyError"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        "os.kill(os.getpid(), 9)",
+        "raise KeyError",
+        *(pytest.param(end, marks=pytest.mark.slow) for end in ("", "sys.exit(3)")),
+    ],
+)
 def test_workers_end_with_their_parent(root, end):
     command = [sys.executable, "-c", ORPHANS.format(end=end), REPOSITORY, root]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

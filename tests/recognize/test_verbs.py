@@ -14,17 +14,10 @@ from khmer_ocr.cli.model_verbs import recognize
 from khmer_ocr.errors import ConfigError
 from khmer_ocr.fonts.discovery import FontFace
 from khmer_ocr.recognize.settings import RecognizeConfig
+from tests.command_line import khmer_ocr
 from tests.recognize.reading import TEXTS, Grey, draw
 
 SHIPPED_TEXTS = ("ព្រះរាជាណាចក្រកម្ពុជា", "ជ្រើសរើសមួយពីបញ្ជី", "ភូមិអន្លង់កញ្ចុះ")
-
-
-def run(*arguments: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "khmer_ocr", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=300)
-    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, lines: list[Grey]) -> Path:
 
 def test_json_has_an_object_a_line_and_a_failing_image_loses_no_other(folder: Path, taught_folder: Path) -> None:
     how = ["--json", "--model", str(taught_folder), "--decode", "greedy", "--device", "cpu"]
-    done = run("recognize", "2.png", "cut.png", "no such.png", "3.png", *how, cwd=folder, code=1)
+    done = khmer_ocr("recognize", "2.png", "cut.png", "no such.png", "3.png", *how, cwd=folder, status=1)
     rows = [json.loads(row) for row in done.stdout.splitlines()]
     assert [row["image"] for row in rows] == ["2.png", "cut.png", "no such.png", "3.png"]
     assert [row.get("text") for row in rows] == [TEXTS[2], None, None, TEXTS[3]]
@@ -52,7 +45,7 @@ def test_json_has_an_object_a_line_and_a_failing_image_loses_no_other(folder: Pa
 def test_evaluate_writes_report_predictions_and_sheet(folder: Path, taught_folder: Path, tmp_path: Path) -> None:
     how = ["--model", str(taught_folder), "--decode", "greedy", "--device", "cpu", "--quiet"]
     files = ["--predictions", str(tmp_path / "read.tsv"), "--worst", str(tmp_path / "worst.png")]
-    done = run("evaluate", "--labels", "labels.tsv", *how, *files, cwd=folder)
+    done = khmer_ocr("evaluate", "--labels", "labels.tsv", *how, *files, cwd=folder)
     assert done.stdout.splitlines()[1].split()[:4] == ["all", str(len(TEXTS)), "0.00", "%"]
     assert (tmp_path / "read.tsv").read_text(encoding="utf-8") == (folder / "labels.tsv").read_text(encoding="utf-8")
     with Image.open(tmp_path / "worst.png") as sheet:
@@ -85,12 +78,12 @@ def test_pages_are_lines_and_one_bad_path_costs_that_path_only(drawn: list[Grey]
     (tmp_path / "doc.png").write_bytes(b"%PDF-1.4\n")
     long = "ក" * 120 + ".png"
     how = ["--decode", "ctc", "--device", "cpu"]
-    done = run("recognize", "--json", "two.tif", long, "doc.png", "ok.png", *how, cwd=tmp_path, code=1)
+    done = khmer_ocr("recognize", "--json", "two.tif", long, "doc.png", "ok.png", *how, cwd=tmp_path, status=1)
     rows = [json.loads(row) for row in done.stdout.splitlines()]
     assert [row["image"] for row in rows] == ["two.tif#1", "two.tif#2", long, "doc.png", "ok.png"]
     assert [row.get("text") for row in rows] == [*SHIPPED_TEXTS[:2], None, None, SHIPPED_TEXTS[2]]
     assert "File name too long" in rows[2]["error"] and "PDF document" in rows[3]["error"]
-    done = run("recognize", "two.tif", *how, cwd=tmp_path)
+    done = khmer_ocr("recognize", "two.tif", *how, cwd=tmp_path)
     assert done.stdout == f"two.tif#1\t{SHIPPED_TEXTS[0]}\ntwo.tif#2\t{SHIPPED_TEXTS[1]}\n"
 
 
@@ -101,7 +94,7 @@ def test_margins_change_no_reading_and_the_box_says_where_the_line_was_found(dra
             wide = np.pad(line, share * tall // 100, constant_values=255)
             Image.fromarray(wide).save(tmp_path / f"{number}_{share:03d}.png")
     files = sorted(path.name for path in tmp_path.glob("*.png"))
-    done = run("recognize", "--json", *files, "--decode", "ctc", "--device", "cpu", cwd=tmp_path)
+    done = khmer_ocr("recognize", "--json", *files, "--decode", "ctc", "--device", "cpu", cwd=tmp_path)
     for name, row in zip(files, map(json.loads, done.stdout.splitlines()), strict=True):
         number, share = int(name[0]), int(name[2:5])
         tall, wide = drawn[number].shape
@@ -115,7 +108,7 @@ def test_margins_change_no_reading_and_the_box_says_where_the_line_was_found(dra
 def test_no_image_and_no_model_are_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"for example lines/\*\.png"):
         recognize(RecognizeConfig())
-    done = run("recognize", "1.png", "--model", "nowhere", cwd=folder, code=2)
+    done = khmer_ocr("recognize", "1.png", "--model", "nowhere", cwd=folder, status=2)
     assert done.stderr.startswith("khmer-ocr: nowhere holds no model") and done.stdout == ""
 
 
