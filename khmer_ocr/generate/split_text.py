@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -56,8 +57,9 @@ class SplitText:
                 f"Split file not found: {path}. Run process_corpus.py first: khmer-ocr corpus --input <text files> "
                 f"--output-dir {corpus_dir}   (or leave the split out with --splits)"
             )
-        digest, lines, letters, overlong = hashlib.sha256(), 0, False, set[int]()
-        for raw, cut in islice(_raw_lines(path), max_lines):
+        digest, whole, lines, letters, overlong = hashlib.sha256(), hashlib.sha256(), 0, False, set[int]()
+        vouched, every = _vouched_sha256(corpus_dir, split), _raw_lines(path, whole.update)
+        for raw, cut in islice(every, max_lines):
             digest.update(raw)
             if cut:
                 overlong.add(lines)
@@ -66,7 +68,9 @@ class SplitText:
             letters = letters or bool(line.strip("\ufeff \t\r\n"))
         if not letters:
             raise CorpusError(f"{path} is empty: no line of text in it. Run: khmer-ocr corpus --input <text files>")
-        normalised = _is_normalised(corpus_dir, path, split)
+        if vouched is not None:
+            deque(every, maxlen=0)  # the rest, which `whole` is of too
+        normalised = vouched == whole.hexdigest()
         return cls(path, split, lines, digest.hexdigest(), normalised, max_lines, frozenset(overlong))
 
     def read(self) -> Iterator[str]:
@@ -85,13 +89,15 @@ class SplitText:
             )
 
 
-def _raw_lines(path: Path) -> Iterator[tuple[bytes, bool]]:
-    """Lines with their ends, and whether they were cut: of an overlong one only the beginning."""
+def _raw_lines(path: Path, read: Callable[[bytes], object] = lambda _: None) -> Iterator[tuple[bytes, bool]]:
+    """Lines with their ends, and whether they were cut: of an overlong one the beginning; `read` gets all bytes."""
     with path.open("rb") as stream:
         while raw := stream.readline(LONGEST_LINE_BYTES):
+            read(raw)
             cut = rest = len(raw) == LONGEST_LINE_BYTES and not raw.endswith(b"\n")
             while rest:
                 more = stream.readline(LONGEST_LINE_BYTES)
+                read(more)
                 rest = len(more) == LONGEST_LINE_BYTES and not more.endswith(b"\n")
             yield raw, cut
 
@@ -114,19 +120,16 @@ def _decode(path: Path, number: int, raw: bytes, cut: bool) -> str:
         ) from error
 
 
-def _is_normalised(corpus_dir: Path, path: Path, split: str) -> bool:
-    """Whether corpus_stats.json vouches for the very bytes of the file."""
+def _vouched_sha256(corpus_dir: Path, split: str) -> object:
+    """Of the file that corpus_stats.json says is in today's normal form; None where it says that of none."""
     stats_file = corpus_dir / CORPUS_STATS
     if not stats_file.is_file():
-        return False
+        return None
     try:
         stats = json.loads(stats_file.read_text(encoding="utf-8"))
-        vouched = stats["splits"][split]["sha256"]
-        current = stats["normalizer_version"] == NORMALIZER_VERSION
+        return stats["splits"][split]["sha256"] if stats["normalizer_version"] == NORMALIZER_VERSION else None
     except (ValueError, KeyError, TypeError):
-        return False
-    with path.open("rb") as stream:
-        return bool(current) and hashlib.file_digest(stream, "sha256").hexdigest() == vouched
+        return None
 
 
 def blocks(

@@ -203,6 +203,24 @@ def test_a_processed_corpus_is_recognised(corpora: Corpora, tmp_path: Path) -> N
         assert not SplitText.open(edited, "test", None).normalised
 
 
+def test_a_text_is_read_three_times(corpora: Corpora, copy_of_half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To digest and check it, to plan, to draw; a run that goes on has its plan and checks what was drawn instead."""
+    opened = []
+    real = Path.open
+
+    def counted(path: Path, *args: Any, **settings: Any) -> Any:
+        opened.append(path)
+        return real(path, *args, **settings)
+
+    monkeypatch.setattr(Path, "open", counted)
+    text = corpora.processed / "train.txt"
+    monkeypatch.chdir(copy_of_half.parent)
+    for out, expected in ((Path("anew"), 3), (Path("out"), 3), (Path("out"), 1)):
+        opened.clear()
+        assert generator(corpora.processed, out).generate(["train"], 1100, progress=False)["train"].complete
+        assert opened.count(text) == expected
+
+
 def test_val_lines_look_the_same_wherever_they_stand(corpora: Corpora, reference: Path, tmp_path: Path) -> None:
     lines = (corpora.processed / "val.txt").read_text(encoding="utf-8").splitlines()
     shuffled = write_corpus(tmp_path / "corpus", "ក", val="\n".join(reversed(lines[:300])))
