@@ -1,4 +1,4 @@
-"""A set of 64-bit hashes with a small value each: what tells duplicates at 14-27 bytes a line instead of a hundred.
+"""A set of 64-bit hashes with a small value each: duplicates are found at 14-27 bytes a line instead of a hundred.
 
 Letters: N keys.
 """
@@ -15,7 +15,7 @@ _SLICE = 1 << 18
 
 
 def significant(hash_N: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Clear the bits of hashes that the table does not tell apart."""
+    """Clear the bits of hashes that the table does not distinguish."""
     return hash_N & ~_LOW
 
 
@@ -76,7 +76,7 @@ class HashTable:
         while len(entry_N):
             free_N = self._slots[place_N] == 0
             self._slots[place_N[free_N]] = entry_N[free_N]
-            # Of several entries for one free slot the last was stored; the others, and who met a full slot, go on.
+            # Of several entries for one free slot the last was stored; the others, and those of a full slot, go on.
             onward_N = self._slots[place_N] != entry_N
             entry_N, place_N = entry_N[onward_N], self._next_place(place_N[onward_N])
 

@@ -149,8 +149,8 @@ class LineFilter:
             One answer a line; lines that wait for `flush` are not looked at.
         """
         hashes = [xxhash.xxh3_64_intdigest(near_copy_key(line).encode()) for line in lines]
-        home_N = self._near.look_up(np.array(hashes, np.uint64))
-        return [home >= 0 and home != SPLITS.index(split) for home in home_N.tolist()]
+        split_N = self._near.look_up(np.array(hashes, np.uint64))
+        return [home >= 0 and home != SPLITS.index(split) for home in split_N.tolist()]
 
     def flush(self) -> None:
         """Write what waits; call it once at the end."""
@@ -159,22 +159,24 @@ class LineFilter:
             return
         exact_N = significant(np.array([xxhash.xxh3_64_intdigest(line.encode()) for line, _, _ in waiting], np.uint64))
         near_N = significant(np.array([xxhash.xxh3_64_intdigest(key.encode()) for _, key, _ in waiting], np.uint64))
-        known_N, near_home_N = self._exact.look_up(exact_N), self._near.look_up(near_N)
+        known_N, near_split_N = self._exact.look_up(exact_N), self._near.look_up(near_N)
         fresh: set[int] = set()
-        homes: dict[int, int] = {}
+        splits: dict[int, int] = {}
         kept: list[list[str]] = [[] for _ in SPLITS]
-        for (line, _, expected), exact, known, near, near_home in zip(
-            waiting, exact_N.tolist(), known_N.tolist(), near_N.tolist(), near_home_N.tolist(), strict=True
+        for (line, _, expected), exact, known, near, near_split in zip(
+            waiting, exact_N.tolist(), known_N.tolist(), near_N.tolist(), near_split_N.tolist(), strict=True
         ):
             if known >= 0 or exact in fresh:
                 self.counts.dropped["duplicate"] += 1
                 continue
             fresh.add(exact)
-            home = near_home if near_home >= 0 else homes.setdefault(near, expected)
+            home = near_split if near_split >= 0 else splits.setdefault(near, expected)
             self.counts.moved += home != expected
             kept[home].append(line)
         self._exact.insert(np.fromiter(fresh, np.uint64, len(fresh)), np.zeros(len(fresh), np.int8))
-        self._near.insert(np.fromiter(homes, np.uint64, len(homes)), np.fromiter(homes.values(), np.int8, len(homes)))
+        self._near.insert(
+            np.fromiter(splits, np.uint64, len(splits)), np.fromiter(splits.values(), np.int8, len(splits))
+        )
         for split, lines in zip(SPLITS, kept, strict=True):
             self._writer.write(split, lines)
 

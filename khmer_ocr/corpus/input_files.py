@@ -128,7 +128,7 @@ def known_formats() -> str:
 
 
 def format_of(path: InputPath) -> str:
-    """Return the suffix that tells the format, without the one that tells the compression; "" when unknown."""
+    """Return the suffix of the format, without the one of the compression; "" when unknown."""
     name = path.name.lower()
     for compression in COMPRESSIONS:
         name = name.removesuffix(compression)

@@ -113,12 +113,12 @@ def process_corpus(config: CorpusConfig, *, progress: bool = True) -> CorpusRepo
     with output_errors(config.output_dir, *advice), sole_run(config.output_dir):
         stored = None if config.overwrite else check_run(config.output_dir, run)
         split_by = "document"
-        writer, counts = _sift(config, files, progress, by_line=False)
+        writer, counts = _filtered(config, files, progress, by_line=False)
         # Nearly always enough; a handful of documents can leave a split empty.
         if writer.lines and not all(writer.lines[split] for split in SPLITS):
             writer.discard()
             split_by = "line"
-            writer, counts = _sift(config, files, progress, by_line=True)
+            writer, counts = _filtered(config, files, progress, by_line=True)
         try:
             stats = _statistics(run, config, writer, counts, split_by)
             _refuse_change(config.output_dir, stored, stats)
@@ -157,7 +157,7 @@ def _run_identity(config: CorpusConfig, files: list[InputPath]) -> dict[str, Any
     }
 
 
-def _sift(
+def _filtered(
     config: CorpusConfig, files: list[InputPath], progress: bool, *, by_line: bool
 ) -> tuple[SplitWriter, FilterCounts]:
     """Read everything through a filter into temporary files, which the caller commits or discards."""

@@ -10,7 +10,7 @@ from khmer_ocr.errors import CorpusError
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file behind a URL, as much like a `Path` as the readers ask for; `size_bytes` is 0 where nobody tells it."""
+    """A file behind a URL, as much like a `Path` as the readers ask for; `size_bytes` is 0 where it is not known."""
 
     url: str
     size_bytes: int = 0
@@ -43,7 +43,7 @@ def size_bytes(file: InputPath) -> int:
 
 
 def unreadable(file: InputPath | str, error: Exception) -> CorpusError:
-    """Word what opening or reading a file met."""
+    """Word a failure to open or read a file."""
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     todo = "Check the file and its permissions." if isinstance(file, Path) else "Check the address and the network."
     return CorpusError(f"{file} cannot be read: {reason}. {todo}")

@@ -128,12 +128,12 @@ def load_index(
     root, faults = Path(root), list[DatasetError]()
     metadata = split_folder(root, split) / layout.SPLIT_METADATA
     scanned, outside, report = not metadata.exists(), not drawn_here(root, split), TreeReport(split)
-    tell = on_fault or (lambda name, fault: faults.append(fault))
+    note = on_fault or (lambda name, fault: faults.append(fault))
     samples: Iterator[Sample] = iter_samples(metadata)
     if scanned:
-        samples = scan(root, split, tell, report, outside=outside)
+        samples = scan(root, split, note, report, outside=outside)
     elif outside:
-        samples = normal_samples(root, split, samples, tell, report)
+        samples = normal_samples(root, split, samples, note, report)
     index = build_index(
         root, split, islice(samples, max_samples), scanned=scanned, outside=outside, notes=report.sentences
     )

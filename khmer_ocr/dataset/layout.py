@@ -26,7 +26,7 @@ CHUNK = 1024
 Format = Literal["files", "webdataset"]
 FORMATS: tuple[str, ...] = get_args(Format)
 AUGMENTED_SPLIT = "train"
-"""The only split that recipes touch: what a reader is measured on stays clean."""
+"""The only split that recipes touch: what a model is measured on stays clean."""
 
 GENERATION_METADATA = "generation_metadata.json"
 SPLIT_METADATA = "metadata.json"

@@ -1,8 +1,8 @@
 """A split as arrays, and the one reader of its images and labels, from files or shards, with all checks of them.
 
 No image leaves it with the text of another: its pixels are compared with the recorded hash as they are decoded, at a
-fiftieth of decoding them. Who decodes elsewhere (DALI) takes the bytes by `encoded` and hands what became of them to
-`confirm`, once for each state of a file: size, times and inode tell whether it is still the one that was compared.
+fiftieth of decoding them. Another decoder (DALI) takes the bytes by `encoded` and hands the pixels it made of them to
+`confirm`, once for each state of a file: size, times and inode show whether it is still the one that was compared.
 Nothing of this is kept on disk, where it could be stale or forged.
 
 Letters: N samples of the split, H rows, W columns.
@@ -32,7 +32,7 @@ _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 _ABSENT = (-1, 0)
 _UNKNOWN = 0
 """Signature of bytes whose file was not looked at: never equal to one that was compared."""
-_told = set[tuple[Path, str]]()
+_warned = set[tuple[Path, str]]()
 
 
 Stored = tuple[bytes, int]
@@ -61,7 +61,7 @@ def read_plain(path: str, offset: int = 0, size: int | None = None) -> Stored | 
         size: how many bytes; None reads to the end.
 
     Returns:
-        All of them, or None where that is not possible for any reason: who asks has another way, which says it.
+        All of them, or None where that is not possible for any reason; the caller then reads in a way that says why.
     """
     try:
         descriptor = os.open(path, _FLAGS)
@@ -214,8 +214,8 @@ def tell_unhashed(index: SplitIndex) -> None:
 def tell_once(index: SplitIndex, *sentences: str) -> None:
     """Warn of what a person should know of a split, each sentence once in a process."""
     for sentence in sentences:
-        if (index.root, sentence) not in _told:
-            _told.add((index.root, sentence))
+        if (index.root, sentence) not in _warned:
+            _warned.add((index.root, sentence))
             log.warning("%s", sentence)
 
 

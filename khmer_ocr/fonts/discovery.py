@@ -185,7 +185,7 @@ def _read_faces(path: Path, catalogue: Catalogue, passed: PassedOver | None = No
         return
     if not faces:
         if passed is None:
-            raise FontError(f"{name} has no Khmer: it lacks letters of U+1780..U+17D2. Give a Khmer font.")
+            raise FontError(f"{name} has no Khmer: letters of U+1780..U+17D2 are missing. Give a Khmer font.")
         passed.add(_NO_KHMER, path)
     yield from faces
 

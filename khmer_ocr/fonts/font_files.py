@@ -72,7 +72,7 @@ def walk(folder: Path, passed: PassedOver) -> Iterator[Path]:
 
     Args:
         folder: where to look; nothing is found in what is no folder.
-        passed: told of what was not taken, and why.
+        passed: takes up what was not taken, and why.
 
     Yields:
         Regular files with the suffix of a font; companions for other scripts (X.latin.ttf) go with their own.

@@ -27,7 +27,7 @@ from khmer_ocr.io import locks
 from khmer_ocr.io.os_errors import output_errors
 
 RECORD = ".installed.json"
-_WORKSHOP = ".installing"
+_STAGING = ".installing"
 _LOCK = ".install.lock"
 _AT_ONCE = 4
 _KHMER_KA = 0x1780
@@ -103,9 +103,13 @@ def install_fonts(
         raise ConfigError(f"{archives} is no folder. Name one that holds archives (.tgz of npm, .deb)")
     outcome: dict[str, str] = {}
     failed: dict[str, str] = {}
-    with _workshop(destination) as workshop, PackageClients(timeout_s) as clients, ThreadPoolExecutor(_AT_ONCE) as pool:
+    with (
+        _staging_folder(destination) as staging,
+        PackageClients(timeout_s) as clients,
+        ThreadPoolExecutor(_AT_ONCE) as pool,
+    ):
         jobs = {
-            pool.submit(_install_package, package, destination, workshop, clients, archives): package
+            pool.submit(_install_package, package, destination, staging, clients, archives): package
             for package in chosen
         }
         try:
@@ -159,23 +163,23 @@ def _select(catalogue: Catalogue, only: Sequence[str]) -> list[PackageEntry]:
 
 
 @contextmanager
-def _workshop(destination: Path) -> Iterator[Path]:
+def _staging_folder(destination: Path) -> Iterator[Path]:
     """Lock the destination and lend an empty folder inside it, so that finished work is moved by a rename."""
-    workshop = destination / _WORKSHOP
+    staging_root = destination / _STAGING
     refusal = FontError(f"another install is at work in {destination}; wait for it to end")
     with ExitStack() as stack:
         with output_errors(destination, "name another folder for fonts"):
             destination.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locks.sole(destination / _LOCK, refusal))
             # Under the lock, whatever lies there was left by an install that was killed.
-            shutil.rmtree(workshop, ignore_errors=True)
-            workshop.mkdir()
-        stack.callback(shutil.rmtree, workshop, ignore_errors=True)
-        yield workshop
+            shutil.rmtree(staging_root, ignore_errors=True)
+            staging_root.mkdir()
+        stack.callback(shutil.rmtree, staging_root, ignore_errors=True)
+        yield staging_root
 
 
 def _install_package(
-    package: PackageEntry, destination: Path, workshop: Path, clients: PackageClients, archives: Path | None
+    package: PackageEntry, destination: Path, staging_root: Path, clients: PackageClients, archives: Path | None
 ) -> Literal["installed", "present"]:
     if package.source == "pypi":
         _check_distribution(package)
@@ -185,8 +189,8 @@ def _install_package(
         return "present"
     if target.exists() and not (target / RECORD).is_file():
         raise FontError(f"{target} exists but was not made by this command. Move it away, then run the command again")
-    room = workshop / package.slug
-    archive_folder, new = room / "archive", room / "new"
+    staging = staging_root / package.slug
+    archive_folder, new = staging / "archive", staging / "new"
     archive_folder.mkdir(parents=True)
     new.mkdir()
     licence = LICENCES[package.source].format(name=package.name)
@@ -204,7 +208,7 @@ def _install_package(
         record[entry.file] = _seal(entry, font)
     (new / Path(licence).name).write_bytes(contents[licence])
     (new / RECORD).write_text(json.dumps({"version": package.version, "archive": origin, "files": record}, indent=1))
-    _swap(new, target, room / "old")
+    _swap(new, target, staging / "old")
     return "installed"
 
 

@@ -58,10 +58,10 @@ def fingerprint(
 
 
 def deciding_versions(versions: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a run's versions that its bytes depend on; the package's own is recorded for the reader alone.
+    """Those of a run's versions that its bytes depend on; the package's own is recorded for information alone.
 
     The normal form is left out too: where texts are drawn as they stand in the metadata it plays no part, and elsewhere
-    `renormalised_lines` tells whether it does.
+    `renormalised_lines` says whether it does.
     """
     return {name: value for name, value in versions.items() if name not in (_PACKAGE, NORMAL_FORM)}
 

@@ -136,7 +136,7 @@ class LocalExecutor:
         Raises:
             FontCrashError: workers die on a task.
             WorkerError: workers die for no font's sake, or a task failed by a fault of ours.
-            KhmerOcrError, OSError: what a worker met, e.g. no space left on device.
+            KhmerOcrError, OSError: raised in a worker, e.g. no space left on device.
         """
         source, again = iter(tasks), deque[Task]()
         first = next(source, None)
@@ -180,7 +180,7 @@ class LocalExecutor:
             raise content
         else:
             task = worker.tasks[0][:3] if worker.tasks else "start"
-            raise WorkerError(f"A worker met a fault of khmer_ocr in task {task!r}. Please report it:\n{content}")
+            raise WorkerError(f"A worker hit a bug of khmer_ocr in task {task!r}. Please report it:\n{content}")
 
     def _replace(
         self, worker: _Worker, again: deque[Task], finished: Callable[[Task], Any | None]
@@ -189,15 +189,15 @@ class LocalExecutor:
         place = self._workers.index(worker)
         code, face = worker.end(DYING_S), worker.last_face
         del self._workers[place]
-        culprit = worker.tasks[0][:3] if worker.tasks else ()
-        self._deaths[culprit] += 1
+        task_id = worker.tasks[0][:3] if worker.tasks else ()
+        self._deaths[task_id] += 1
         name = self._job.faces[face].name if face >= 0 else None
         what = f"Worker {worker.process.pid} died ({end_of(code)})"
         what += f" while handling font {name}" if name else ""
         what += "" if worker.ready else ", before it did anything"
         killed = code == -signal.SIGKILL
-        if self._deaths[culprit] > (KILLS_ALLOWED if killed else DEATHS_ALLOWED):
-            what += f", the {self._deaths[culprit]}. death on the same task"
+        if self._deaths[task_id] > (KILLS_ALLOWED if killed else DEATHS_ALLOWED):
+            what += f", the {self._deaths[task_id]}. death on the same task"
             if killed:
                 what += ". It was killed from outside, perhaps for want of memory: try fewer --workers"
             if face < 0 or -code not in OWN_CRASHES:

@@ -1,4 +1,4 @@
-"""The process that draws: chunks of texts come in through a pipe, files go out, the journal is told.
+"""The process that draws: chunks of texts come in through a pipe, files go out, each chunk is committed to the journal.
 
 Run by `local_executor.LocalExecutor`.
 """

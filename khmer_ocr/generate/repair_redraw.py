@@ -40,15 +40,15 @@ class Redrawer:
             chunk: number of the chunk.
             rows: all its samples, in order.
         """
-        for rank in range(max((len(row.texts) for row in rows), default=0)):
-            unproven = [row for row in rows if row.drawn is None and len(row.texts) > rank]
+        for attempt in range(max((len(row.texts) for row in rows), default=0)):
+            unproven = [row for row in rows if row.drawn is None and len(row.texts) > attempt]
             if not unproven:
                 break
-            texts = [_text(row, rank) for row in rows]
+            texts = [_text(row, attempt) for row in rows]
             for row, made in zip(rows, self._draw(chunk, texts), strict=True):
-                if rank == 0:
+                if attempt == 0:
                     row.first = made
-                if row.drawn is not None or made is None or rank >= len(row.texts):
+                if row.drawn is not None or made is None or attempt >= len(row.texts):
                     continue
                 if made[0]["pixel_hash"] in (*row.recorded, row.image_hash):
                     row.drawn = made
@@ -79,10 +79,10 @@ class Redrawer:
         ]
 
 
-def _text(row: Row, rank: int) -> str | None:
+def _text(row: Row, attempt: int) -> str | None:
     if row.drawn is not None:
         return row.drawn[0]["text"]
-    return row.texts[min(rank, len(row.texts) - 1)] if row.texts else None
+    return row.texts[min(attempt, len(row.texts) - 1)] if row.texts else None
 
 
 def _why(row: Row) -> str:

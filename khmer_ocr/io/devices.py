@@ -1,4 +1,4 @@
-"""Which device draws and wears: a GPU where there is one, the same bytes without one for the fused kernels."""
+"""Which device draws and augments: a GPU where there is one; the fused kernels give the same bytes without one."""
 
 import os
 from pathlib import Path

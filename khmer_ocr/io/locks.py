@@ -261,7 +261,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process was started, which tells a number given anew; "" where the system does not say."""
+    """When a process was started, which differs where a number was given anew; "" where the system does not say."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:

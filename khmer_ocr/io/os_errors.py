@@ -17,10 +17,10 @@ _ADVICE = {
 
 
 def output_error(fault: Exception, place: str | Path, otherwise: str = "", then: str = "") -> OutputError:
-    """Say what was met while writing, and what to do.
+    """Word a failure to write, and what to do about it.
 
     Args:
-        fault: what Python raised; a full disk is called that whichever limit it met.
+        fault: what Python raised; a full disk is called that whichever limit was reached.
         place: the file or folder that was written to.
         otherwise: what else can be done, e.g. "name another folder".
         then: a sentence on what becomes of the work.

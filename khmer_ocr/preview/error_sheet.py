@@ -98,7 +98,7 @@ def _font(size_px: int) -> ImageFont.FreeTypeFont:
     # Without FriBiDi Pillow would draw Khmer unshaped and say nothing.
     if not features.check("raqm"):
         raise ConfigError(
-            "Pillow can't shape Khmer here: its RAQM layout lacks FriBiDi. Install libfribidi0 (apt) or fribidi "
+            "Pillow can't shape Khmer here: its RAQM layout has no FriBiDi. Install libfribidi0 (apt) or fribidi "
             "(brew), or leave --worst out."
         )
     families = fontpkg.families()

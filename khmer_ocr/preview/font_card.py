@@ -49,7 +49,7 @@ def report_card(faces: Sequence[FontFace], *, progress: bool = True) -> str:
         One row a face (lengths in px at the largest size that fits 32 px), then the faults in words.
     """
     metrics = measure_all(faces, progress=progress)
-    rows = [("face", "role", "licence", "ppem", "KA px", "stem px", "exact by", "lacks", "verdict")]
+    rows = [("face", "role", "licence", "ppem", "KA px", "stroke px", "exact by", "missing", "verdict")]
     notes = []
     for face in faces:
         m = metrics[face.name]
@@ -63,7 +63,7 @@ def report_card(faces: Sequence[FontFace], *, progress: bool = True) -> str:
         verdict = "ok" if not faults else "ok, see below"
         rows.append((face.name, face.role, face.licence, *cells, UNIT_NAMES[m.unit], str(len(m.missing)), verdict))
         notes += [f"{face.name}: {fault}" for fault in faults]
-    explained = "\nlacks: characters of the probe lines, after shaping; a line that needs one goes to another face"
+    explained = "\nmissing: characters of the probe lines, after shaping; a line that needs one goes to another face"
     return _columns(rows) + "\n" + explained + ("\n\n" + "\n".join(notes) if notes else "")
 
 

@@ -164,9 +164,9 @@ class PreviewLine:
 def _face_for(text: str, font: str | None) -> tuple[FontFace, LineRenderer, float]:
     """The best of the faces asked for that draws the text, its renderer, and its stroke thickness in em."""
     faces = find_faces([font] if font else None)
-    rank = {name: place for place, name in enumerate(TEXT_FACES)}
+    order = {name: place for place, name in enumerate(TEXT_FACES)}
     reasons: dict[str, str] = {}
-    for face in sorted(faces, key=lambda face: (rank.get(face.name, len(rank)), face.style != "Regular", face.name)):
+    for face in sorted(faces, key=lambda face: (order.get(face.name, len(order)), face.style != "Regular", face.name)):
         metrics = measure_all([face], progress=False)
         if metrics[face.name].fatal:
             reasons[face.name] = metrics[face.name].fatal
@@ -263,12 +263,12 @@ def _sample_cells(sheet: Sheet, recipe: Recipe, first: int, count: int) -> list[
 
 def _heading(sheet: Sheet, recipe: Recipe) -> list[Grey]:
     line = sheet.line
-    told = [f"{line.face.name}, {line.size_ppem:.1f} ppem, seed {line.seed}"]
-    told += ["each op alone, at both ends of its", "ranges; then all of them together;"]
+    notes = [f"{line.face.name}, {line.size_ppem:.1f} ppem, seed {line.seed}"]
+    notes += ["each op alone, at both ends of its", "ranges; then all of them together;"]
     if line.lines.width_B[0] > WIDEST_PX:
-        told.append(f"of {line.lines.width_B[0]} px the first {WIDEST_PX} are shown")
-    told.append("shown as stored" if sheet.zoom == 1 else f"shown {sheet.zoom} x as large as stored")
-    cells = [stack([*sheet.title(f"recipe {recipe.name}"), *sheet.notes(told)])]
+        notes.append(f"of {line.lines.width_B[0]} px the first {WIDEST_PX} are shown")
+    notes.append("shown as stored" if sheet.zoom == 1 else f"shown {sheet.zoom} x as large as stored")
+    cells = [stack([*sheet.title(f"recipe {recipe.name}"), *sheet.notes(notes)])]
     for column in sheet.columns:
         cells.append(stack([*sheet.title(column.title), sheet.cell(line.lines.image(0), "clean")]))
     return cells

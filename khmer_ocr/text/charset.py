@@ -22,8 +22,8 @@ _KHMER = (
     *range(0x17E0, 0x17EA),
 )
 # Labels never hold what `normalize` replaces or drops (U+17A3, 17A4, 17B4, 17B5, 17D8). The divination numbers
-# (17F0-17F9) and the lunar date symbols (19E0-19FF) are left out: none of 51,900 lines measured has one, and most fonts
-# lack them.
+# (17F0-17F9) and the lunar date symbols (19E0-19FF) are left out: none of 51,900 lines measured has one, and in most
+# fonts they are missing.
 _ZWNJ = 0x200C
 _ASCII = range(0x20, 0x7F)
 _LATIN_1 = "¢£¥§©«®°±²³µ·¹»¼½¾¿×÷ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜßàáâãäåæçèéêëìíîïñòóôõöøùúûüÿ"
@@ -90,7 +90,7 @@ class Charset:
         return hashlib.sha256("\x00".join(SPECIALS + self.characters).encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """Turn a text into token ids; what the charset lacks becomes `<unk>`, no start or end is added."""
+        """Turn a text into token ids; what is not in the charset becomes `<unk>`, no start or end is added."""
         id_of = self._id_of
         return [id_of.get(character, UNK) for character in text]
 

@@ -1,7 +1,7 @@
 """Labels that come from outside: brought to the normal form, and what that changed is counted.
 
 Our own lines are normal before they are drawn. What people type, paste and export holds byte order marks, zero-width
-spaces, line ends and marks in other orders; a reader that learns from such labels learns to write them.
+spaces, line ends and marks in other orders; a model that learns from such labels learns to write them.
 """
 
 import re

@@ -83,7 +83,7 @@ def stack(letters: str) -> str:
 
 @lru_cache(maxsize=1)
 def classes() -> Mapping[str, tuple[str, ...]]:
-    """Name every class of things a reader must meet, with its items as they are written."""
+    """Name every class of things a model must learn, with its items as they are written."""
     return MappingProxyType(
         {
             "consonants": tuple(CONSONANTS),

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from khmer_ocr.corpus import readers, text_streams
-from khmer_ocr.corpus.input_files import find_input_files, scan_input_files
+from khmer_ocr.corpus.input_files import FORMATS, find_input_files, scan_input_files
 from khmer_ocr.corpus.mediawiki import plain_text
 from khmer_ocr.corpus.pipeline import process_corpus
 from khmer_ocr.corpus.readers import read_documents
@@ -70,7 +70,7 @@ def content(suffix: str) -> bytes:
 
 
 @pytest.mark.parametrize("compression", PACK)
-@pytest.mark.parametrize("suffix", readers.FORMATS)
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_every_format_in_every_compression(tmp_path: Path, suffix: str, compression: str) -> None:
     path = tmp_path / f"corpus{suffix}{compression}"
     path.write_bytes(PACK[compression](content(suffix)))
@@ -430,7 +430,7 @@ def remote(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("compression", PACK)
-@pytest.mark.parametrize("suffix", readers.FORMATS)
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_every_format_from_afar(remote: str, suffix: str, compression: str) -> None:
     import fsspec
 

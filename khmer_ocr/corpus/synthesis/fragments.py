@@ -122,7 +122,7 @@ def latin(stream: RandomStream, words: Sequence[str]) -> str:
     """Write something in Latin letters.
 
     Args:
-        stream: chance.
+        stream: the line's random stream.
         words: Latin words, at least one.
     """
     kind = stream.below(100)

@@ -1,4 +1,4 @@
-"""Chance for writers of text: the words of one address, taken one after another. Letters: B addresses, N words."""
+"""Random numbers for generated text: the words of one address, one after another. Letters: B addresses, N words."""
 
 from collections.abc import Iterator, Sequence
 from typing import TypeVar

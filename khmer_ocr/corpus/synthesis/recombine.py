@@ -1,4 +1,4 @@
-"""More training lines out of few: pieces of the training split's own lines, cut, joined and mixed with what it lacks.
+"""More training lines out of few: pieces of the training split's own lines, cut, joined, and mixed with rarer text.
 
 Line i is a pure function of (seed, i) and of the lines it is made of. Lengths are drawn evenly from the whole range, so
 that single words and full lines are as common as what lies between.
@@ -43,7 +43,7 @@ class _Writer:
         return self.min_chars + stream.below(self.max_chars - self.min_chars + 1)
 
     def _number(self, stream: RandomStream) -> int:
-        """A line, long ones more often: every letter of the pool is as likely to be met."""
+        """A line, long ones more often: every letter of the pool is as likely to be drawn."""
         return bisect_right(self._ends, stream.below(self._ends[-1]))
 
     def _piece(self, stream: RandomStream, length: int) -> str:
@@ -75,11 +75,11 @@ class _Writer:
         text = make(stream, length)
         while len(text) < length - 2:
             joiner = stream.pick(joiners)
-            room = length - len(text) - len(joiner)
-            if room < 1:
+            left = length - len(text) - len(joiner)
+            if left < 1:
                 break
-            piece = make(stream, room)
-            if len(piece) > room + 2:
+            piece = make(stream, left)
+            if len(piece) > left + 2:
                 break
             text += joiner + piece
         return text
@@ -93,19 +93,19 @@ class _Writer:
     def _joined(self, stream: RandomStream) -> str:
         length = self._length(stream)
         return self._fill(
-            stream, length, lambda d, room: self._dressed(d, min(room, 4 + d.below(40))), fragments.JOINERS
+            stream, length, lambda d, left: self._dressed(d, min(left, 4 + d.below(40))), fragments.JOINERS
         )
 
-    def _dressed(self, stream: RandomStream, room: int) -> str:
+    def _dressed(self, stream: RandomStream, left: int) -> str:
         """A piece, half the time in quotes or brackets or with a mark at its end."""
         kind = stream.below(8)
-        if room < 4 or kind < 4:
-            return self._piece(stream, room)
+        if left < 4 or kind < 4:
+            return self._piece(stream, left)
         if kind < 6:
             marks = stream.pick(fragments.OPENERS)
-            return marks[0] + self._piece(stream, room - 2) + marks[1]
+            return marks[0] + self._piece(stream, left - 2) + marks[1]
         space = stream.pick(("", " "))
-        return self._piece(stream, room - 1 - len(space)) + space + fragments.marks(stream)
+        return self._piece(stream, left - 1 - len(space)) + space + fragments.marks(stream)
 
     def _short(self, stream: RandomStream) -> str:
         syllables = 1 + stream.below(3)
@@ -132,9 +132,9 @@ class _Writer:
         length, text = self._length(stream), ""
         turn = stream.below(2)
         while len(text) < length - 1:
-            room = length - len(text) - 1
-            piece = odd(stream) if turn else self._piece(stream, min(room, 1 + stream.below(24)))
-            if len(piece) > room + 1 and text:
+            left = length - len(text) - 1
+            piece = odd(stream) if turn else self._piece(stream, min(left, 1 + stream.below(24)))
+            if len(piece) > left + 1 and text:
                 break
             text += (stream.pick(joiners) if text else "") + piece
             turn ^= 1
@@ -243,7 +243,7 @@ def recombine_lines(
         seed: the run's seed.
         min_chars: shortest line in code points, at least 1.
         max_chars: longest line in code points.
-        refuse: tells which of some lines must not be written, for instance because another split holds them.
+        refuse: says which of some lines must not be written, for instance because another split holds them.
         workers: processes that draw; the lines do not depend on it.
 
     Yields:

@@ -1,4 +1,4 @@
-"""Lines of random but legal Khmer syllables, so that a reader meets what running text holds back.
+"""Lines of random but legal Khmer syllables, so that a model learns what running text hardly holds.
 
 Line i is a pure function of (seed, i). The first lines walk through the whole inventory three items at a time; after
 that every line is drawn, with the rare signs far more often than in print.
@@ -160,11 +160,11 @@ def _items_of(stream: RandomStream, index: int, max_chars: int) -> list[str]:
         due = [_dressed(stream, item) for item in walk[start : start + WALK_ITEMS_PER_LINE]]
     else:
         due = [stream.pick(_RARE)] if stream.below(3) == 0 else []
-    items, room = [], max_chars
+    items, left = [], max_chars
     for item in due:
-        if len(item) <= room:
+        if len(item) <= left:
             items.append(item)
-            room -= len(item) + 1
+            left -= len(item) + 1
     return items
 
 
@@ -178,8 +178,8 @@ def _line(stream: RandomStream, index: int, min_chars: int, max_chars: int) -> s
         chunk = _chunk(stream)
         runs_on = "\u1780" <= text[-1:] <= "\u17d3" and not chunk[0].isascii() and stream.below(5) >= 2
         space = "" if runs_on or not text else " "
-        room = length - len(text) - len(space) - reserved
-        if len(chunk) <= room:
+        left = length - len(text) - len(space) - reserved
+        if len(chunk) <= left:
             text += space + chunk
         elif items:
             item = items.pop(0)
@@ -187,7 +187,7 @@ def _line(stream: RandomStream, index: int, min_chars: int, max_chars: int) -> s
             text += (" " if text else "") + item
         else:
             # The last stretch is too short for what was drawn; it is filled to the letter.
-            text += space + _exactly(stream, room) if room > 0 else _exactly(stream, length - len(text))
+            text += space + _exactly(stream, left) if left > 0 else _exactly(stream, length - len(text))
     return text
 
 
@@ -229,7 +229,7 @@ def random_line(stream: RandomStream, min_chars: int, max_chars: int) -> str:
     """Write one line of the kind that follows the walk through the inventory.
 
     Args:
-        stream: the line's chance.
+        stream: the line's random stream.
         min_chars: shortest line in code points, at least 1.
         max_chars: longest line in code points.
     """
@@ -238,7 +238,7 @@ def random_line(stream: RandomStream, min_chars: int, max_chars: int) -> str:
 
 @dataclass(frozen=True)
 class CoverageReport:
-    """What share of each class of the inventory some lines hold, and which items they lack."""
+    """What share of each class of the inventory some lines hold, and which items are missing."""
 
     lines: int
     shares: dict[str, float]
@@ -252,7 +252,7 @@ def coverage(lines: Iterable[str]) -> CoverageReport:
         lines: normalised lines.
 
     Returns:
-        Per class the share seen, 0 to 1, and the items not seen (only classes that lack any).
+        Per class the share seen, 0 to 1, and the items not seen (only classes with any).
     """
     characters: set[str] = set()
     seen: set[str] = set()
