@@ -7,6 +7,7 @@ there (see `filter`). When the documents are too few to fill three splits, lines
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -112,19 +113,16 @@ def process_corpus(config: CorpusConfig, *, progress: bool = True) -> CorpusRepo
     advice = "name another --output-dir", "Nothing was changed."
     with output_errors(config.output_dir, *advice), sole_run(config.output_dir):
         stored = None if config.overwrite else check_run(config.output_dir, run)
-        split_by = "document"
-        writer, counts = _filtered(config, files, progress, by_line=False)
-        # Nearly always enough; a handful of documents can leave a split empty.
-        if writer.lines and not all(writer.lines[split] for split in SPLITS):
-            writer.discard()
-            split_by = "line"
-            writer, counts = _filtered(config, files, progress, by_line=True)
-        try:
-            stats = _statistics(run, config, writer, counts, split_by)
-            _refuse_change(config.output_dir, stored, stats)
-            writer.commit(stats)
-        finally:
-            writer.discard()
+        for split_by in ("document", "line"):
+            with closing(SplitWriter(config.output_dir)) as writer:
+                counts = _filter_into(writer, config, files, progress, by_line=split_by == "line")
+                # By document is nearly always enough; a handful of documents can leave a split empty.
+                if split_by == "document" and writer.lines and not all(writer.lines[split] for split in SPLITS):
+                    continue
+                stats = _statistics(run, config, writer, counts, split_by)
+                _refuse_change(config.output_dir, stored, stats)
+                writer.commit(stats)
+                break
     return CorpusReport(
         output_dir=config.output_dir,
         splits=writer.report(),
@@ -157,31 +155,26 @@ def _run_identity(config: CorpusConfig, files: list[InputPath]) -> dict[str, Any
     }
 
 
-def _filtered(
-    config: CorpusConfig, files: list[InputPath], progress: bool, *, by_line: bool
-) -> tuple[SplitWriter, FilterCounts]:
+def _filter_into(
+    writer: SplitWriter, config: CorpusConfig, files: list[InputPath], progress: bool, *, by_line: bool
+) -> FilterCounts:
     """Read everything through a filter into temporary files, which the caller commits or discards."""
-    writer = SplitWriter(config.output_dir)
     filtered = LineFilter(
         writer, min_chars=config.min_chars, max_chars=config.max_chars, seed=config.seed, by_line=by_line
     )
-    try:
-        _feed_files(filtered, writer, files, progress)
-        if config.sample:
-            for text in text_documents(sample_text().splitlines()):
-                filtered.add_document(text)
-        filtered.flush()
-        real_lines = writer.lines["train"]
-        if config.synthesize:
-            for line in tqdm(_synthesized(config), total=config.synthesize, unit="line", disable=not progress):
-                filtered.add_line(line)
-        filtered.flush()
-        if config.recombine and real_lines:
-            _recombine(config, filtered, writer, real_lines, progress)
-    except BaseException:
-        writer.discard()
-        raise
-    return writer, filtered.counts
+    _feed_files(filtered, writer, files, progress)
+    if config.sample:
+        for text in text_documents(sample_text().splitlines()):
+            filtered.add_document(text)
+    filtered.flush()
+    real_lines = writer.lines["train"]
+    if config.synthesize:
+        for line in tqdm(_synthesized(config), total=config.synthesize, unit="line", disable=not progress):
+            filtered.add_line(line)
+    filtered.flush()
+    if config.recombine and real_lines:
+        _recombine(config, filtered, writer, real_lines, progress)
+    return filtered.counts
 
 
 def _recombine(

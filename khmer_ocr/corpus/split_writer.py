@@ -120,7 +120,7 @@ class SplitWriter:
             for split in SPLITS:
                 self._files[split] = os.fdopen(create_fresh(_temporary(folder / f"{split}.txt")), "wb")
         except BaseException:
-            self.discard()
+            self.close()
             raise
 
     def write(self, split: str, lines: Sequence[str]) -> None:
@@ -164,7 +164,7 @@ class SplitWriter:
         for name in _OUTPUTS:
             _temporary(self.folder / name).replace(self.folder / name)
 
-    def discard(self) -> None:
+    def close(self) -> None:
         """Remove what was not committed."""
         for file in self._files.values():
             # A full disk can refuse the last buffer; what is thrown away need not be complete.

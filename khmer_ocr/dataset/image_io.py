@@ -31,14 +31,12 @@ FAULTS = (
     SyntaxError,
     ValueError,
     EOFError,
-    IndexError,
-    KeyError,
+    LookupError,
     TypeError,
     struct.error,
     zlib.error,
     MemoryError,
-    OverflowError,
-    ZeroDivisionError,
+    ArithmeticError,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
@@ -277,14 +275,11 @@ def _pages(image: Image.Image, name: str) -> list[int]:
 
 def _refuse_several(image: Image.Image, name: str) -> None:
     frames = len(_pages(image, name)) if image.format == "TIFF" else _frames(image)
-    if frames > 1:
-        raise ImageError(f"{name} {_several(image.format or '', frames)}")
-
-
-def _several(kind: str, frames: int) -> str:
-    if kind == "TIFF":
-        return (
-            f"holds {frames} pages, and one line is expected here. Give each page as a file of its own "
+    if frames > 1 and image.format == "TIFF":
+        raise ImageError(
+            f"{name} holds {frames} pages, and one line is expected here. Give each page as a file of its own "
             "(tiffsplit does that); `khmer-ocr recognize` reads them all."
         )
-    return f"is an animated {kind} of {frames} frames; one line is expected. Save the frame that shows it as PNG."
+    if frames > 1:
+        what = f"an animated {image.format or ''} of {frames} frames"
+        raise ImageError(f"{name} is {what}; one line is expected. Save the frame that shows it as PNG.")

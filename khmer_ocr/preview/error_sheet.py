@@ -43,12 +43,7 @@ def worst_sheet(lines: Sequence[ReadLine], image: Callable[[str], ImageSource], 
         OutputError: the picture can't be written.
     """
     cells = [_cell(line, image(line.name)) for line in lines] or [_written([("No line was read wrong.", _RIGHT)])]
-    width = max(_LEAST_WIDTH_PX, *(cell.width for cell in cells)) + 2 * _MARGIN_PX
-    sheet = Image.new("RGB", (width, sum(cell.height + 2 * _MARGIN_PX for cell in cells)), "white")
-    top = _MARGIN_PX
-    for cell in cells:
-        sheet.paste(cell, (_MARGIN_PX, top))
-        top += cell.height + 2 * _MARGIN_PX
+    sheet = _stacked(cells, _MARGIN_PX, _LEAST_WIDTH_PX)
     save(sheet, output)
     return f"{output}: the {len(lines)} worst lines, {sheet.width} x {sheet.height} px"
 
@@ -63,12 +58,18 @@ def _cell(line: ReadLine, source: ImageSource) -> Image.Image:
         _written([(line.label, _LABEL)]),
         _written(_marked(comparable(line.label), comparable(line.reading))),
     ]
-    cell = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white")
-    top = 0
+    return _stacked(parts)
+
+
+def _stacked(parts: Sequence[Image.Image], margin_px: int = 0, least_width_px: int = 0) -> Image.Image:
+    """One below another on white, each with a margin around it."""
+    width = max(least_width_px, *(part.width for part in parts)) + 2 * margin_px
+    sheet = Image.new("RGB", (width, sum(part.height + 2 * margin_px for part in parts)), "white")
+    top = margin_px
     for part in parts:
-        cell.paste(part, (0, top))
-        top += part.height
-    return cell
+        sheet.paste(part, (margin_px, top))
+        top += part.height + 2 * margin_px
+    return sheet
 
 
 def _marked(label: str, reading: str) -> Pieces:

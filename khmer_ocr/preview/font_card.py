@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from khmer_ocr.fonts.discovery import FontFace
-from khmer_ocr.preview.canvas import paste, save
+from khmer_ocr.preview.canvas import grid, save
 from khmer_ocr.render.compositor import LineRenderer
 from khmer_ocr.render.face_metrics import UNIT_NAMES, FaceMetrics
 from khmer_ocr.render.measured_faces import measure_all
@@ -15,7 +15,6 @@ from khmer_ocr.render.shaping import EM16
 HEIGHT_PX = 32
 SPECIMEN = "ក្ខ្យុំ ស្ត្រី កម្ពុជា ឆ្នាំ២០២៦ ញ្ញ ឡើង ព្រឹទ្ធាចារ្យ ៛១២៣៤៥៦៧៨៩០ Hamburg 0123456789 «។៖៕»"
 _PICTURE_SIZE_PX = 26
-_MARGIN_PX = 8
 
 
 def font_table(faces: Sequence[FontFace]) -> str:
@@ -90,13 +89,10 @@ def report_picture(faces: Sequence[FontFace], output: Path) -> None:
         np.full(len(usable), 14 * 64, np.int64),
     )
     lines = renderer.draw_at([SPECIMEN] * len(usable), everyone, np.full(len(usable), size64, np.int64))
-    column = max(name.shape[1] for name in names) + 2 * _MARGIN_PX
-    width = column + max(line.shape[1] for line in lines) + _MARGIN_PX
-    heights = [max(a.shape[0], b.shape[0]) + _MARGIN_PX for a, b in zip(names, lines, strict=True)]
-    sheet_HW = np.full((sum(heights) + _MARGIN_PX, width), 255, np.uint8)
-    top = _MARGIN_PX
-    for name, line, height in zip(names, lines, heights, strict=True):
-        paste(sheet_HW, name, top + (height - name.shape[0]) // 2, _MARGIN_PX)
-        paste(sheet_HW, line, top, column)
-        top += height
+    heights = [max(name.shape[0], line.shape[0]) for name, line in zip(names, lines, strict=True)]
+    names = [
+        np.pad(name, (((height - len(name)) // 2, 0), (0, 0)), constant_values=255)
+        for name, height in zip(names, heights, strict=True)
+    ]
+    sheet_HW = grid([cell for pair in zip(names, lines, strict=True) for cell in pair], 2)
     save(sheet_HW, output)

@@ -22,18 +22,41 @@ _WORDS_PER_LINE = 64
 _ATTEMPTS = 8
 
 
-class _Writer:
-    """Writes the lines of one pool."""
+class Drafts:
+    """Draws lines before anybody has refused one.
 
-    def __init__(self, pool: SourceLines, min_chars: int, max_chars: int) -> None:
+    Args:
+        pool: what they are made of.
+        seed: the run's seed.
+        min_chars: shortest line in code points, at least 1.
+        max_chars: longest line in code points.
+    """
+
+    def __init__(self, pool: SourceLines, seed: int, min_chars: int, max_chars: int) -> None:
         self.pool, self.min_chars, self.max_chars = pool, min_chars, max_chars
+        self._key_2 = rng.key(seed, "text", "recombine")
         kinds: list[Callable[[RandomStream], str]] = []
         for name, share in SHARES.items():
             kinds += [getattr(self, f"_{name}")] * share
         self._kinds = kinds
         self._ends = list(accumulate(map(len, pool.lines)))
 
-    def write(self, stream: RandomStream) -> str:
+    def block(self, numbers: range) -> list[str]:
+        """Draw lines by number; one that comes out wrong eight times is a line of the pool."""
+        lines = [self._write(stream) for stream in random_streams(self._key_2, numbers, _WORDS_PER_LINE)]
+        return [line or self.line(number, bool) for number, line in zip(numbers, lines, strict=True)]
+
+    def line(self, number: int, good: Callable[[str], bool]) -> str:
+        """Draw a line again and again until it is good."""
+        for attempt in range(_ATTEMPTS):
+            address = attempt << 48 | number
+            (stream,) = random_streams(self._key_2, range(address, address + 1), _WORDS_PER_LINE)
+            line = self._write(stream)
+            if line and good(line):
+                return line
+        return self.pool.lines[number % len(self.pool.lines)]
+
+    def _write(self, stream: RandomStream) -> str:
         """One line; empty when what was drawn does not fit."""
         text = normalize(stream.pick(self._kinds)(stream))
         good = self.min_chars <= len(text) <= self.max_chars and is_well_formed(text)
@@ -188,38 +211,7 @@ SHARES = {
     "rare": 4,  # text and words around rare letters, signs and stacks
     "random": 10,  # `synthesize.random_line`
 }
-"""Of 100 lines, how many are of each kind. Each is a method of the writer."""
-
-
-class Drafts:
-    """Draws lines before anybody has refused one.
-
-    Args:
-        pool: what they are made of.
-        seed: the run's seed.
-        min_chars: shortest line in code points, at least 1.
-        max_chars: longest line in code points.
-    """
-
-    def __init__(self, pool: SourceLines, seed: int, min_chars: int, max_chars: int) -> None:
-        self.pool = pool
-        self._writer = _Writer(pool, min_chars, max_chars)
-        self._key_2 = rng.key(seed, "text", "recombine")
-
-    def block(self, numbers: range) -> list[str]:
-        """Draw lines by number; one that comes out wrong eight times is a line of the pool."""
-        lines = [self._writer.write(stream) for stream in random_streams(self._key_2, numbers, _WORDS_PER_LINE)]
-        return [line or self.line(number, bool) for number, line in zip(numbers, lines, strict=True)]
-
-    def line(self, number: int, good: Callable[[str], bool]) -> str:
-        """Draw a line again and again until it is good."""
-        for attempt in range(_ATTEMPTS):
-            address = attempt << 48 | number
-            (stream,) = random_streams(self._key_2, range(address, address + 1), _WORDS_PER_LINE)
-            line = self._writer.write(stream)
-            if line and good(line):
-                return line
-        return self.pool.lines[number % len(self.pool.lines)]
+"""Of 100 lines, how many are of each kind. Each is a method of `Drafts`."""
 
 
 def recombine_lines(
