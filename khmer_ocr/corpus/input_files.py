@@ -158,22 +158,17 @@ def _walk(top: Path, inputs: InputFiles) -> Iterator[tuple[Path, str]]:
             path = folder / entry.name
             if entry.name.startswith("."):
                 inputs.passed_over.setdefault("as hidden", []).append(path)
-            elif _is_folder(entry):
+                continue
+            kind = _kind_of(entry, path, inputs)
+            if kind == "folder":
                 folders.append(path)
-            elif _is_input(entry, path, inputs) and _readable(path, inputs):
+            elif kind == "input" and _readable(path, inputs):
                 yield path, os.path.realpath(path) if entry.is_symlink() else f"{real}/{entry.name}"
         waiting += reversed(folders)
 
 
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-def _is_input(entry: "os.DirEntry[str]", path: Path, inputs: InputFiles) -> bool:
-    """Whether an entry is a file of known format; if not, note why it is passed over."""
+def _kind_of(entry: "os.DirEntry[str]", path: Path, inputs: InputFiles) -> str:
+    """What an entry is: "folder", "input" for a file of known format, else "", and it is noted why."""
     try:
         mode = entry.stat().st_mode
     except FileNotFoundError:
@@ -181,13 +176,15 @@ def _is_input(entry: "os.DirEntry[str]", path: Path, inputs: InputFiles) -> bool
     except OSError as error:
         inputs.unreadable.append(_refused(path, error))
     else:
+        if stat.S_ISDIR(mode):
+            return "folder"
         if not stat.S_ISREG(mode):
             inputs.passed_over.setdefault("as pipes, sockets or devices", []).append(path)
         elif format_of(path):
-            return True
+            return "input"
         else:
             inputs.passed_over.setdefault("for their unknown format", []).append(path)
-    return False
+    return ""
 
 
 def _readable(path: Path, inputs: InputFiles) -> bool:

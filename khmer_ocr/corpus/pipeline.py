@@ -123,6 +123,7 @@ def process_corpus(config: CorpusConfig, *, progress: bool = True) -> CorpusRepo
                 _refuse_change(config.output_dir, stored, stats)
                 writer.commit(stats)
                 break
+    empty = [split for split in SPLITS if not writer.lines[split]]
     return CorpusReport(
         output_dir=config.output_dir,
         splits=writer.report(),
@@ -131,16 +132,13 @@ def process_corpus(config: CorpusConfig, *, progress: bool = True) -> CorpusRepo
         dropped=dict(counts.dropped),
         moved_near_copies=counts.moved,
         split_by=split_by,
-        warnings=(*_warnings(writer), *inputs.notes()),
+        warnings=(
+            *(f"{split}.txt is empty: there are too few different lines. Add text." for split in empty),
+            *inputs.notes(),
+        ),
         elapsed_s=time.perf_counter() - started,
         unreadable=len(inputs.unreadable),
     )
-
-
-def _warnings(writer: SplitWriter) -> Iterator[str]:
-    for split in SPLITS:
-        if not writer.lines[split]:
-            yield f"{split}.txt is empty: there are too few different lines. Add text."
 
 
 def _run_identity(config: CorpusConfig, files: list[InputPath]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Letters: N samples.
 """
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,8 @@ def format_statistics(stats: dict[str, Any]) -> str:
     lines += ["", *_aligned(rows)]
     for split, entry in splits.items():
         lines += ["", f"{split}: text length, characters", *_bars(entry["text_length_histogram"])]
-    names = sorted({n for s in splits.values() for n in s["fonts"]}, key=lambda n: _font_order(splits, n))
+    shares = sum((Counter(s["fonts"]) for s in splits.values()), Counter[str]())
+    names = sorted(shares, key=lambda name: (-shares[name], name))
     rows = [["font", *splits]]
     rows += [[n, *(f"{100 * s['fonts'].get(n, 0):.1f} %" for s in splits.values())] for n in names[:FONTS_SHOWN]]
     lines += ["", *_aligned(rows)]
@@ -152,10 +154,6 @@ def format_statistics(stats: dict[str, Any]) -> str:
     lines += ["", *_aligned(rows)] if reasons else ["", "rejected: nothing on record"]
     notes = [note for entry in splits.values() for note in entry["notes"]]
     return "\n".join([*lines, *(["", *notes] if notes else [])])
-
-
-def _font_order(splits: dict[str, Any], name: str) -> tuple[float, str]:
-    return -sum(s["fonts"].get(name, 0) for s in splits.values()), name
 
 
 def _size(count: float) -> str:

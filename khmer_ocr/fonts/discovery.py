@@ -254,12 +254,10 @@ def _licence(face: hb.Face) -> str:
 def _styles(face: hb.Face) -> Iterator[tuple[str, tuple[tuple[str, float], ...]]]:
     """Style names and axis settings: named instances, times the width classes where there is a width axis.
 
-    A variable font that names none (fontTools' instancer drops them where it limits an axis) has its default.
+    A variable font that names none (fontTools' instancer drops them where it limits an axis) has its default; a static
+    one has no axes.
     """
     axes = {axis.tag: axis for axis in face.axis_infos}
-    if not axes:
-        yield face.get_name(17) or face.get_name(2) or "Regular", ()
-        return
     tags = [axis.tag for axis in face.axis_infos]
     if not face.named_instances:
         name = face.get_name(17) or face.get_name(2) or "Regular"

@@ -122,7 +122,7 @@ def unpacked(path: Path) -> Path:
     folder = cache_dir() / "fonts" / hashlib.sha256(packed).hexdigest()[:32]
     file, digest = folder / f"{path.stem}.ttf", folder / "sha256"
     try:
-        if file.is_file() and digest.read_text(encoding="ascii") == _sha256(file):
+        if file.is_file() and digest.read_text(encoding="ascii") == hashlib.sha256(file.read_bytes()).hexdigest():
             return file
         if file.exists() or digest.exists():
             log.warning("%s does not match its digest; %s is unpacked again", file, printable(str(path)))
@@ -157,10 +157,6 @@ def _unpack_in_child(path: Path, packed: bytes) -> bytes:
         ) from None
     finally:
         child.end()
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def as_opentype(packed: bytes) -> bytes:
