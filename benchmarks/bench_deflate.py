@@ -32,7 +32,7 @@ OURS = "ours"
 
 def drawn(lines: int) -> dict[str, RaggedLines]:
     """The same lines clean and as the recipe basic leaves them."""
-    faces, metrics = usable_faces()
+    faces, metrics = usable_faces(None, fonts_dir=Path("fonts"), system=False)
     renderer = LineRenderer(faces, metrics)
     texts = [text for text in lines_of(None, lines) if not renderer.planner.rejections([text])[0]]
     address_B = np.arange(len(texts), dtype=np.uint64)

@@ -3,8 +3,8 @@
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from khmer_ocr_kernels.arrays import I32, I64, U8
 from khmer_ocr_kernels.jit import compiled
 from khmer_ocr_kernels.ragged import RaggedLines, line_offsets
 from khmer_ocr_kernels.reference import BACKGROUND
@@ -12,16 +12,16 @@ from khmer_ocr_kernels.reference import BACKGROUND
 
 @compiled
 def _compose_lines(
-    quads_Q3: npt.NDArray[np.int32],
-    quad_offsets_B1: npt.NDArray[np.int64],
-    baseline_B: npt.NDArray[np.int32],
-    width_B: npt.NDArray[np.int32],
-    pixels_N: npt.NDArray[np.uint8],
-    entries_E5: npt.NDArray[np.int32],
+    quads_Q3: I32,
+    quad_offsets_B1: I64,
+    baseline_B: I32,
+    width_B: I32,
+    pixels_N: U8,
+    entries_E5: I32,
     height: int,
-    lines_N: npt.NDArray[np.uint8],
-    offsets_B1: npt.NDArray[np.int64],
-    clipped_B: npt.NDArray[np.int64],
+    lines_N: U8,
+    offsets_B1: I64,
+    clipped_B: I64,
 ) -> None:
     for b in range(len(width_B)):
         width = np.int64(width_B[b])
@@ -52,16 +52,7 @@ def _compose_lines(
 
 
 @compiled
-def _over_clipped(
-    line: npt.NDArray[np.uint8],
-    width: int,
-    height: int,
-    x: int,
-    y: int,
-    raster: npt.NDArray[np.uint8],
-    raster_w: int,
-    raster_h: int,
-) -> int:
+def _over_clipped(line: U8, width: int, height: int, x: int, y: int, raster: U8, raster_w: int, raster_h: int) -> int:
     clipped = 0
     for row in range(raster_h):
         for column in range(raster_w):
@@ -76,13 +67,7 @@ def _over_clipped(
 
 
 def compose(
-    quads_Q3: Any,
-    quad_offsets_B1: Any,
-    baseline_B: Any,
-    width_B: npt.NDArray[np.int32],
-    pixels_N: Any,
-    entries_E5: Any,
-    height_px: int,
+    quads_Q3: Any, quad_offsets_B1: Any, baseline_B: Any, width_B: I32, pixels_N: Any, entries_E5: Any, height_px: int
 ) -> tuple[RaggedLines, Any]:
     """Draw lines of glyphs from an atlas: numba for arrays, Triton for CUDA tensors; what comes back is of their kind.
 

@@ -8,12 +8,12 @@ Letters: B lines, Q quads (glyphs placed), E atlas entries, N pixels.
 
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 import triton
 import triton.language as tl
 
+from khmer_ocr_kernels.arrays import I32
 from khmer_ocr_kernels.ragged import RaggedLines, line_offsets
 
 TILE_H, TILE_W = 32, 64
@@ -120,7 +120,7 @@ def compose(
     quads_Q3: torch.Tensor,
     quad_offsets_B1: torch.Tensor,
     baseline_B: torch.Tensor,
-    width_B: npt.NDArray[np.int32],
+    width_B: I32,
     pixels_N: torch.Tensor,
     entries_E5: torch.Tensor,
     height_px: int,

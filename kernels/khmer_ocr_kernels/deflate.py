@@ -8,8 +8,8 @@ Formats: RFC 1950 (zlib, Adler-32) and RFC 1951 (deflate).
 """
 
 import numpy as np
-import numpy.typing as npt
 
+from khmer_ocr_kernels.arrays import I64, U8, U16, U64
 from khmer_ocr_kernels.huffman import MAX_BITS, code_lengths, codes
 from khmer_ocr_kernels.jit import compiled
 from khmer_ocr_kernels.numba_intrinsics import load_u64, store_u64, trailing_zeros
@@ -22,11 +22,8 @@ _TOKENS = 256 + 2 * (_MAX_MATCH + 1)  # a literal, or 256 + 2 * length + (0 run,
 _MAX_HEADER_BITS = 7
 _ADLER = 65521
 
-_U8 = npt.NDArray[np.uint8]
-_I64 = npt.NDArray[np.int64]
 
-
-def _code_of(first: int, first_code: int, groups: tuple[int, ...], per_group: int, most: int) -> _I64:
+def _code_of(first: int, first_code: int, groups: tuple[int, ...], per_group: int, most: int) -> I64:
     """Rows (symbol, extra bits, their value) for each length or distance up to `most` (tables of RFC 1951, 3.2.5)."""
     table = np.zeros((most + 1, 3), np.int64)
     value, code = first, first_code
@@ -53,7 +50,7 @@ def most_bytes(length: int) -> int:
 
 
 @compiled
-def adler32(data: _U8, begin: int, end: int) -> np.uint32:
+def adler32(data: U8, begin: int, end: int) -> np.uint32:
     """Adler-32 of data[begin:end]: eight sums at once in the 16-bit lanes of two words, for 128 bytes at a time."""
     low, high = np.uint64(1), np.uint64(0)
     lanes = np.uint64(0x00FF00FF00FF00FF)
@@ -83,7 +80,7 @@ def adler32(data: _U8, begin: int, end: int) -> np.uint32:
 
 
 @compiled
-def _same(data: _U8, at: int, distance: int, most: int) -> int:
+def _same(data: U8, at: int, distance: int, most: int) -> int:
     """How many bytes from `at` on equal those `distance` before them; the first eight do."""
     length = 8
     while length < most:
@@ -95,7 +92,7 @@ def _same(data: _U8, at: int, distance: int, most: int) -> int:
 
 
 @compiled
-def _tokenise(data: _U8, begin: int, end: int, above: int, tokens: npt.NDArray[np.uint16], counts: _I64) -> int:
+def _tokenise(data: U8, begin: int, end: int, above: int, tokens: U16, counts: I64) -> int:
     """Cover data[begin:end] with literals and matches, longest first; returns how many, with their counts."""
     tokens[0] = data[begin]
     counts[data[begin]] += 1
@@ -123,7 +120,7 @@ def _tokenise(data: _U8, begin: int, end: int, above: int, tokens: npt.NDArray[n
 
 
 @compiled
-def _lengths_in_short(bits_S: _I64, far: int, symbols: _I64, repeats: _I64) -> int:
+def _lengths_in_short(bits_S: I64, far: int, symbols: I64, repeats: I64) -> int:
     """Lengths of both codes in header symbols (RFC 1951, 3.2.7): 16 repeats, 17 and 18 are runs of zeros."""
     total = _SYMBOLS + far + 1
     n, at = 0, 0
@@ -154,7 +151,7 @@ def _lengths_in_short(bits_S: _I64, far: int, symbols: _I64, repeats: _I64) -> i
 
 
 @compiled
-def _length_at(bits_S: _I64, far: int, place: int) -> int:
+def _length_at(bits_S: I64, far: int, place: int) -> int:
     """Code length at a place of the header's list; of the distances, a run's and `far` have one bit each."""
     if place < _SYMBOLS:
         return int(bits_S[place])
@@ -162,7 +159,7 @@ def _length_at(bits_S: _I64, far: int, place: int) -> int:
 
 
 @compiled
-def deflate(data: _U8, begin: int, end: int, above: int, out: _U8, at: int) -> int:
+def deflate(data: U8, begin: int, end: int, above: int, out: U8, at: int) -> int:
     """Write data[begin:end] as a zlib stream of one block.
 
     Args:
@@ -209,7 +206,7 @@ def deflate(data: _U8, begin: int, end: int, above: int, out: _U8, at: int) -> i
 
 
 @compiled
-def _write_header(out: _U8, at: int, bits_S: _I64, far: int) -> tuple[np.uint64, int, int]:
+def _write_header(out: U8, at: int, bits_S: I64, far: int) -> tuple[np.uint64, int, int]:
     """Begin the only block with its code lengths, themselves coded; returns the bits not yet written and the place."""
     symbols, repeats = np.empty(_SYMBOLS + 32, np.int64), np.empty(_SYMBOLS + 32, np.int64)
     described = _lengths_in_short(bits_S, far, symbols, repeats)
@@ -233,7 +230,7 @@ def _write_header(out: _U8, at: int, bits_S: _I64, far: int) -> tuple[np.uint64,
 
 
 @compiled
-def _pack_tokens(bits_S: _I64, code_S: _I64, far_distance: int) -> npt.NDArray[np.uint64]:
+def _pack_tokens(bits_S: I64, code_S: I64, far_distance: int) -> U64:
     """All bits of every token, its length's and distance's extra bits included, as bits << 6 | how many."""
     packed = np.empty(_TOKENS, np.uint64)
     far_bits, far_value = _DISTANCES[far_distance, 1], _DISTANCES[far_distance, 2]
@@ -248,7 +245,7 @@ def _pack_tokens(bits_S: _I64, code_S: _I64, far_distance: int) -> npt.NDArray[n
 
 
 @compiled
-def _put(out: _U8, at: int, word: np.uint64, held: int, code: int, bits: int) -> tuple[np.uint64, int, int]:
+def _put(out: U8, at: int, word: np.uint64, held: int, code: int, bits: int) -> tuple[np.uint64, int, int]:
     """Add up to 56 bits to those held (fewer than 8 on return) and write out the whole bytes."""
     word |= np.uint64(code) << np.uint64(held)
     held += bits

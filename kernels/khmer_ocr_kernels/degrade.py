@@ -9,19 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from khmer_ocr_kernels import degrade_numba
+from khmer_ocr_kernels.arrays import I32, U32
 from khmer_ocr_kernels.lookup_tables import SIGMA_STEPS
 from khmer_ocr_kernels.ragged import RaggedLines
 
 MAX_MORPH, MAX_SIGMA32, MAX_NOISE16 = 256, SIGMA_STEPS, 1024
 
 
-def degrade(
-    lines: RaggedLines,
-    morph_B: npt.NDArray[np.int32],
-    sigma32_B: npt.NDArray[np.int32],
-    noise16_B: npt.NDArray[np.int32],
-    key_B2: npt.NDArray[np.uint32],
-) -> RaggedLines:
+def degrade(lines: RaggedLines, morph_B: I32, sigma32_B: I32, noise16_B: I32, key_B2: U32) -> RaggedLines:
     """Spread or thin the ink of each line, then blur it, then add noise: numba for arrays, Triton for CUDA tensors.
 
     `degrade_reference` says what comes out, byte for byte.
@@ -51,13 +46,7 @@ def degrade(
     return degrade_triton.degrade(lines, *parameters)
 
 
-def _check(
-    lines: int,
-    morph_B: npt.NDArray[np.int32],
-    sigma32_B: npt.NDArray[np.int32],
-    noise16_B: npt.NDArray[np.int32],
-    key_B2: npt.NDArray[np.uint32],
-) -> None:
+def _check(lines: int, morph_B: I32, sigma32_B: I32, noise16_B: I32, key_B2: U32) -> None:
     """Refuse arrays that no backend must see."""
     expected: tuple[tuple[str, npt.NDArray[Any], tuple[int, ...], int, int, str], ...] = (
         ("morph_B", morph_B, (lines,), -MAX_MORPH, MAX_MORPH, "1/256"),

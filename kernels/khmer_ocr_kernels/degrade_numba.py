@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from khmer_ocr_kernels.arrays import I16, I32, I64, U8, U16, U32
 from khmer_ocr_kernels.degrade_reference import NOISE_SALT, PIXELS_PER_DRAW
 from khmer_ocr_kernels.jit import compiled
 from khmer_ocr_kernels.lookup_tables import MAX_RADIUS, NORMAL_BITS, TAP_BITS, gaussian_taps, normal_quantiles
@@ -25,23 +26,18 @@ _DROP_NOISE = NORMAL_BITS + 4
 _MUL_0, _MUL_1, _HALF = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57), np.uint64(32)
 _WEYL_0, _WEYL_1 = np.uint32(0x9E3779B9), np.uint32(0xBB67AE85)
 
-_U8 = npt.NDArray[np.uint8]
-_U32 = npt.NDArray[np.uint32]
-_I16 = npt.NDArray[np.int16]
-_I32 = npt.NDArray[np.int32]
-
 
 class _Scratch(NamedTuple):
     """Memory that the lines of a batch use one after another; nothing is read that the same line did not write."""
 
-    blank: _U8  # one row of background
-    column: _U8  # one row of extremes of three pixels above each other, one pixel of background on either side
-    ink: _I16  # one row, _PAD on either side
-    sums: _I32  # one row
-    kept: npt.NDArray[np.uint16]  # sums along the rows of a line, _PAD rows above and below
-    words: _U32
-    grey_of_byte: _I16
-    grey: _I16
+    blank: U8  # one row of background
+    column: U8  # one row of extremes of three pixels above each other, one pixel of background on either side
+    ink: I16  # one row, _PAD on either side
+    sums: I32  # one row
+    kept: U16  # sums along the rows of a line, _PAD rows above and below
+    words: U32
+    grey_of_byte: I16
+    grey: I16
 
 
 def _scratch(width: int, height: int) -> _Scratch:
@@ -58,7 +54,7 @@ def _scratch(width: int, height: int) -> _Scratch:
 
 
 @compiled
-def _morph(source: _U8, target: _U8, width: int, height: int, weight256: int, scratch: _Scratch) -> None:
+def _morph(source: U8, target: U8, width: int, height: int, weight256: int, scratch: _Scratch) -> None:
     # A maximum is a minimum of the reversed greys; what is background outside is then 0.
     flip = np.uint8(0) if weight256 > 0 else np.uint8(BACKGROUND)
     weight, rest = np.uint16(abs(weight256)), np.uint16(256 - abs(weight256))
@@ -85,7 +81,7 @@ def _morph(source: _U8, target: _U8, width: int, height: int, weight256: int, sc
 
 @compiled
 def _add_two_taps(
-    sums: _I32,
+    sums: I32,
     near: tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]],
     near_tap: np.int32,
     far: tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]],
@@ -98,7 +94,7 @@ def _add_two_taps(
 
 
 @compiled
-def _sum_rows(source: _U8, width: int, height: int, taps_K: _I32, radius: int, scratch: _Scratch) -> None:
+def _sum_rows(source: U8, width: int, height: int, taps_K: I32, radius: int, scratch: _Scratch) -> None:
     ink, sums, kept = scratch.ink[: width + 2 * _PAD], scratch.sums[:width], scratch.kept
     ink[:_PAD] = 0
     ink[width + _PAD :] = 0
@@ -116,7 +112,7 @@ def _sum_rows(source: _U8, width: int, height: int, taps_K: _I32, radius: int, s
 
 
 @compiled
-def _sum_columns(target: _U8, width: int, height: int, taps_K: _I32, radius: int, scratch: _Scratch) -> None:
+def _sum_columns(target: U8, width: int, height: int, taps_K: I32, radius: int, scratch: _Scratch) -> None:
     sums, kept, tap = scratch.sums[:width], scratch.kept, taps_K[0]
     kept[: _PAD * width] = 0
     kept[(height + _PAD) * width : (height + 2 * _PAD) * width] = 0
@@ -134,7 +130,7 @@ def _sum_columns(target: _U8, width: int, height: int, taps_K: _I32, radius: int
 
 
 @compiled
-def _draw(first: int, count: int, key_0: np.uint32, key_1: np.uint32, words: _U32) -> None:
+def _draw(first: int, count: int, key_0: np.uint32, key_1: np.uint32, words: U32) -> None:
     """Philox4x32-10 of the counters (first + i, NOISE_SALT, 0, 0); the compiler does several at a time."""
     for i in range(count):
         c0, c1, c2, c3 = np.uint32(first + i), np.uint32(NOISE_SALT), np.uint32(0), np.uint32(0)
@@ -148,9 +144,7 @@ def _draw(first: int, count: int, key_0: np.uint32, key_1: np.uint32, words: _U3
 
 
 @compiled
-def _add_noise(
-    source: _U8, target: _U8, deviation16: np.int32, key_2: _U32, quantiles: _I32, scratch: _Scratch
-) -> None:
+def _add_noise(source: U8, target: U8, deviation16: np.int32, key_2: U32, quantiles: I32, scratch: _Scratch) -> None:
     grey_of_byte, words, grey = scratch.grey_of_byte, scratch.words, scratch.grey
     byte = np.uint32(255)
     for n in range(256):
@@ -178,18 +172,18 @@ def _add_noise(
 
 @compiled
 def _degrade_lines(
-    pixels_N: _U8,
-    offsets_B1: npt.NDArray[np.int64],
-    width_B: _I32,
+    pixels_N: U8,
+    offsets_B1: I64,
+    width_B: I32,
     height: int,
-    morph_B: _I32,
-    sigma32_B: _I32,
-    noise16_B: _I32,
-    key_B2: _U32,
-    taps_SK: _I32,
-    quantiles: _I32,
+    morph_B: I32,
+    sigma32_B: I32,
+    noise16_B: I32,
+    key_B2: U32,
+    taps_SK: I32,
+    quantiles: I32,
     scratch: _Scratch,
-    augmented_N: _U8,
+    augmented_N: U8,
 ) -> None:
     for b in range(len(width_B)):
         width, sigma32 = int(width_B[b]), int(sigma32_B[b])
@@ -210,7 +204,7 @@ def _degrade_lines(
                 augmented[n] = source[n]
 
 
-def degrade(lines: RaggedLines, morph_B: _I32, sigma32_B: _I32, noise16_B: _I32, key_B2: _U32) -> RaggedLines:
+def degrade(lines: RaggedLines, morph_B: I32, sigma32_B: I32, noise16_B: I32, key_B2: U32) -> RaggedLines:
     """Degrade lines; see `degrade_reference.degrade`. `khmer_ocr_kernels.degrade` has checked the parameters."""
     augmented_N = np.empty(len(lines.pixels_N), np.uint8)
     scratch = _scratch(int(lines.width_B.max(initial=0)), lines.height_px)

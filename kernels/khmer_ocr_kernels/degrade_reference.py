@@ -4,8 +4,8 @@ Written to be read, not to be fast. Letters: B lines, HW rows and columns of one
 """
 
 import numpy as np
-import numpy.typing as npt
 
+from khmer_ocr_kernels.arrays import I32, I64, U32
 from khmer_ocr_kernels.lookup_tables import NORMAL_BITS, TAP_BITS, gaussian_taps, normal_quantiles, radius_of
 from khmer_ocr_kernels.philox import philox4x32
 from khmer_ocr_kernels.ragged import RaggedLines
@@ -14,16 +14,10 @@ from khmer_ocr_kernels.reference import BACKGROUND
 NOISE_SALT = 0x6E6F6973  # counter word 1: keeps these words apart from others drawn with the same key
 PIXELS_PER_DRAW = 16  # a Philox call is four words of four bytes
 
-_Image = npt.NDArray[np.int64]
+_Image = I64
 
 
-def degrade(
-    lines: RaggedLines,
-    morph_B: npt.NDArray[np.int32],
-    sigma32_B: npt.NDArray[np.int32],
-    noise16_B: npt.NDArray[np.int32],
-    key_B2: npt.NDArray[np.uint32],
-) -> RaggedLines:
+def degrade(lines: RaggedLines, morph_B: I32, sigma32_B: I32, noise16_B: I32, key_B2: U32) -> RaggedLines:
     """Spread or thin the ink of each line, then blur it, then add noise; see `degrade.degrade` for the parameters."""
     augmented_N = np.empty_like(lines.pixels_N)
     for line in range(len(lines)):
@@ -63,7 +57,7 @@ def blur(image_HW: _Image, sigma32: int) -> _Image:
     return blurred_HW
 
 
-def add_noise(image_HW: _Image, deviation16: int, key_2: npt.NDArray[np.uint32]) -> _Image:
+def add_noise(image_HW: _Image, deviation16: int, key_2: U32) -> _Image:
     """Add normal noise; pixel n takes byte n % 16 of the draw whose counter is (n // 16, NOISE_SALT, 0, 0)."""
     draws = -(-image_HW.size // PIXELS_PER_DRAW)
     counters = np.zeros((draws, 4), np.uint32)

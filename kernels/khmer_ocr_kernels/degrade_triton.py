@@ -11,12 +11,12 @@ import contextlib
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import triton
 import triton.language as tl
 
 from khmer_ocr_kernels import degrade_reference, lookup_tables, reference
+from khmer_ocr_kernels.arrays import I32, U32
 from khmer_ocr_kernels.compose_triton import on_device
 from khmer_ocr_kernels.ragged import RaggedLines
 
@@ -141,12 +141,7 @@ def sum_columns_and_add_noise(
 
 
 @triton.jit
-def random_bytes(
-    first_group: tl.tensor,
-    key_0: tl.tensor,
-    key_1: tl.tensor,
-    BLOCK: tl.constexpr,
-) -> tl.tensor:
+def random_bytes(first_group: tl.tensor, key_0: tl.tensor, key_1: tl.tensor, BLOCK: tl.constexpr) -> tl.tensor:
     """BLOCK bytes of the draws from `first_group` on: their four words in turn, each with its low byte first."""
     groups: tl.constexpr = BLOCK // PIXELS_PER_DRAW
     counter = (first_group + tl.arange(0, groups)).to(tl.uint32)
@@ -166,13 +161,7 @@ def _tables_on(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     return taps.to(device), quantiles.to(device)
 
 
-def degrade(
-    lines: RaggedLines,
-    morph_B: npt.NDArray[np.int32],
-    sigma32_B: npt.NDArray[np.int32],
-    noise16_B: npt.NDArray[np.int32],
-    key_B2: npt.NDArray[np.uint32],
-) -> RaggedLines:
+def degrade(lines: RaggedLines, morph_B: I32, sigma32_B: I32, noise16_B: I32, key_B2: U32) -> RaggedLines:
     """Degrade lines on the device; see `degrade_reference.degrade`.
 
     Parameters are arrays on the host: how many programs to start is known there without asking the device.

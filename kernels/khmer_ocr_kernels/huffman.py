@@ -8,17 +8,16 @@ Letters: S symbols.
 """
 
 import numpy as np
-import numpy.typing as npt
 
+from khmer_ocr_kernels.arrays import I64
 from khmer_ocr_kernels.jit import compiled
 
 MAX_BITS = 15
-_I64 = npt.NDArray[np.int64]
 _TURNED = np.array([int(f"{byte:08b}"[::-1], 2) for byte in range(256)])
 
 
 @compiled
-def _by_weight(count_S: _I64) -> _I64:
+def _by_weight(count_S: I64) -> I64:
     """Symbols that occur, rarest first, ties by number: a radix sort, for its time does not depend on luck."""
     order, other = np.empty(len(count_S), np.int64), np.empty(len(count_S), np.int64)
     n, heaviest = 0, 0
@@ -43,7 +42,7 @@ def _by_weight(count_S: _I64) -> _I64:
 
 
 @compiled
-def _depths(weight: _I64) -> None:
+def _depths(weight: I64) -> None:
     """Turn weights, lightest first, into the depths of a tree of least weighted depth; at least two."""
     n = len(weight)
     leaf, root = 2, 0  # pair the two lightest, leaves or trees; the slot of a paired tree then holds its parent
@@ -76,7 +75,7 @@ def _depths(weight: _I64) -> None:
 
 
 @compiled
-def code_lengths(count_S: _I64, most_bits: int, bits_S: _I64) -> None:
+def code_lengths(count_S: I64, most_bits: int, bits_S: I64) -> None:
     """Lengths of the best prefix code for these counts; a symbol never seen has none."""
     bits_S[:] = 0
     order = _by_weight(count_S)
@@ -94,7 +93,7 @@ def code_lengths(count_S: _I64, most_bits: int, bits_S: _I64) -> None:
 
 
 @compiled
-def codes(bits_S: _I64, code_S: _I64) -> None:
+def codes(bits_S: I64, code_S: I64) -> None:
     """Canonical codes of these lengths (RFC 1951, 3.2.2), turned round: deflate writes their first bit first."""
     count, first = np.zeros(MAX_BITS + 1, np.int64), np.zeros(MAX_BITS + 1, np.int64)
     for bits in bits_S:

@@ -9,7 +9,8 @@ from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
+
+from khmer_ocr_kernels.arrays import I32
 
 SIGMA_STEPS = 160  # sigma in 1/32 px
 MAX_RADIUS = 15
@@ -23,7 +24,7 @@ def radius_of(sigma32: int) -> int:
 
 
 @lru_cache(maxsize=1)
-def gaussian_taps() -> npt.NDArray[np.int32]:
+def gaussian_taps() -> I32:
     """Halves of sampled Gaussians, cut off at three standard deviations.
 
     Returns:
@@ -50,7 +51,7 @@ def gaussian_taps() -> npt.NDArray[np.int32]:
 
 
 @lru_cache(maxsize=1)
-def normal_quantiles() -> npt.NDArray[np.int32]:
+def normal_quantiles() -> I32:
     """Standard normal law in 256 equally likely values, in units of 1 / (1 << NORMAL_BITS).
 
     Middle quantiles of 256 slices, stretched to unit variance. They come in pairs z, -z, so that their mean is zero,

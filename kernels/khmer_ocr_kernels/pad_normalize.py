@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from khmer_ocr_kernels.arrays import I64, U8
 from khmer_ocr_kernels.jit import compiled
 from khmer_ocr_kernels.ragged import RaggedLines
 from khmer_ocr_kernels.reference import BACKGROUND
@@ -58,10 +59,10 @@ def to_unit(images: "torch.Tensor", dtype: "torch.dtype | None" = None) -> "torc
 
 @compiled
 def _pad(
-    pixels_N: npt.NDArray[np.uint8],
-    begin_b: npt.NDArray[np.int64],
-    width_b: npt.NDArray[np.int64],
-    row_b: npt.NDArray[np.int64],
+    pixels_N: U8,
+    begin_b: I64,
+    width_b: I64,
+    row_b: I64,
     bits_256: npt.NDArray[np.unsignedinteger[Any]],
     background: np.unsignedinteger[Any],
     padded_BHX: npt.NDArray[np.unsignedinteger[Any]],
@@ -81,10 +82,10 @@ def _pad(
 
 def pad_into(
     padded_BHX: npt.NDArray[Any],
-    pixels_N: npt.NDArray[np.uint8],
-    begin_b: npt.NDArray[np.int64],
+    pixels_N: U8,
+    begin_b: I64,
     width_b: npt.NDArray[np.integer[Any]],
-    row_b: npt.NDArray[np.int64] | None = None,
+    row_b: I64 | None = None,
     table_256: npt.NDArray[Any] | None = None,
 ) -> None:
     """Fill rows of a batch with lines and what is right of them with background: the one loop that pads on the CPU.
@@ -121,9 +122,7 @@ def _check(width_b: npt.NDArray[np.integer[Any]], columns: int, table_256: Any) 
         raise ValueError(f"table_256 has shape {shape} and {table_256.dtype.itemsize} bytes a value: give 256 values")
 
 
-def pad_normalize(
-    lines: RaggedLines, columns: int, table_256: Any = None, order_b: npt.NDArray[np.int64] | None = None
-) -> Any:
+def pad_normalize(lines: RaggedLines, columns: int, table_256: Any = None, order_b: I64 | None = None) -> Any:
     """Pad lines with background to one width and look their pixels up in a table: numba on the CPU, Triton on CUDA.
 
     Args:

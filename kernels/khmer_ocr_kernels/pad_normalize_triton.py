@@ -1,11 +1,10 @@
 """Ragged lines to a padded, normalised batch: `reference.pad_normalize` on CUDA."""
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import triton
 import triton.language as tl
 
+from khmer_ocr_kernels.arrays import I64
 from khmer_ocr_kernels.compose_triton import check_tensors, on_device
 from khmer_ocr_kernels.ragged import RaggedLines
 
@@ -37,10 +36,7 @@ def pad_tiles(
 
 
 def pad_normalize(
-    lines: RaggedLines,
-    columns: int,
-    table_256: torch.Tensor | None = None,
-    order_b: npt.NDArray[np.int64] | None = None,
+    lines: RaggedLines, columns: int, table_256: torch.Tensor | None = None, order_b: I64 | None = None
 ) -> torch.Tensor:
     """Pad and look up lines that `pad_normalize.pad_normalize` has checked, on the device that holds them."""
     columns = int(columns)  # numpy's integers are nothing to a Triton kernel

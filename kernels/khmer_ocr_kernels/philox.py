@@ -6,7 +6,8 @@ a counter of `id * 65536` wraps after 65,536 samples.
 """
 
 import numpy as np
-import numpy.typing as npt
+
+from khmer_ocr_kernels.arrays import U32
 
 _MUL_0, _MUL_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _WEYL_0, _WEYL_1 = np.uint32(0x9E3779B9), np.uint32(0xBB67AE85)
@@ -15,7 +16,7 @@ _HALF = np.uint64(32)
 ROUNDS = 10
 
 
-def philox4x32(counter_B4: npt.NDArray[np.uint32], key_B2: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+def philox4x32(counter_B4: U32, key_B2: U32) -> U32:
     """Encrypt counters with keys: four independent uniform 32-bit words per row.
 
     Args:

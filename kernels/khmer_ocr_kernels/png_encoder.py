@@ -8,8 +8,8 @@ Letters: B lines, N pixels, M bytes of files.
 """
 
 import numpy as np
-import numpy.typing as npt
 
+from khmer_ocr_kernels.arrays import I32, I64, U8, U32
 from khmer_ocr_kernels.deflate import PADDING, deflate, most_bytes
 from khmer_ocr_kernels.jit import compiled
 from khmer_ocr_kernels.numba_intrinsics import load_u64
@@ -25,7 +25,7 @@ _END = np.frombuffer(b"\0\0\0\0IEND\xaeB`\x82", np.uint8)
 _FRAME_BYTES = len(_FRAME) + 4 + len(_END)  # 4 for the CRC of the data
 
 
-def _crc_tables() -> npt.NDArray[np.uint32]:
+def _crc_tables() -> U32:
     tables = np.zeros((8, 256), np.uint32)
     tables[0] = np.arange(256)
     for _ in range(8):
@@ -39,7 +39,7 @@ _CRC = _crc_tables()
 
 
 @compiled
-def crc32(data: npt.NDArray[np.uint8], begin: int, end: int) -> np.uint32:
+def crc32(data: U8, begin: int, end: int) -> np.uint32:
     """CRC-32 of data[begin:end]."""
     crc, at, byte = np.uint64(0xFFFFFFFF), begin, np.uint64(255)
     while at + 8 <= end:
@@ -54,12 +54,12 @@ def crc32(data: npt.NDArray[np.uint8], begin: int, end: int) -> np.uint32:
 
 
 @compiled
-def _put_u32(out: npt.NDArray[np.uint8], at: int, value: int) -> None:
+def _put_u32(out: U8, at: int, value: int) -> None:
     for i in range(4):
         out[at + i] = value >> 24 - 8 * i & 255
 
 
-def encode(lines: RaggedLines) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def encode(lines: RaggedLines) -> tuple[U8, I64]:
     """Encode lines, at least 1 px wide.
 
     Returns:
@@ -69,9 +69,7 @@ def encode(lines: RaggedLines) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.in
 
 
 @compiled
-def _encode(
-    pixels_N: npt.NDArray[np.uint8], offsets_B1: npt.NDArray[np.int64], width_B: npt.NDArray[np.int32], height: int
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def _encode(pixels_N: U8, offsets_B1: I64, width_B: I32, height: int) -> tuple[U8, I64]:
     most, widest = 0, 0
     for width in width_B:
         most += most_bytes((int(width) + 1) * height) + _FRAME_BYTES

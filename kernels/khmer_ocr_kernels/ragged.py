@@ -9,10 +9,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from khmer_ocr_kernels.arrays import I32, I64
 
 
-def line_offsets(width_B: npt.NDArray[np.int32], height_px: int) -> npt.NDArray[np.int64]:
+def line_offsets(width_B: I32, height_px: int) -> I64:
     """Where each line begins, and where the last one ends: int64 (B + 1,)."""
     offsets_B1 = np.zeros(len(width_B) + 1, np.int64)
     np.cumsum(width_B.astype(np.int64) * height_px, out=offsets_B1[1:])
@@ -34,7 +35,7 @@ class RaggedLines:
     """
 
     pixels_N: Any
-    width_B: npt.NDArray[np.int32]
+    width_B: I32
     height_px: int
 
     def __post_init__(self) -> None:
@@ -65,7 +66,7 @@ class RaggedLines:
         return cls(_joined(flat), width_B, int(images[0].shape[0]))
 
     @classmethod
-    def of_padded(cls, images_BHX: Any, width_B: npt.NDArray[np.int32]) -> "RaggedLines":
+    def of_padded(cls, images_BHX: Any, width_B: I32) -> "RaggedLines":
         """Take the padding off a batch, an array or a tensor, of lines of these widths in px."""
         if isinstance(images_BHX, np.ndarray) or not images_BHX.is_cuda:
             flat = [image[:, :width].reshape(-1) for image, width in zip(images_BHX, width_B.tolist(), strict=True)]
@@ -78,7 +79,7 @@ class RaggedLines:
         return cls(images_BHX[inside_BX[:, None].expand_as(images_BHX)], width_B, images_BHX.shape[1])
 
     @cached_property
-    def offsets_B1(self) -> npt.NDArray[np.int64]:
+    def offsets_B1(self) -> I64:
         """Where each line begins in `pixels_N`, and where the last one ends: int64."""
         return line_offsets(self.width_B, self.height_px)
 

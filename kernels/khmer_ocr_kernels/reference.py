@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from khmer_ocr_kernels.arrays import I32, I64, U8
 from khmer_ocr_kernels.ragged import RaggedLines, line_offsets
 
 BACKGROUND = 255
@@ -22,14 +23,8 @@ def over(below: int, above: int) -> int:
 
 
 def compose(
-    quads_Q3: npt.NDArray[np.int32],
-    quad_offsets_B1: npt.NDArray[np.int64],
-    baseline_B: npt.NDArray[np.int32],
-    width_B: npt.NDArray[np.int32],
-    pixels_N: npt.NDArray[np.uint8],
-    entries_E5: npt.NDArray[np.int32],
-    height_px: int,
-) -> tuple[RaggedLines, npt.NDArray[np.int64]]:
+    quads_Q3: I32, quad_offsets_B1: I64, baseline_B: I32, width_B: I32, pixels_N: U8, entries_E5: I32, height_px: int
+) -> tuple[RaggedLines, I64]:
     """Draw lines of glyphs from an atlas, dark ink on a white background.
 
     Args:
@@ -64,10 +59,7 @@ def compose(
 
 
 def pad_normalize(
-    lines: RaggedLines,
-    columns: int,
-    table_256: npt.NDArray[Any] | None = None,
-    order_b: npt.NDArray[np.int64] | None = None,
+    lines: RaggedLines, columns: int, table_256: npt.NDArray[Any] | None = None, order_b: I64 | None = None
 ) -> npt.NDArray[Any]:
     """Pad lines with background to one width and look their pixels up in a table; see `pad_normalize.pad_normalize`."""
     chosen = range(len(lines)) if order_b is None else order_b.tolist()

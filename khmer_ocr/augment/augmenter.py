@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
+from khmer_ocr_kernels.arrays import F64, U64
 from khmer_ocr_kernels.ragged import RaggedLines
 
 from khmer_ocr import rng
@@ -59,11 +59,7 @@ class Augmenter:
                 ) from error
 
     def augment(
-        self,
-        lines: RaggedLines,
-        split: str,
-        address_B: npt.NDArray[np.uint64],
-        stroke_px_B: npt.NDArray[np.float64],
+        self, lines: RaggedLines, split: str, address_B: U64, stroke_px_B: F64
     ) -> tuple[RaggedLines, list[dict[str, Any]]]:
         """Augment lines.
 
@@ -79,13 +75,7 @@ class Augmenter:
         augment_plan = self.decide(split, address_B, stroke_px_B)
         return self.apply(lines, augment_plan), [self.recipe.record(augment_plan, n) for n in range(len(lines))]
 
-    def decide(
-        self,
-        split: str,
-        address_B: npt.NDArray[np.uint64],
-        stroke_px_B: npt.NDArray[np.float64],
-        stage: str = "augment",
-    ) -> AugmentPlan:
+    def decide(self, split: str, address_B: U64, stroke_px_B: F64, stage: str = "augment") -> AugmentPlan:
         """Decide what happens to lines; see `augment`. Another stage of the same run draws other random numbers."""
         return self._bounded(self.recipe.draw(rng.key(self.seed, split, stage), address_B), stroke_px_B)
 
@@ -97,7 +87,7 @@ class Augmenter:
 
         return augment_lines(lines, self.recipe, augment_plan, self.device)
 
-    def _bounded(self, augment_plan: AugmentPlan, stroke_px_B: npt.NDArray[np.float64]) -> AugmentPlan:
+    def _bounded(self, augment_plan: AugmentPlan, stroke_px_B: F64) -> AugmentPlan:
         """Parameters as strokes of that thickness bear them: neither do counters close nor strokes vanish."""
         values_S = list(augment_plan.values_S)
         firm_B = np.clip((stroke_px_B - _THIN_PX) / (_FIRM_PX - _THIN_PX), 0, 1)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from khmer_ocr_kernels.arrays import F64
 from khmer_ocr_kernels.pad_normalize import pad_normalize, to_unit
 from khmer_ocr_kernels.ragged import RaggedLines
 from khmer_ocr_kernels.reference import BACKGROUND
@@ -55,7 +56,7 @@ class BatchAugmenter:
         width_B: Tensor,
         index_B: Tensor | Sequence[int],
         epoch: int,
-        stroke_px_B: npt.NDArray[np.float64] | None = None,
+        stroke_px_B: F64 | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Augment a batch.
 

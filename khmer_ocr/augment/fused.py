@@ -6,13 +6,14 @@ and the bytes are the same. Letters: B lines.
 
 import numpy as np
 import numpy.typing as npt
+from khmer_ocr_kernels.arrays import I32, U32
 from khmer_ocr_kernels.degrade import MAX_MORPH, MAX_NOISE16, MAX_SIGMA32, degrade
 from khmer_ocr_kernels.ragged import RaggedLines
 
 from khmer_ocr.errors import ConfigError
 
 _Floats = npt.NDArray[np.floating]
-_Steps = npt.NDArray[np.int32]
+_Steps = I32
 _MORPH_STEPS, _SIGMA_STEPS, _NOISE_STEPS = 256, 32, 16  # in 1, in a pixel, in a grey level
 
 
@@ -37,9 +38,7 @@ def to_steps(weight_B: _Floats, sigma_px_B: _Floats, sd_grey_B: _Floats) -> tupl
     )
 
 
-def augment(
-    lines: RaggedLines, weight_B: _Floats, sigma_px_B: _Floats, sd_grey_B: _Floats, key_B2: npt.NDArray[np.uint32]
-) -> RaggedLines:
+def augment(lines: RaggedLines, weight_B: _Floats, sigma_px_B: _Floats, sd_grey_B: _Floats, key_B2: U32) -> RaggedLines:
     """Spread or thin the ink of each line, then blur it, then add noise; 0 leaves a step out.
 
     Args:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
+from khmer_ocr_kernels.arrays import F64, I64, U32, U64, Bools
 
 from khmer_ocr import rng
 from khmer_ocr.augment.limits import LIMITS, Range
@@ -61,10 +61,10 @@ class AugmentPlan:
         strength_B: numbers of `STRENGTHS`.
     """
 
-    active_SB: npt.NDArray[np.bool_]
-    values_S: tuple[dict[str, npt.NDArray[np.float64]], ...]
-    key_B2: npt.NDArray[np.uint32]
-    strength_B: npt.NDArray[np.int64]
+    active_SB: Bools
+    values_S: tuple[dict[str, F64], ...]
+    key_B2: U32
+    strength_B: I64
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Recipe:
     strength: str
     steps: tuple[Step, ...]
 
-    def identity(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """Everything the bytes depend on, as JSON."""
         steps = [
             {"op": step.op, "probability": list(step.probability_3)}
@@ -92,7 +92,7 @@ class Recipe:
         ]
         return {"name": self.name, "engine": self.engine, "strength": self.strength, "steps": steps}
 
-    def draw(self, key_2: npt.NDArray[np.uint32], address_B: npt.NDArray[np.uint64]) -> AugmentPlan:
+    def draw(self, key_2: U32, address_B: U64) -> AugmentPlan:
         """Decide what happens to samples.
 
         Args:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from khmer_ocr_kernels.arrays import I32, I64
 from khmer_ocr_kernels.pad_normalize import pad_normalize
 from khmer_ocr_kernels.ragged import RaggedLines
 from khmer_ocr_kernels.reference import BACKGROUND
@@ -53,7 +53,7 @@ def augment_lines(
         return RaggedLines.of_images(images)
 
 
-def batches(width_B: npt.NDArray[np.int32]) -> Iterator[npt.NDArray[np.int64]]:
+def batches(width_B: I32) -> Iterator[I64]:
     """Numbers of lines that share a batch, by width."""
     order = np.argsort(width_B, kind="stable")
     begin = 0
@@ -66,7 +66,7 @@ def batches(width_B: npt.NDArray[np.int32]) -> Iterator[npt.NDArray[np.int64]]:
 
 
 def _augment_batch(
-    lines: RaggedLines, recipe: Recipe, augment_plan: AugmentPlan, device: torch.device, batch: npt.NDArray[np.int64]
+    lines: RaggedLines, recipe: Recipe, augment_plan: AugmentPlan, device: torch.device, batch: I64
 ) -> list[Any]:
     """Image (H, W) of each augmented line."""
     try:
@@ -81,7 +81,7 @@ def _augment_batch(
     return [image for half in halves for image in _augment_batch(lines, recipe, augment_plan, device, half)]
 
 
-def _to_ink(lines: RaggedLines, batch: npt.NDArray[np.int64], device: torch.device) -> PaddedLines:
+def _to_ink(lines: RaggedLines, batch: I64, device: torch.device) -> PaddedLines:
     width_b = lines.width_B[batch].astype(np.int64)
     grey_b1HW = pad_normalize(lines, int(width_b.max()), order_b=batch)
     if isinstance(grey_b1HW, np.ndarray):
@@ -96,9 +96,7 @@ def _from_ink(lines: PaddedLines, to_host: bool) -> list[Any]:
     return [ragged.image(line) for line in range(len(ragged))]
 
 
-def augment_ink(
-    lines: PaddedLines, recipe: Recipe, augment_plan: AugmentPlan, batch: npt.NDArray[np.int64]
-) -> PaddedLines:
+def augment_ink(lines: PaddedLines, recipe: Recipe, augment_plan: AugmentPlan, batch: I64) -> PaddedLines:
     """Apply a recipe to one padded batch.
 
     Args:

@@ -39,7 +39,7 @@ def fingerprint(
         "format": format_name,
         "chunk": layout.CHUNK,
         "render": asdict(render),
-        "recipe": recipe.identity() if recipe else NONE,
+        "recipe": recipe.fingerprint() if recipe else NONE,
         "fonts": {face.name: face.sha256 for face in faces},
         "versions": {
             _PACKAGE: version.__version__,

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypedDict, cast
 import numpy as np
 import numpy.typing as npt
 import torch
+from khmer_ocr_kernels.arrays import I64
 from khmer_ocr_kernels.pad_normalize import to_unit, unit_table
 
 from khmer_ocr.dataset.repair_advice import advice_to_repair
@@ -60,7 +61,7 @@ class ReadBatch(NamedTuple):
     """
 
     number: int
-    positions_B: npt.NDArray[np.int64]
+    positions_B: I64
     images: torch.Tensor | None
     faults: dict[int, str]
 
@@ -93,7 +94,7 @@ class LineLoader(ABC):
         if config.dtype != "uint8" and on_cpu:
             self._bits_256 = unit_table(config.dtype)
         self._planned: tuple[int, EpochPlan] | None = None
-        self._kept_M: npt.NDArray[np.int64] | None = None
+        self._kept_M: I64 | None = None
 
     def plan(self, epoch: int) -> EpochPlan:
         """This rank's plan of an epoch; the last one is kept."""
@@ -107,7 +108,7 @@ class LineLoader(ABC):
             self._planned = epoch, plan
         return self._planned[1]
 
-    def leave_out(self, positions: Sequence[npt.NDArray[np.int64]]) -> None:
+    def leave_out(self, positions: Sequence[I64]) -> None:
         """Plan all epochs without some lines, e.g. those whose labels can't be learned.
 
         Args:

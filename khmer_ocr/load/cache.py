@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import xxhash
+from khmer_ocr_kernels.arrays import I64, U8, U64, Bools
 from khmer_ocr_kernels.jit import compiled
 from khmer_ocr_kernels.pad_normalize import pad_into
 
@@ -66,16 +67,14 @@ def cache_file(index: SplitIndex, key: str) -> Path:
     return index.root / index.split / f"{NAME}{key}{SUFFIX}"
 
 
-def line_begins(widths_N: npt.NDArray[np.integer[Any]], height_px: int) -> npt.NDArray[np.int64]:
+def line_begins(widths_N: npt.NDArray[np.integer[Any]], height_px: int) -> I64:
     """Where lines of these widths begin in the pixels, and where the last one ends: int64 (N + 1,)."""
     words_N = -(-widths_N.astype(np.int64) * height_px // WORD_BYTES)
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(words_N * WORD_BYTES)])
 
 
 @compiled
-def line_sums(
-    word_K: npt.NDArray[np.uint64], begin_L: npt.NDArray[np.int64], bytes_L: npt.NDArray[np.int64]
-) -> npt.NDArray[np.uint64]:
+def line_sums(word_K: U64, begin_L: I64, bytes_L: I64) -> U64:
     """Sum each line: FNV-1a over words, of which no changed word goes unseen; the bytes of a last part word are zeros.
 
     Source: Fowler, Noll, Vo, "The FNV Non-Cryptographic Hash Algorithm", RFC 9923, over words of 64 bits.
@@ -95,7 +94,7 @@ class _Contents(NamedTuple):
 
     height_px: int
     pixel_bytes: int
-    tables_2N: npt.NDArray[np.uint64]
+    tables_2N: U64
     faults: dict[int, str]
 
 
@@ -151,7 +150,7 @@ class PackedCache:
         found = _read(path, self._file, key, len(index))
         self.height_px, self.faults = found.height_px, found.faults
         self.widths_N = index.widths.astype(np.int64)
-        self.begins_N: npt.NDArray[np.int64] = found.tables_2N[0].view(np.int64)
+        self.begins_N: I64 = found.tables_2N[0].view(np.int64)
         self._sums_N = found.tables_2N[1]
         self._checked_N = np.zeros(len(index), np.bool_)
         begins_N1 = line_begins(index.widths, self.height_px)
@@ -203,7 +202,7 @@ class PackedCache:
         self._state = state
         self._checked_N[:] = False
 
-    def faults_of(self, positions_L: npt.NDArray[np.int64]) -> dict[int, str]:
+    def faults_of(self, positions_L: I64) -> dict[int, str]:
         """Check lines that were not used before in this process.
 
         Args:
@@ -231,13 +230,11 @@ class PackedCache:
                     )
         return found
 
-    def _right(self, positions_L: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def _right(self, positions_L: I64) -> Bools:
         """Whether pixels are those of the data set: by its hashes, or where it has none by our own sums."""
         begins_L, bytes_L = self.begins_N[positions_L], self.widths_N[positions_L] * self.height_px
         if self._index.pixel_hashes is None:
-            right_L: npt.NDArray[np.bool_] = (
-                line_sums(self.pixels_M.view(np.uint64), begins_L, bytes_L) == self._sums_N[positions_L]
-            )
+            right_L: Bools = line_sums(self.pixels_M.view(np.uint64), begins_L, bytes_L) == self._sums_N[positions_L]
             return right_L
         view = memoryview(self.pixels_M)  # type: ignore[arg-type]
         seen = (
@@ -251,7 +248,7 @@ class PackedCache:
         """Check every line; positions of those that can't be used but were not left out when the cache was built."""
         return sorted(self.faults_of(np.arange(len(self))).keys() - self.faults.keys())
 
-    def line(self, i: int) -> npt.NDArray[np.uint8]:
+    def line(self, i: int) -> U8:
         """Pixels of line i.
 
         Args:
@@ -271,11 +268,7 @@ class PackedCache:
         return self.pixels_M[begin : begin + width * self.height_px].reshape(self.height_px, width)
 
     def gather(
-        self,
-        positions_L: npt.NDArray[np.int64],
-        rows_L: npt.NDArray[np.int64],
-        out_BHX: npt.NDArray[Any],
-        bits_256: npt.NDArray[Any] | None = None,
+        self, positions_L: I64, rows_L: I64, out_BHX: npt.NDArray[Any], bits_256: npt.NDArray[Any] | None = None
     ) -> None:
         """Copy lines into rows of a batch and fill the rest of these rows with background; no pixel is checked here.
 

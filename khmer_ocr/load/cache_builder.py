@@ -11,8 +11,8 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import xxhash
+from khmer_ocr_kernels.arrays import I64, U8
 from tqdm import tqdm
 
 from khmer_ocr.dataset.layout import CHUNK
@@ -137,9 +137,7 @@ def _write(path: Path, index: SplitIndex, key: str, skip: bool, progress: bool, 
         os.fsync(file.fileno())
 
 
-def _chunk(
-    lines: LineSource, begins_N1: npt.NDArray[np.int64], start: int
-) -> tuple[npt.NDArray[np.uint8], dict[int, str]]:
+def _chunk(lines: LineSource, begins_N1: I64, start: int) -> tuple[U8, dict[int, str]]:
     """Pixels of a chunk as they are stored, zeros where a line can't be read, and the faults of these."""
     stop = min(start + CHUNK, len(lines))
     pixels_M = np.zeros(begins_N1[stop] - begins_N1[start], np.uint8)

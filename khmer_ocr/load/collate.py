@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from khmer_ocr_kernels.arrays import I64, U8
 from khmer_ocr_kernels.pad_normalize import pad_normalize
 from khmer_ocr_kernels.ragged import RaggedLines
 from torch.nn.functional import pad
@@ -29,14 +30,12 @@ def padded_width(widths_B: npt.NDArray[np.integer[Any]], align_px: int) -> int:
     return -(-int(widths_B.max()) // align_px) * align_px
 
 
-def without(positions_B: npt.NDArray[np.int64], faults: dict[int, str]) -> npt.NDArray[np.int64]:
+def without(positions_B: I64, faults: dict[int, str]) -> I64:
     """Positions that have no fault, in their order."""
     return positions_B[~np.isin(positions_B, list(faults))] if faults else positions_B
 
 
-def collate_files(
-    lines: LineSource, positions_B: npt.NDArray[np.int64], align_px: int
-) -> tuple[npt.NDArray[np.uint8] | None, dict[int, str]]:
+def collate_files(lines: LineSource, positions_B: I64, align_px: int) -> tuple[U8 | None, dict[int, str]]:
     """Read lines from files or shards and pad them with background.
 
     Args:
@@ -62,7 +61,7 @@ def collate_files(
 def collate_cached(
     lines: LineSource,
     caches: Sequence[PackedCache],
-    positions_B: npt.NDArray[np.int64],
+    positions_B: I64,
     align_px: int,
     empty: Empty,
     bits_256: npt.NDArray[Any] | None = None,

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from khmer_ocr_kernels.arrays import I64, U8
 from khmer_ocr_kernels.pad_normalize import to_unit
 from khmer_ocr_kernels.reference import BACKGROUND
 from PIL import Image
@@ -44,7 +45,7 @@ _QUEUE = 2
 _NOTHING = np.zeros((1, 1), np.uint8)
 
 
-def _png_of(pixels_HW: npt.NDArray[np.uint8]) -> bytes:
+def _png_of(pixels_HW: U8) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels_HW).save(buffer, "PNG", compress_level=0)
     return buffer.getvalue()
@@ -61,7 +62,7 @@ class _Feed(NamedTuple):
     """
 
     samples: list[npt.NDArray[Any]]
-    positions_B: npt.NDArray[np.int64]
+    positions_B: I64
     faults: dict[int, str]
     to_confirm: dict[int, int]
 
@@ -100,7 +101,7 @@ class _Source(ABC):
         return samples
 
     @abstractmethod
-    def _read_lines(self, positions_B: npt.NDArray[np.int64]) -> _Feed:
+    def _read_lines(self, positions_B: I64) -> _Feed:
         """Read these lines."""
 
 
@@ -111,7 +112,7 @@ class _Files(_Source):
         super().__init__(lines)
         self._undecodable = undecodable
 
-    def _read_lines(self, positions_B: npt.NDArray[np.int64]) -> _Feed:
+    def _read_lines(self, positions_B: I64) -> _Feed:
         files, faults, to_confirm = list[npt.NDArray[Any]](), dict[int, str](), dict[int, int]()
         for i in positions_B.tolist():
             if i in self._undecodable:
@@ -146,7 +147,7 @@ class _Cached(_Source):
         # DALI copies what it is given before it asks again; memory that was touched before is faster to write.
         self._buffers = [np.empty(0, self._dtype) for _ in range(self.batches_per_run)]
 
-    def _read_lines(self, positions_B: npt.NDArray[np.int64]) -> _Feed:
+    def _read_lines(self, positions_B: I64) -> _Feed:
         def empty(lines: int, columns: int) -> npt.NDArray[Any]:
             buffer, shape = self._buffers.pop(0), (lines, self._lines.height_px, columns)
             if buffer.size < math.prod(shape):
@@ -270,9 +271,7 @@ class DaliLoader(LineLoader):
             images_B1HX = to_unit(images_B1HX, getattr(torch, self.config.dtype))
         return ReadBatch(number, positions_B, images_B1HX, faults)
 
-    def _confirm(
-        self, positions_B: npt.NDArray[np.int64], images_B1HX: torch.Tensor, to_confirm: dict[int, int]
-    ) -> dict[int, str]:
+    def _confirm(self, positions_B: I64, images_B1HX: torch.Tensor, to_confirm: dict[int, int]) -> dict[int, str]:
         """Compare decoded lines with what is recorded of them; position to fault of those that differ."""
         pixels_BHX, wrong = images_B1HX[:, 0].cpu().numpy(), dict[int, str]()
         for i, pixels_HX in zip(positions_B.tolist(), pixels_BHX, strict=True):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+from khmer_ocr_kernels.arrays import I32, U8
 
 from khmer_ocr.dataset.index import load_index
 from khmer_ocr.dataset.reader import EncodedSample, SplitIndex, tell_unhashed
@@ -90,7 +90,7 @@ class LineSource:
         index, own = self._locate(i)
         return index.text(own)
 
-    def pixels(self, i: int) -> npt.NDArray[np.uint8]:
+    def pixels(self, i: int) -> U8:
         """Read line i and check all that is recorded of it.
 
         Args:
@@ -110,11 +110,11 @@ class LineSource:
         index, own = self._locate(i)
         return index.reader.encoded(own)
 
-    def confirm(self, i: int, signature: int, pixels_HW: npt.NDArray[np.uint8]) -> str | None:
+    def confirm(self, i: int, signature: int, pixels_HW: U8) -> str | None:
         """Compare pixels decoded elsewhere with what is recorded; see `SplitReader.confirm`."""
         index, own = self._locate(i)
         return index.reader.confirm(own, signature, pixels_HW)
 
 
-def _joined(parts: list[npt.NDArray[np.int32]]) -> npt.NDArray[np.int32]:
+def _joined(parts: list[I32]) -> I32:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -9,7 +9,7 @@ Letters: N samples of the split, M samples of the plan, B batches, 1 = one more.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from khmer_ocr_kernels.arrays import I32, I64, U32
 
 from khmer_ocr import rng
 from khmer_ocr.errors import ConfigError
@@ -30,9 +30,9 @@ class EpochPlan:
         line_px: sum of the true widths of all lines.
     """
 
-    order_M: npt.NDArray[np.int64]
-    batch_offsets_B1: npt.NDArray[np.int64]
-    padded_B: npt.NDArray[np.int64]
+    order_M: I64
+    batch_offsets_B1: I64
+    padded_B: I64
     line_px: int
 
     def __len__(self) -> int:
@@ -49,14 +49,14 @@ class EpochPlan:
         padded_px = int(np.diff(self.batch_offsets_B1) @ self.padded_B)
         return 1 - self.line_px / padded_px if padded_px else 0.0
 
-    def batch(self, b: int) -> npt.NDArray[np.int64]:
+    def batch(self, b: int) -> I64:
         """Positions of the lines of batch b, 0 <= b < len(plan)."""
         if not 0 <= b < len(self):
             raise IndexError(f"batch {b} of a plan of {len(self)}")
         return self.order_M[self.batch_offsets_B1[b] : self.batch_offsets_B1[b + 1]]
 
 
-def plan_epoch(widths_N: npt.NDArray[np.int32], config: LoadConfig, epoch: int, split: str = "train") -> EpochPlan:
+def plan_epoch(widths_N: I32, config: LoadConfig, epoch: int, split: str = "train") -> EpochPlan:
     """Plan one epoch: over all ranks every sample stands in exactly one batch.
 
     Args:
@@ -91,17 +91,17 @@ def plan_epoch(widths_N: npt.NDArray[np.int32], config: LoadConfig, epoch: int, 
     return EpochPlan(own_M, own_B1, _multiple(widest_B, config.align_px), int(own_widths_M.sum()))
 
 
-def _multiple(value: npt.NDArray[np.int64], of: int) -> npt.NDArray[np.int64]:
+def _multiple(value: I64, of: int) -> I64:
     return -(-value // of) * of
 
 
-def _words(config: LoadConfig, split: str, what: str, epoch: int, count: int) -> npt.NDArray[np.uint32]:
+def _words(config: LoadConfig, split: str, what: str, epoch: int, count: int) -> U32:
     """Draw one uniform word for each of `count` things: a stream of the epoch's own, four words a Philox block."""
     address_1 = np.array([epoch], np.uint64)
     return rng.draws(rng.key(config.seed, split, f"load {what}"), address_1, max(count, 1))[0, :count]
 
 
-def _order(widths_M: npt.NDArray[np.int64], config: LoadConfig, split: str, epoch: int) -> npt.NDArray[np.int64]:
+def _order(widths_M: I64, config: LoadConfig, split: str, epoch: int) -> I64:
     """Positions in the order in which batches are cut off them: wide buckets first, at random within a bucket."""
     rank_M = np.zeros(len(widths_M), np.uint64)
     if config.shuffle:
@@ -112,7 +112,7 @@ def _order(widths_M: npt.NDArray[np.int64], config: LoadConfig, split: str, epoc
     return np.argsort(rank_M, kind="stable").astype(np.int64)
 
 
-def _cut(width_M: npt.NDArray[np.int64], config: LoadConfig) -> npt.NDArray[np.int64]:
+def _cut(width_M: I64, config: LoadConfig) -> I64:
     """Offsets of batches in lines as ordered; with a budget their buckets' widths descend."""
     most = config.batch_size or len(width_M)
     if config.width_budget_px is None:
@@ -126,7 +126,7 @@ def _cut(width_M: npt.NDArray[np.int64], config: LoadConfig) -> npt.NDArray[np.i
     return np.array(offsets, np.int64)
 
 
-def _equal_counts(offsets_B1: npt.NDArray[np.int64], world: int) -> npt.NDArray[np.int64]:
+def _equal_counts(offsets_B1: I64, world: int) -> I64:
     """Halve the largest batches until every rank gets as many."""
     batches = len(offsets_B1) - 1
     missing = -batches % world

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
+from khmer_ocr_kernels.arrays import I64
 
 from khmer_ocr.text.charset import PAD, Charset
 
@@ -29,14 +29,14 @@ class TargetEncoder:
 
     def __init__(self, vocab: Vocabulary) -> None:
         self._vocab = vocab
-        self._ids: npt.NDArray[np.int64] | None = None
+        self._ids: I64 | None = None
         if isinstance(vocab, Charset):
             codes = [ord(character) for character in vocab.characters]
             # One place more than the largest code: everything beyond is as unknown as that.
             self._ids = np.full(max(codes, default=0) + 2, vocab.encode("\U0010ffff")[0], np.int64)
             self._ids[codes] = [vocab.encode(character)[0] for character in vocab.characters]
 
-    def __call__(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def __call__(self, texts: Sequence[str]) -> tuple[I64, I64]:
         """Encode texts.
 
         Args:

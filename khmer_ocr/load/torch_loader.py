@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
+from khmer_ocr_kernels.arrays import I64, U8
 from khmer_ocr_kernels.pad_normalize import to_unit
 
 from khmer_ocr.load.base_loader import LineLoader, ReadBatch
@@ -22,7 +22,7 @@ from khmer_ocr.load.settings import LoadConfig
 from khmer_ocr.load.targets import Vocabulary
 
 Collated = tuple[torch.Tensor | None, dict[int, str]]
-Workers = ReadingWorkers[npt.NDArray[np.int64], tuple[npt.NDArray[np.uint8] | None, dict[int, str]]]
+Workers = ReadingWorkers[I64, tuple[U8 | None, dict[int, str]]]
 
 
 class TorchLoader(LineLoader):
@@ -45,9 +45,7 @@ class TorchLoader(LineLoader):
         workers = self._take_workers() if self._uses_workers and orders else None
         return self._read_orders(orders, start_batch, workers)
 
-    def _read_orders(
-        self, orders: list[npt.NDArray[np.int64]], start_batch: int, workers: Workers | None
-    ) -> Iterator[ReadBatch]:
+    def _read_orders(self, orders: list[I64], start_batch: int, workers: Workers | None) -> Iterator[ReadBatch]:
         if workers is None:
             read = self._collate_files if self.caches is None else self._collate_cached
             for number, positions_B in enumerate(orders, start_batch):
@@ -88,11 +86,11 @@ class TorchLoader(LineLoader):
             workers.close()
         self._idle = None
 
-    def _collate_files(self, positions_B: npt.NDArray[np.int64]) -> Collated:
+    def _collate_files(self, positions_B: I64) -> Collated:
         padded_B1HX, faults = collate_files(self.lines, positions_B, self.config.align_px)
         return _tensor(padded_B1HX), faults
 
-    def _collate_cached(self, positions_B: npt.NDArray[np.int64]) -> Collated:
+    def _collate_cached(self, positions_B: I64) -> Collated:
         """Read a batch from the caches, in its final dtype and, for a GPU, in pinned memory."""
         assert self.caches is not None
         made: list[torch.Tensor] = []
@@ -107,9 +105,7 @@ class TorchLoader(LineLoader):
         _, faults = collate_cached(self.lines, self.caches, positions_B, align_px, empty, self._bits_256)
         return (made[0].unsqueeze(1) if made else None), faults
 
-    def _finish(
-        self, number: int, positions_B: npt.NDArray[np.int64], images: torch.Tensor | None, faults: dict[int, str]
-    ) -> ReadBatch:
+    def _finish(self, number: int, positions_B: I64, images: torch.Tensor | None, faults: dict[int, str]) -> ReadBatch:
         """Give images the dtype, and pinned memory where they go to a GPU."""
         if images is not None and images.dtype != self._dtype:
             images = to_unit(images, self._dtype)
@@ -118,5 +114,5 @@ class TorchLoader(LineLoader):
         return ReadBatch(number, without(positions_B, faults), images, faults)
 
 
-def _tensor(padded_B1HX: npt.NDArray[np.uint8] | None) -> torch.Tensor | None:
+def _tensor(padded_B1HX: U8 | None) -> torch.Tensor | None:
     return None if padded_B1HX is None else torch.from_numpy(padded_B1HX)

@@ -5,9 +5,8 @@ Letters: B lines, H rows, W columns, T frames, S slots of CTC, V token ids, L to
 
 from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
+from khmer_ocr_kernels.arrays import I64
 from torch import Tensor, nn
 
 from khmer_ocr.model.crnn import CrnnEncoder
@@ -15,7 +14,7 @@ from khmer_ocr.model.decoder import GruDecoder, Memory, TransformerDecoder
 from khmer_ocr.model.encoder import ConvEncoder
 from khmer_ocr.model.presets import ModelConfig
 
-Widths = TypeVar("Widths", Tensor, npt.NDArray[np.int64])
+Widths = TypeVar("Widths", Tensor, I64)
 BLANK = 0
 """CTC's blank takes the id of `<pad>`, which no text holds."""
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from khmer_ocr_kernels.arrays import F32
 from torch import Tensor, nn
 
 from khmer_ocr.errors import ConfigError, ModelError, require
@@ -194,7 +194,7 @@ def session(model: bytes | str) -> Any:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def best_path(log_prob_SV: npt.NDArray[np.float32], blank: int = BLANK) -> list[int]:
+def best_path(log_prob_SV: F32, blank: int = BLANK) -> list[int]:
     """Token ids of CTC's best symbol in every slot, repeats and blanks out: all that a graph needs to be read with."""
     token_S = log_prob_SV.argmax(1)
     kept_S = np.append(True, token_S[1:] != token_S[:-1]) & (token_S != blank)

@@ -9,7 +9,7 @@ Letters: H rows, W columns.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from khmer_ocr_kernels.arrays import I64, Bools
 from PIL import Image
 
 from khmer_ocr.dataset.image_io import Grey
@@ -135,7 +135,7 @@ def _peel(pixels_HW: Grey) -> tuple[Box, Box]:
     return (left, top, right, bottom), frame
 
 
-def _edges(pixels_HW: Grey) -> npt.NDArray[np.bool_]:
+def _edges(pixels_HW: Grey) -> Bools:
     """Pixels beside an edge of ink: light that changes slowly has none, and noise is smoothed away."""
     height, width = pixels_HW.shape
     padded = np.pad(pixels_HW, 2, mode="edge").astype(np.int16)
@@ -143,11 +143,11 @@ def _edges(pixels_HW: Grey) -> npt.NDArray[np.bool_]:
     smooth = across[:-2] + across[1:-1] + across[2:]  # nine times the grey level, (H + 2, W + 2)
     contrast_HW = np.maximum(np.abs(smooth[1:-1, 2:] - smooth[1:-1, :-2]), np.abs(smooth[2:, 1:-1] - smooth[:-2, 1:-1]))
     strongest = np.partition(contrast_HW.ravel(), -max(1, height * width // 100))[-max(1, height * width // 100)]
-    found_HW: npt.NDArray[np.bool_] = contrast_HW > max(_EDGE_SHARE * float(strongest), 9 * _EDGE_LEVELS)
+    found_HW: Bools = contrast_HW > max(_EDGE_SHARE * float(strongest), 9 * _EDGE_LEVELS)
     return found_HW
 
 
-def _bands(edges_H: npt.NDArray[np.int64], width: int) -> list[tuple[int, int]]:
+def _bands(edges_H: I64, width: int) -> list[tuple[int, int]]:
     """Bands of rows with ink, those that belong together joined, those that are not of the line left out."""
     if not edges_H.any():
         return []
@@ -183,7 +183,7 @@ def _is_solid(ink_HW: Grey, ground: int) -> bool:
     return int(full_W.sum()) > _SOLID * int(marked_HW.any(0).sum())
 
 
-def _columns(edges_HW: npt.NDArray[np.bool_], tall: int) -> tuple[int, int]:
+def _columns(edges_HW: Bools, tall: int) -> tuple[int, int]:
     """First and last column with ink, specks that stand alone left out."""
     spans = spans_of(np.any(edges_HW, axis=0))
 
@@ -199,7 +199,7 @@ def _columns(edges_HW: npt.NDArray[np.bool_], tall: int) -> tuple[int, int]:
     return spans[0][0], spans[-1][1]
 
 
-def spans_of(marked_N: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+def spans_of(marked_N: Bools) -> list[tuple[int, int]]:
     """Begin and end of each run of marked places."""
     turns = np.flatnonzero(np.diff(np.concatenate([[False], marked_N, [False]]).astype(np.int8)))
     return [(int(begin), int(end)) for begin, end in zip(turns[::2], turns[1::2], strict=True)]

@@ -6,7 +6,7 @@ Letters: H rows, W columns.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from khmer_ocr_kernels.arrays import I64
 from PIL import Image, ImageFilter
 
 from khmer_ocr.errors import ImageError
@@ -16,7 +16,7 @@ from khmer_ocr.recognize.line_finding import FoundLine, find_line
 _DIFFERENCES = np.arange(511.0)
 MAX_WIDTH_PX = 8192
 """Widest line at the model's height, some 800 letters: six times the longest line that models are trained on."""
-_LIGHT = 0.25
+LIGHT = 0.25
 """Score above which ink is the light part: in doubt it is dark."""
 _SURE = 1.0
 """Skewness, either way, that decides alone: ordinary lines have 2 and more."""
@@ -78,7 +78,7 @@ def prepare(pixels_HW: Grey, height_px: int, name: str = "the image", *, ready_m
     scaled_HW = _scaled(pixels_HW, height_px, name)
     blank = blank or not has_ink(scaled_HW)
     score = 0.0 if blank else light_ink_score(scaled_HW)
-    inverted = score > _LIGHT
+    inverted = score > LIGHT
     if found is None or blank or abs(score) >= _DOUBT:
         return Line(255 - scaled_HW if inverted else scaled_HW, inverted, blank, found, None, frame_HW, name)
     low, high = (round(float(level)) for level in np.percentile(pixels_HW, (2, 98)))
@@ -109,11 +109,6 @@ def _scaled(pixels_HW: Grey, height_px: int, name: str) -> Grey:
     return np.array(image.resize((scaled_px, height_px), Image.Resampling.BICUBIC))
 
 
-def is_light_on_dark(pixels_HW: Grey) -> bool:
-    """Tell whether ink is lighter than its background; in doubt it is dark. See `light_ink_score`."""
-    return light_ink_score(pixels_HW) > _LIGHT
-
-
 def light_ink_score(pixels_HW: Grey) -> float:
     """Say how much speaks for light ink on a dark background: below 0 the ink is likely dark.
 
@@ -142,7 +137,7 @@ def light_ink_score(pixels_HW: Grey) -> float:
     return skewness - _UPPER_AND_LOWER * (top + bottom) / 2 - _LEFT_AND_RIGHT * (left + right) / 2
 
 
-def _skewness(levels: npt.NDArray[np.int64]) -> float:
+def _skewness(levels: I64) -> float:
     """Third moment over the 3/2th power of the second, of whole numbers above -256; by counts, as they are few."""
     count = np.bincount(levels.ravel() + 255)
     mean = float(count @ _DIFFERENCES[: len(count)]) / levels.size

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
+from khmer_ocr_kernels.arrays import F64
 
 from khmer_ocr.recognize.image_input import Grey, has_ink
 from khmer_ocr.recognize.line_finding import spans_of
@@ -150,13 +150,13 @@ def halves(frame_HW: Grey) -> list[Grey]:
     return [frame_HW[:cut], frame_HW[cut:]]
 
 
-def _change(frame_HW: Grey) -> npt.NDArray[np.float64]:
+def _change(frame_HW: Grey) -> F64:
     """How much grey changes along each row."""
-    change_H: npt.NDArray[np.float64] = np.abs(np.diff(frame_HW.astype(np.int16), axis=1)).mean(1)
+    change_H: F64 = np.abs(np.diff(frame_HW.astype(np.int16), axis=1)).mean(1)
     return change_H
 
 
-def _emptiest(change_H: npt.NDArray[np.float64]) -> int:
+def _emptiest(change_H: F64) -> int:
     """The middle one of the rows in which least changes."""
     emptiest = np.flatnonzero(change_H == change_H.min())
     return int(emptiest[len(emptiest) // 2])
@@ -170,12 +170,7 @@ def beyond(frame_HW: Grey, top: int, bottom: int) -> list[Grey]:
 
 
 def what_it_looks_like(
-    frame_HW: Grey,
-    line_HW: Grey,
-    zones: Sequence[tuple[int, int]],
-    strips: Sequence[Grey],
-    log_prob: float,
-    read: Read,
+    frame_HW: Grey, line_HW: Grey, zones: Sequence[tuple[int, int]], strips: Sequence[Grey], log_prob: float, read: Read
 ) -> str | None:
     """Look at a line in other ways.
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import xxhash
+from khmer_ocr_kernels.arrays import I32, I64, U8
 
 from khmer_ocr.io.atomic import replacing
 
@@ -26,9 +27,7 @@ def _checksum(file: Path, *arrays: npt.NDArray[Any]) -> int:
     return digest.intdigest()
 
 
-def read_rasters(
-    file: Path,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.uint8]] | None:
+def read_rasters(file: Path) -> tuple[I64, I32, U8] | None:
     """Read keys, entries and pixels from a cache file; a damaged one is deleted and None comes back."""
     why = "it does not match its checksum"
     try:
@@ -47,9 +46,7 @@ def read_rasters(
     return None
 
 
-def write_rasters(
-    file: Path, keys_K: npt.NDArray[np.int64], entries_K5: npt.NDArray[np.int32], pixels_N: npt.NDArray[np.uint8]
-) -> None:
+def write_rasters(file: Path, keys_K: I64, entries_K5: I32, pixels_N: U8) -> None:
     """Write a cache file atomically; a folder that can't be written costs a warning, never the run."""
     check = np.uint64(_checksum(file, keys_K, entries_K5, pixels_N))
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
+from khmer_ocr_kernels.arrays import I32, I64, U8, U32, U64, Bools
 from khmer_ocr_kernels.compose import compose
 from khmer_ocr_kernels.jit import compiled
 from khmer_ocr_kernels.ragged import RaggedLines
@@ -32,16 +32,8 @@ if TYPE_CHECKING:
 
 @compiled
 def _lay_out(
-    runs_T: npt.NDArray[np.int32],
-    offsets_B1: npt.NDArray[np.int64],
-    glyph_span_R2: npt.NDArray[np.int32],
-    advance_R: npt.NDArray[np.int32],
-    glyph_G: npt.NDArray[np.int32],
-    place_G2: npt.NDArray[np.int32],
-    size64_B: npt.NDArray[np.int64],
-) -> tuple[
-    npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int64]
-]:
+    runs_T: I32, offsets_B1: I64, glyph_span_R2: I32, advance_R: I32, glyph_G: I32, place_G2: I32, size64_B: I64
+) -> tuple[I64, I64, I64, I32, I64]:
     """Glyph, size and phase of every quad, its pixel place from the line's pen origin, and each line's first quad."""
     total = 0
     for run in runs_T:
@@ -69,13 +61,8 @@ def _lay_out(
 
 @compiled
 def _shift_to_ink(
-    place_Q2: npt.NDArray[np.int32],
-    entry_Q: npt.NDArray[np.int32],
-    quad_offsets_B1: npt.NDArray[np.int64],
-    entries_E5: npt.NDArray[np.int32],
-    left_B: npt.NDArray[np.int32],
-    right_B: npt.NDArray[np.int32],
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    place_Q2: I32, entry_Q: I32, quad_offsets_B1: I64, entries_E5: I32, left_B: I32, right_B: I32
+) -> tuple[I32, I32]:
     """Quads measured from the line's left edge, margin included, and each line's width."""
     quads_Q3 = np.empty((len(entry_Q), 3), np.int32)
     width_B = np.empty(len(left_B), np.int32)
@@ -127,7 +114,7 @@ class LineRenderer:
         self.planner = Planner(faces, measured, self.config, self.shaping_cache)
         self._device_atlas = None if device == "cpu" else _device_atlas(device)
 
-    def plan(self, texts: Sequence[str], address_B: npt.NDArray[np.uint64], key_2: npt.NDArray[np.uint32]) -> LinePlan:
+    def plan(self, texts: Sequence[str], address_B: U64, key_2: U32) -> LinePlan:
         """Choose face, size and place of each line from its address.
 
         Args:
@@ -155,8 +142,8 @@ class LineRenderer:
         return lines
 
     def submit(
-        self, texts: Sequence[str], plan: LinePlan, second_P: npt.NDArray[np.bool_] | None = None
-    ) -> "tuple[RaggedLines, npt.NDArray[np.int64] | torch.Tensor]":
+        self, texts: Sequence[str], plan: LinePlan, second_P: Bools | None = None
+    ) -> "tuple[RaggedLines, I64 | torch.Tensor]":
         """`draw` without waiting for a device.
 
         Args:
@@ -173,7 +160,7 @@ class LineRenderer:
         """
         return self._compose(texts, plan, self.config.image_height, self._device_atlas, second_P)
 
-    def refuse_clipped(self, texts: Sequence[str], plan: LinePlan, clipped_B: npt.NDArray[np.int64]) -> None:
+    def refuse_clipped(self, texts: Sequence[str], plan: LinePlan, clipped_B: I64) -> None:
         """Raise AssertionError if ink of a batch fell outside an image.
 
         Args:
@@ -188,9 +175,7 @@ class LineRenderer:
                 f"at {plan.size64_B[worst] / 64} ppem fell outside the image"
             )
 
-    def draw_at(
-        self, texts: Sequence[str], face_B: npt.NDArray[np.int32], size64_B: npt.NDArray[np.int64], margin_px: int = 2
-    ) -> list[npt.NDArray[np.uint8]]:
+    def draw_at(self, texts: Sequence[str], face_B: I32, size64_B: I64, margin_px: int = 2) -> list[U8]:
         """Draw lines in given faces at given sizes on the CPU, each as high as it needs, even with glyphs missing.
 
         Args:
@@ -218,8 +203,8 @@ class LineRenderer:
         plan: LinePlan,
         height_px: int,
         device_atlas: "DeviceAtlas | None" = None,
-        second_P: npt.NDArray[np.bool_] | None = None,
-    ) -> "tuple[RaggedLines, npt.NDArray[np.int64] | torch.Tensor]":
+        second_P: Bools | None = None,
+    ) -> "tuple[RaggedLines, I64 | torch.Tensor]":
         """The lines, drawn on the CPU or where the device's atlas is, and how many of their ink pixels fell outside."""
         cache, atlas = self.shaping_cache, self.atlas
         shaped = cache.look_up(texts, plan.face_B, plan.shaped)

@@ -15,6 +15,7 @@ from typing import Any
 import freetype
 import numpy as np
 import numpy.typing as npt
+from khmer_ocr_kernels.arrays import I32, I64
 from khmer_ocr_kernels.jit import compiled
 
 from khmer_ocr.fonts.discovery import FontFace
@@ -36,12 +37,7 @@ def freetype_version() -> str:
 
 
 @compiled
-def _find(
-    keys_Q: npt.NDArray[np.int64],
-    slot_key_S: npt.NDArray[np.int64],
-    slot_entry_S: npt.NDArray[np.int32],
-    entry_Q: npt.NDArray[np.int32],
-) -> int:
+def _find(keys_Q: I64, slot_key_S: I64, slot_entry_S: I32, entry_Q: I32) -> int:
     mask = np.uint64(len(slot_key_S) - 1)
     missing = 0
     for q in range(len(keys_Q)):
@@ -59,9 +55,7 @@ def _find(
 
 
 @compiled
-def _put(
-    slot_key_S: npt.NDArray[np.int64], slot_entry_S: npt.NDArray[np.int32], keys_K: npt.NDArray[np.int64], first: int
-) -> None:
+def _put(slot_key_S: I64, slot_entry_S: I32, keys_K: I64, first: int) -> None:
     """Enter keys that are not there yet; their entries are numbered from `first`."""
     mask = np.uint64(len(slot_key_S) - 1)
     for k in range(len(keys_K)):
@@ -72,9 +66,7 @@ def _put(
         slot_entry_S[slot] = first + k
 
 
-def keys(
-    glyph_Q: npt.NDArray[np.int64], size64_Q: npt.NDArray[np.int64], phase_Q: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
+def keys(glyph_Q: I64, size64_Q: I64, phase_Q: I64) -> I64:
     """Atlas keys of glyph numbers, 26.6 sizes and phases (x quarter + 4 x y quarter)."""
     return (glyph_Q << _GLYPH_SHIFT) | (size64_Q << _PHASE_BITS) | phase_Q
 
@@ -129,7 +121,7 @@ class GlyphAtlas:
         self._changed.clear()
         self.cleared += 1
 
-    def entries_of(self, keys_Q: npt.NDArray[np.int64], faces: Sequence[int]) -> npt.NDArray[np.int32]:
+    def entries_of(self, keys_Q: I64, faces: Sequence[int]) -> I32:
         """Entry of each key, drawing what is not there yet.
 
         Args:
@@ -156,7 +148,7 @@ class GlyphAtlas:
             _find(keys_Q, self._slot_key_S, self._slot_entry_S, entry_Q)
         return entry_Q
 
-    def _draw(self, missing_K: npt.NDArray[np.int64]) -> None:
+    def _draw(self, missing_K: I64) -> None:
         # By font, then size, then glyph: a size is set once, an outline is loaded once for all its phases.
         owner_K = np.searchsorted(self._first_glyph, missing_K >> _GLYPH_SHIFT, side="right") - 1
         size64_K = (missing_K >> _PHASE_BITS) & ((1 << _SIZE_BITS) - 1)
@@ -195,7 +187,7 @@ class GlyphAtlas:
             self._rasterisers[face] = Rasterizer(self._faces[face], face)
             self._fonts_O3[self._face_O == face] = self._rasterisers[face].fonts_C3
 
-    def _register(self, keys_K: npt.NDArray[np.int64]) -> None:
+    def _register(self, keys_K: I64) -> None:
         self._keys[self._count : self._count + len(keys_K)] = keys_K
         _put(self._slot_key_S, self._slot_entry_S, keys_K, self._count)
         self._count += len(keys_K)

@@ -6,7 +6,7 @@ Letters: O fonts of all chains, N glyphs of all fonts, G shaped glyphs, P segmen
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
+from khmer_ocr_kernels.arrays import I32, I64, U32
 from khmer_ocr_kernels.jit import compiled
 
 from khmer_ocr.render.shaping import LEAST_WIDTH_EM16, Shaper, takes_room, to_em16
@@ -53,7 +53,7 @@ class GlyphTable:
         self._owner_O = [(shaper, font) for shaper in shapers for font in range(len(shaper.fonts))]
         self.box_N3 = np.zeros((int(ends[-1]), 3), np.int32)
 
-    def know(self, number_G: npt.NDArray[np.int64]) -> None:
+    def know(self, number_G: I64) -> None:
         """Fill in the boxes of glyphs that have not come up before."""
         unknown = np.unique(number_G[self.box_N3[number_G, 0] == _UNKNOWN])
         fonts = np.searchsorted(self.base_O, unknown, side="right") - 1
@@ -69,17 +69,17 @@ class GlyphTable:
 
 @compiled
 def lay_out_segments(
-    shaped_G6: npt.NDArray[np.int64],
-    font_G: npt.NDArray[np.int64],
-    glyph_offsets_P1: npt.NDArray[np.int64],
-    codes_C: npt.NDArray[np.uint32],
-    code_span_P2: npt.NDArray[np.int64],
-    base_O: npt.NDArray[np.int64],
-    upem_O: npt.NDArray[np.int64],
-    box_N3: npt.NDArray[np.int32],
-    glyph_G: npt.NDArray[np.int32],
-    place_G2: npt.NDArray[np.int32],
-    measures_P5: npt.NDArray[np.int32],
+    shaped_G6: I64,
+    font_G: I64,
+    glyph_offsets_P1: I64,
+    codes_C: U32,
+    code_span_P2: I64,
+    base_O: I64,
+    upem_O: I64,
+    box_N3: I32,
+    glyph_G: I32,
+    place_G2: I32,
+    measures_P5: I32,
 ) -> int:
     """Lay out shaped segments in 1/65536 em.
 

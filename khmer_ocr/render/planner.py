@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from khmer_ocr_kernels.arrays import I32, I64, U8, U32, Bools
 
 from khmer_ocr import rng
 from khmer_ocr.fonts.discovery import FontFace
@@ -56,11 +56,11 @@ REASONS = (
 class LinePlan:
     """How each of B lines is drawn: face number, size (26.6), baseline row, margins in px; its shaped runs if known."""
 
-    face_B: npt.NDArray[np.int32]
-    size64_B: npt.NDArray[np.int64]
-    baseline_B: npt.NDArray[np.int32]
-    left_B: npt.NDArray[np.int32]
-    right_B: npt.NDArray[np.int32]
+    face_B: I32
+    size64_B: I64
+    baseline_B: I32
+    left_B: I32
+    right_B: I32
     shaped: ShapedLines | None = None
 
 
@@ -91,24 +91,20 @@ class Planner:
         self._members_F = np.array([len(m) for m in members], np.int64)
         self._by_coverage = sorted(range(len(faces)), key=lambda n: (len(metrics[n].missing), -self.size64_FS[n, 0], n))
 
-    def ascent_px(
-        self, ascent_B: npt.NDArray[np.int64], face_B: npt.NDArray[np.int32], size64_B: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.int64]:
+    def ascent_px(self, ascent_B: I64, face_B: I32, size64_B: I64) -> I64:
         """Rows that ink may take above the baseline (or, given descents, below it), rounded outwards."""
         scaled = -(-(ascent_B + self._slack_F[face_B]) * size64_B // EM16)
         return -(-(scaled + _SLACK_26_6) // 64)
 
-    def _width_px(self, advance_B: npt.NDArray[np.int64], size64_B: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def _width_px(self, advance_B: I64, size64_B: I64) -> I64:
         return (advance_B * size64_B // EM16) // 64 + 2 * self.config.max_margin + self.config.image_height
 
-    def _fits(
-        self, seen: LineExtents, face_B: npt.NDArray[np.int32], size64_B: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.bool_]:
+    def _fits(self, seen: LineExtents, face_B: I32, size64_B: I64) -> Bools:
         tall = self.ascent_px(seen.ascent_L, face_B, size64_B) + self.ascent_px(seen.descent_L, face_B, size64_B)
         fits_height = tall <= self.config.image_height
         return fits_height & (self._width_px(seen.advance_L, size64_B) <= self.config.max_width)
 
-    def rejections(self, texts: Sequence[str]) -> npt.NDArray[np.uint8]:
+    def rejections(self, texts: Sequence[str]) -> U8:
         """Say for each line whether any face can draw it at any size.
 
         Args:
@@ -148,7 +144,7 @@ class Planner:
             return REASONS.index("too_long")
         return REASONS.index("unsupported_script") if _UNSUPPORTED.search(text) else 0
 
-    def choose(self, texts: Sequence[str], words_BN: npt.NDArray[np.uint32]) -> LinePlan:
+    def choose(self, texts: Sequence[str], words_BN: U32) -> LinePlan:
         """Choose how lines are drawn; every line must have passed `rejections`.
 
         Args:
@@ -192,18 +188,16 @@ class Planner:
             size64_B = self._taller(seen, face_B, size64_B, words_BN[:, 3])
         return self._place(seen, shaped, face_B, size64_B, words_BN)
 
-    def _face_of_attempt(self, attempt: int, words_BN: npt.NDArray[np.uint32]) -> npt.NDArray[np.int32]:
+    def _face_of_attempt(self, attempt: int, words_BN: U32) -> I32:
         """A random family and a random face of it; after some attempts all faces in the order of their coverage."""
         if attempt >= RANDOM_ATTEMPTS:
             return np.full(len(words_BN), self._by_coverage[attempt - RANDOM_ATTEMPTS], np.int32)
         family_B = rng.below(words_BN[:, 4 + 2 * attempt], len(self._members_F))
         member_B = rng.below(words_BN[:, 5 + 2 * attempt], self._members_F[family_B])
-        chosen: npt.NDArray[np.int32] = self._member_FM[family_B, member_B]
+        chosen: I32 = self._member_FM[family_B, member_B]
         return chosen
 
-    def _tight(
-        self, seen: LineExtents, face_B: npt.NDArray[np.int32], size64_B: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.int64]:
+    def _tight(self, seen: LineExtents, face_B: I32, size64_B: I64) -> I64:
         """The largest half ppem at which the line's own ink fits, up to 1.5 x its face's size."""
         tight_B = size64_B * 3 // 2 // 32 * 32
         while True:
@@ -212,13 +206,7 @@ class Planner:
                 return np.maximum(tight_B, size64_B)
             tight_B = np.where(high, tight_B - 32, tight_B)
 
-    def _taller(
-        self,
-        seen: LineExtents,
-        face_B: npt.NDArray[np.int32],
-        size64_B: npt.NDArray[np.int64],
-        word_B: npt.NDArray[np.uint32],
-    ) -> npt.NDArray[np.int64]:
+    def _taller(self, seen: LineExtents, face_B: I32, size64_B: I64, word_B: U32) -> I64:
         """Half the lines as they are; the others at the largest of some first `TALL_STEPS` at which their ink fits.
 
         The word's upper bits choose a margin, so its lower 16 choose here.
@@ -230,14 +218,7 @@ class Planner:
             size64_B = np.where(fits_B, tall_B, size64_B)
         return size64_B
 
-    def _place(
-        self,
-        seen: LineExtents,
-        shaped: ShapedLines,
-        face_B: npt.NDArray[np.int32],
-        size64_B: npt.NDArray[np.int64],
-        words_BN: npt.NDArray[np.uint32],
-    ) -> LinePlan:
+    def _place(self, seen: LineExtents, shaped: ShapedLines, face_B: I32, size64_B: I64, words_BN: U32) -> LinePlan:
         """Baseline: where the face's usual line is centred, moved at random, never so far that ink is cut."""
         height = self.config.image_height
         usual_top = self.ascent_px(self._ascent_F[face_B], face_B, size64_B)

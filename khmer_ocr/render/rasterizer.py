@@ -10,8 +10,8 @@ import ctypes
 
 import freetype
 import numpy as np
-import numpy.typing as npt
 from freetype import raw as ft
+from khmer_ocr_kernels.arrays import I32, I64, U8
 from khmer_ocr_kernels.jit import compiled
 from khmer_ocr_kernels.numba_intrinsics import bytes_at, call, load_u64
 from numba import carray
@@ -32,7 +32,7 @@ NO_ROOM = -1
 """Status of `render` when the atlas must grow first; any other but 0 is FreeType's error."""
 
 
-def functions() -> npt.NDArray[np.int64]:
+def functions() -> I64:
     """Addresses of the C functions that `render` calls."""
     names = ("FT_Set_Char_Size", "FT_Load_Glyph", "FT_Outline_Translate", "FT_Render_Glyph")
     return np.array([ctypes.cast(getattr(ft._lib, name), ctypes.c_void_p).value for name in names], np.int64)
@@ -77,7 +77,7 @@ class Rasterizer:
             raise FontError(f"{face.files[0]}: FreeType gives it no glyph slot. Leave this font out.")
         return address, slot
 
-    def bitmap(self, chain: int, gid: int, size64: int, phase: int = 0) -> tuple[npt.NDArray[np.uint8], int, int]:
+    def bitmap(self, chain: int, gid: int, size64: int, phase: int = 0) -> tuple[U8, int, int]:
         """Draw one glyph.
 
         Args:
@@ -116,13 +116,7 @@ def drawing_error(name: str, gid: int, size64: int, status: int) -> FontError:
 
 @compiled
 def render(
-    functions_4: npt.NDArray[np.int64],
-    fonts_O3: npt.NDArray[np.int64],
-    glyphs_K4: npt.NDArray[np.int64],
-    pixels_N: npt.NDArray[np.uint8],
-    used: int,
-    entries_K5: npt.NDArray[np.int32],
-    at_face_1: npt.NDArray[np.int32],
+    functions_4: I64, fonts_O3: I64, glyphs_K4: I64, pixels_N: U8, used: int, entries_K5: I32, at_face_1: I32
 ) -> tuple[int, int, int]:
     """Render glyphs behind one another into an atlas, as long as there is room.
 
@@ -169,7 +163,7 @@ def render(
 
 
 @compiled
-def _copy_ink(slot: int, pixels_N: npt.NDArray[np.uint8], used: int, entry_5: npt.NDArray[np.int32]) -> int:
+def _copy_ink(slot: int, pixels_N: U8, used: int, entry_5: I32) -> int:
     """Copy the inked part of a slot's bitmap; returns where the free part begins then, below 0 if there is no room."""
     fields = carray(bytes_at(slot), _SLOT_BYTES)
     shape = load_u64(fields, _BITMAP_AT)

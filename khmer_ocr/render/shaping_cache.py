@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from khmer_ocr_kernels.arrays import I32, I64, U8, U32, U64
 from khmer_ocr_kernels.jit import compiled
 
 from khmer_ocr.fonts.discovery import FontFace
@@ -28,11 +28,11 @@ class ShapedLines:
     They are right until the cache is emptied once more than `cleared` times.
     """
 
-    runs_T: npt.NDArray[np.int32]
-    offsets_L1: npt.NDArray[np.int64]
+    runs_T: I32
+    offsets_L1: I64
     cleared: int
 
-    def take(self, line_L: npt.NDArray[np.int64]) -> "ShapedLines":
+    def take(self, line_L: I64) -> "ShapedLines":
         """These lines in this order."""
         count_L = np.diff(self.offsets_L1)[line_L]
         ends_L = np.cumsum(count_L)
@@ -53,21 +53,16 @@ def joined(batches: Sequence[ShapedLines]) -> ShapedLines:
 class LineExtents:
     """What lines measure in given faces, in 1/65536 em, before anything is drawn, and the flags of their runs."""
 
-    advance_L: npt.NDArray[np.int64]
-    ascent_L: npt.NDArray[np.int64]
-    descent_L: npt.NDArray[np.int64]
-    flags_L: npt.NDArray[np.uint8]
+    advance_L: I64
+    ascent_L: I64
+    descent_L: I64
+    flags_L: U8
 
 
 @compiled
 def _summarise(
-    runs_T: npt.NDArray[np.int32],
-    offsets_L1: npt.NDArray[np.int64],
-    advance_R: npt.NDArray[np.int32],
-    ascent_R: npt.NDArray[np.int32],
-    descent_R: npt.NDArray[np.int32],
-    flags_R: npt.NDArray[np.uint8],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+    runs_T: I32, offsets_L1: I64, advance_R: I32, ascent_R: I32, descent_R: I32, flags_R: U8
+) -> tuple[I64, I64, I64, U8]:
     lines = len(offsets_L1) - 1
     advance_L = np.zeros(lines, np.int64)
     ascent_L, descent_L = np.full(lines, NO_INK, np.int64), np.full(lines, NO_INK, np.int64)
@@ -84,18 +79,18 @@ def _summarise(
 
 @compiled
 def _look_up(
-    codes_C: npt.NDArray[np.uint32],
-    line_offsets_L1: npt.NDArray[np.int64],
-    face_L: npt.NDArray[np.int32],
-    unit_F: npt.NDArray[np.int32],
-    slots_S: npt.NDArray[np.int32],
-    hash_R: npt.NDArray[np.uint64],
-    span_R3: npt.NDArray[np.int32],
-    kept_codes: npt.NDArray[np.uint32],
-    runs_T: npt.NDArray[np.int32],
-    where_T4: npt.NDArray[np.int64],
-    hash_T: npt.NDArray[np.uint64],
-    out_offsets_L1: npt.NDArray[np.int64],
+    codes_C: U32,
+    line_offsets_L1: I64,
+    face_L: I32,
+    unit_F: I32,
+    slots_S: I32,
+    hash_R: U64,
+    span_R3: I32,
+    kept_codes: U32,
+    runs_T: I32,
+    where_T4: I64,
+    hash_T: U64,
+    out_offsets_L1: I64,
 ) -> int:
     """Cut lines into segments and find each; runs_T is -1 where one is missing. Returns how many are."""
     mask = np.uint64(len(slots_S) - 1)
@@ -141,14 +136,7 @@ def _look_up(
 
 @compiled
 def _keep(
-    codes_C: npt.NDArray[np.uint32],
-    segment_P4: npt.NDArray[np.int64],
-    hash_P: npt.NDArray[np.uint64],
-    first: int,
-    kept_codes: npt.NDArray[np.uint32],
-    n_codes: int,
-    span_R3: npt.NDArray[np.int32],
-    slots_S: npt.NDArray[np.int32],
+    codes_C: U32, segment_P4: I64, hash_P: U64, first: int, kept_codes: U32, n_codes: int, span_R3: I32, slots_S: I32
 ) -> int:
     """Copy the code points of new segments and enter them in the hash table; returns how many are kept then."""
     mask = np.uint64(len(slots_S) - 1)
@@ -209,9 +197,7 @@ class ShapingCache:
         self._cleared += 1
         self.run_count = self.n_codes = self.n_glyphs = 0
 
-    def look_up(
-        self, texts: Sequence[str], face_L: npt.NDArray[np.int32], known: ShapedLines | None = None
-    ) -> ShapedLines:
+    def look_up(self, texts: Sequence[str], face_L: I32, known: ShapedLines | None = None) -> ShapedLines:
         """Find or shape the segments of lines.
 
         Args:
@@ -256,13 +242,7 @@ class ShapingCache:
         tables = (self.advance_R, self.ascent_R, self.descent_R, self.flags_R)
         return LineExtents(*_summarise(shaped.runs_T, shaped.offsets_L1, *tables))
 
-    def _add_all(
-        self,
-        codes_C: npt.NDArray[np.uint32],
-        runs_T: npt.NDArray[np.int32],
-        where_T4: npt.NDArray[np.int64],
-        hash_T: npt.NDArray[np.uint64],
-    ) -> bool:
+    def _add_all(self, codes_C: U32, runs_T: I32, where_T4: I64, hash_T: U64) -> bool:
         """Shape the missing segments; False when there is no room for them."""
         new: dict[tuple[int, bytes], int] = {}
         number_T, flat, ends, flags = list[int](), list[int](), [0], list[int]()
@@ -297,13 +277,7 @@ class ShapingCache:
         return True
 
     def _enter(
-        self,
-        codes_C: npt.NDArray[np.uint32],
-        segment_P4: npt.NDArray[np.int64],
-        hash_P: npt.NDArray[np.uint64],
-        shaped_G6: npt.NDArray[np.int64],
-        glyph_offsets_P1: npt.NDArray[np.int64],
-        flags_P: npt.NDArray[np.uint8],
+        self, codes_C: U32, segment_P4: I64, hash_P: U64, shaped_G6: I64, glyph_offsets_P1: I64, flags_P: U8
     ) -> None:
         """Lay out shaped segments, (place, face, begin, end) each, and enter them as runs."""
         table, first, end = self._glyphs, self.run_count, self.run_count + len(segment_P4)

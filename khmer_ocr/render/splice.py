@@ -8,7 +8,7 @@ Letters: B lines, P parts (a whole line, or one of the two parts of a spliced on
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
+from khmer_ocr_kernels.arrays import I32, I64, Bools
 
 from khmer_ocr.render.planner import LinePlan
 
@@ -30,7 +30,7 @@ def cut_in_two(text: str, place: float) -> tuple[str, str] | None:
     return text[:at], text[at + 1 :]
 
 
-def spliced_plan(plan: LinePlan, second: LinePlan, cut_C: npt.NDArray[np.int64]) -> LinePlan:
+def spliced_plan(plan: LinePlan, second: LinePlan, cut_C: I64) -> LinePlan:
     """The plans of all parts in order: the second part of line `cut_C[c]` comes right behind its first."""
     behind_C = cut_C + 1
     return LinePlan(
@@ -48,12 +48,8 @@ def spliced_texts(texts: Sequence[str], cuts: dict[int, tuple[str, str]]) -> lis
 
 
 def splice(
-    quads_Q3: npt.NDArray[np.int32],
-    quad_offsets_P1: npt.NDArray[np.int64],
-    baseline_P: npt.NDArray[np.int32],
-    width_P: npt.NDArray[np.int32],
-    second_P: npt.NDArray[np.bool_],
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    quads_Q3: I32, quad_offsets_P1: I64, baseline_P: I32, width_P: I32, second_P: Bools
+) -> tuple[I32, I64, I32, I32]:
     """Join laid-out parts to lines; the margins between two parts are the space that was between them.
 
     Args:

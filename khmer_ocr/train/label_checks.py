@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import islice
 
 import numpy as np
-import numpy.typing as npt
+from khmer_ocr_kernels.arrays import I64, U32
 
 from khmer_ocr.dataset.reader import SplitIndex, Strings
 from khmer_ocr.dataset.repair_advice import drawn_here
@@ -61,7 +61,7 @@ class MissingCharacters:
     example: str
 
 
-def code_points(texts: Strings) -> Iterator[tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]]:
+def code_points(texts: Strings) -> Iterator[tuple[U32, I64]]:
     """Texts as code points, some thousand lines at a time: uint32 (M,), and their lengths int64 (N,)."""
     lengths_N = texts.lengths()
     for first in range(0, len(texts), _LINES_AT_ONCE):
@@ -70,7 +70,7 @@ def code_points(texts: Strings) -> Iterator[tuple[npt.NDArray[np.uint32], npt.ND
         yield np.frombuffer(blob.decode().encode("utf-32-le"), np.uint32), lengths_N[first:last]
 
 
-def ctc_symbols(texts: Strings) -> npt.NDArray[np.int64]:
+def ctc_symbols(texts: Strings) -> I64:
     """Slots that CTC needs for each text: its code points, and a blank between two that are equal; int64 (N,)."""
     needed = []
     for codes_M, lengths_N in code_points(texts):
@@ -160,7 +160,7 @@ def judge(found: BadLabels, indices: Sequence[SplitIndex], slots: int, on_error:
     return [f"{words}: they teach the decoder only." for words in faults]
 
 
-def left_out(found: BadLabels, count: int) -> list[npt.NDArray[np.int64]]:
+def left_out(found: BadLabels, count: int) -> list[I64]:
     """Positions of the lines to be left out in each of `count` data sets, in order."""
     places = sorted(found.dense.keys() | found.wrong.keys())
     return [np.array([i for at, i in places if at == data_set], np.int64) for data_set in range(count)]
@@ -179,7 +179,7 @@ def _advice(found: BadLabels, indices: Sequence[SplitIndex]) -> str:
     return "Correct these labels."
 
 
-def _lines_with(texts: Strings, asked: Callable[[str], bool]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+def _lines_with(texts: Strings, asked: Callable[[str], bool]) -> Iterator[tuple[int, I64]]:
     """Code points that are asked for, some thousand lines at a time, and the positions of the lines that hold them."""
     first = 0
     for codes_M, lengths_N in code_points(texts):

@@ -259,25 +259,26 @@ class _Run:
         loader = trainer.validation_loader()
         try:
             lines = takewhile(lambda _: not self.stop.number, loader.epoch(0))
-            seen = validate(trainer.averaged(), lines, trainer.charset, trainer.device, self.log, trainer.step)
+            scores = validate(trainer.averaged(), lines, trainer.charset, trainer.device, self.log, trainer.step)
         finally:
             loader.close()
         if self.stop.number:
             return
-        self.cer = min(seen.ctc.cer, seen.decoder.cer)
+        ctc, decoder = scores["ctc"], scores["greedy"]
+        self.cer = min(ctc.cer, decoder.cer)
         self.log.event(
             "val",
             trainer.step,
-            cer_ctc=seen.ctc.cer,
-            cer_decoder=seen.decoder.cer,
-            exact_ctc=seen.ctc.exact_share,
-            exact_decoder=seen.decoder.exact_share,
-            syllables=seen.ctc.syllable_error_rate,
+            cer_ctc=ctc.cer,
+            cer_decoder=decoder.cer,
+            exact_ctc=ctc.exact_share,
+            exact_decoder=decoder.exact_share,
+            syllables=ctc.syllable_error_rate,
             epoch=epochs,
         )
         line = (
-            f"epoch {epochs}, step {trainer.step:,}: val CER {seen.ctc.cer:.3%} by CTC, "
-            f"{seen.decoder.cer:.3%} by the decoder, {seen.ctc.exact_share:.1%} of lines exact"
+            f"epoch {epochs}, step {trainer.step:,}: val CER {ctc.cer:.3%} by CTC, "
+            f"{decoder.cer:.3%} by the decoder, {ctc.exact_share:.1%} of lines exact"
         )
         tqdm.write(line)
         if self.cer <= trainer.best:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import xxhash
+from khmer_ocr_kernels.arrays import U64
 
 from khmer_ocr.dataset.index import load_index
 from khmer_ocr.dataset.reader import SplitIndex
@@ -210,7 +210,7 @@ def _count_shared_texts(splits: dict[str, list[SplitIndex]], seen: Preflight) ->
             seen.notes.append(f"{count} lines of {split} ({share:.1%}) have a text that stands in train too.")
 
 
-def _hashes(indices: list[SplitIndex]) -> npt.NDArray[np.uint64]:
+def _hashes(indices: list[SplitIndex]) -> U64:
     blobs = ((index.texts.blob.tobytes(), index.texts.offsets.tolist()) for index in indices)
     hashes = [xxhash.xxh3_64_intdigest(blob[a:b]) for blob, ends in blobs for a, b in pairwise(ends)]
     return np.array(hashes, np.uint64)

@@ -6,8 +6,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-import numpy.typing as npt
+from khmer_ocr_kernels.arrays import F32, U8
 
 from khmer_ocr.errors import EXTRA_OF, install_hint
 from khmer_ocr.io.atomic import refuse_links
@@ -81,9 +80,7 @@ class RunLog:
                 if isinstance(value, int | float):
                     self._board.add_scalar(f"{kind}/{name}", value, step)
 
-    def sample(
-        self, step: int, number: int, pixels_HW: npt.NDArray[np.uint8], attention_LT: npt.NDArray[np.float32], text: str
-    ) -> None:
+    def sample(self, step: int, number: int, pixels_HW: U8, attention_LT: F32, text: str) -> None:
         """Show a line of val: its image, where the decoder looked for each token (rows), and the texts."""
         if self._base is not None and self._lines is None:
             self._begin()

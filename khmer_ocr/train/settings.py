@@ -1,10 +1,11 @@
 """Settings of a training run."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Interval
+from pydantic import TypeAdapter
 
 from khmer_ocr.augment.recipe import Strength
 from khmer_ocr.constraints import AtLeast0, AtLeast1, NotNegative, Positive, Px, Settings, Share
@@ -139,20 +140,15 @@ _FIXED = (
 
 def plain(config: TrainConfig) -> dict[str, Any]:
     """Settings as values that JSON and `weights_only` checkpoints hold."""
-    return {field.name: _plain(getattr(config, field.name)) for field in fields(config)}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(each) for each in value]
-    return str(value) if isinstance(value, Path) else value
+    values: dict[str, Any] = TypeAdapter(TrainConfig).dump_python(config, mode="json")
+    return values
 
 
 def check_same_run(recorded: dict[str, Any], config: TrainConfig, source: Path) -> None:
     """Refuse to go on with a run under other settings than it began with; raises `ConfigError` with the difference."""
     now = plain(config)
     # What a checkpoint does not name is younger than it.
-    there = {field.name: recorded.get(field.name, _plain(field.default)) for field in fields(config)}
+    there = plain(TrainConfig()) | recorded
     other = [f"{name}: {there[name]!r} there, {now[name]!r} now" for name in _FIXED if there[name] != now[name]]
     if other:
         raise ConfigError(

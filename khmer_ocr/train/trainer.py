@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from khmer_ocr_kernels.arrays import I64
 from khmer_ocr_kernels.pad_normalize import to_unit
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -107,7 +107,7 @@ class Trainer:
         if (recipe := load_recipe(config.recipe, config.strength)) is not None:
             self.augmenter = BatchAugmenter(recipe, config.seed, self.device)
 
-    def _labels_left_out(self) -> dict[str, list[npt.NDArray[np.int64]]]:
+    def _labels_left_out(self) -> dict[str, list[I64]]:
         """Positions, in each data set, of the lines that `on_error` leaves out for their labels."""
         if self.config.on_error != "skip":
             return {}

@@ -4,7 +4,6 @@ Letters: B lines, H rows, W columns, L tokens, T frames.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,22 +20,9 @@ from khmer_ocr.train.run_log import RunLog
 SHOWN = 4
 
 
-@dataclass(frozen=True)
-class Validation:
-    """Scores of two decoding methods on the same lines.
-
-    Attributes:
-        ctc: the best symbol of every slot.
-        decoder: greedy decoding.
-    """
-
-    ctc: Score
-    decoder: Score
-
-
 def validate(
     model: Seq2Seq, batches: Iterable[Batch], charset: Charset, device: str, log: RunLog, step: int
-) -> Validation:
+) -> dict[DecodeMethod, Score]:
     """Read batches and compare.
 
     Args:
@@ -46,6 +32,9 @@ def validate(
         device: where the model is.
         log: gets the first lines, with the attention of the decoder.
         step: updates so far.
+
+    Returns:
+        Scores of "ctc", the best symbol of every slot, and of "greedy", the decoder, on the same lines.
     """
     sums: dict[DecodeMethod, Score] = {"ctc": Score(), "greedy": Score()}
     for number, batch in enumerate(batches):
@@ -56,7 +45,7 @@ def validate(
                 sums[method] += score(label, reading)
         if number == 0:
             _show(model, batch, images, width_B, found, log, step)
-    return Validation(sums["ctc"], sums["greedy"])
+    return sums
 
 
 def _show(

@@ -151,13 +151,13 @@ def test_train_leaves_a_third_of_the_lines_nearly_clean_and_moves_most():
 
 @pytest.mark.parametrize("strength", [*STRENGTHS, MIXED])
 @pytest.mark.parametrize("name", recipe_names())
-def test_shipped_recipes_parse_and_survive_their_own_identity(name, strength):
+def test_shipped_recipes_parse_and_survive_their_own_fingerprint(name, strength):
     recipe = load_recipe(name, strength)
     assert recipe.name == name
-    identity = recipe.identity()
-    assert identity == json.loads(json.dumps(identity))
-    again = parse_recipe({key: identity[key] for key in ("name", "engine", "steps")}, identity["strength"], "metadata")
-    assert again == recipe and again.identity() == identity
+    recorded = recipe.fingerprint()
+    assert recorded == json.loads(json.dumps(recorded))
+    again = parse_recipe({key: recorded[key] for key in ("name", "engine", "steps")}, recorded["strength"], "metadata")
+    assert again == recipe and again.fingerprint() == recorded
 
 
 def test_scan_has_every_op_and_basic_the_fused_ones():

@@ -16,7 +16,8 @@ from khmer_ocr.dataset.metadata import iter_samples
 from khmer_ocr.errors import ConfigError, DatasetError, ImageError, OutputError, SplitNotFoundError
 from khmer_ocr.model.weights import LoadedModel
 from khmer_ocr.preview.error_sheet import worst_sheet
-from khmer_ocr.recognize.labelled_sets import labelled_set, open_set, read_labels, read_set, split_set
+from khmer_ocr.recognize.label_files import parse_label_file
+from khmer_ocr.recognize.labelled_sets import labelled_set, open_set, read_set, split_set
 from khmer_ocr.recognize.recognizer import Recognizer
 from khmer_ocr.recognize.settings import EvaluateConfig, RecognizeConfig
 from khmer_ocr.text.metrics import Score
@@ -92,7 +93,7 @@ def test_a_set_of_labels_is_read_and_judged(folder: Path, taught_folder: Path, t
     assert report["cer"] == 0 and report["exact"] == 1 and report["lines"] == len(TEXTS)
     assert set(report["by_font"]) == {"Moul", "Bokor"} and set(report["by_detail"]) == {"mild"}
     assert report["ms_per_line"] > 0 and report["decode"] == "greedy" and report["device"] == "cpu"
-    assert list(read_labels(out).values()) == list(TEXTS)
+    assert [row.text for row in parse_label_file(out).rows] == list(TEXTS)
     assert not list(tmp_path.glob(".*"))
     assert "ms a line on cpu" in evaluated(taught_folder, labels=folder / "labels.tsv", max_lines=2)
 
@@ -166,7 +167,9 @@ def test_a_tree_of_others_is_judged_by_the_names_of_its_files(
     report = json.loads(evaluated(taught_folder, root, predictions=out, json=True))
     assert report["lines"] == len(TEXTS) and report["cer"] == 0 and "by_font" not in report
     assert "zero-width spaces taken out in 5" in report["notes"][0]
-    assert list(read_labels(out)) == [f"{number}{suffix}" for number, suffix in enumerate(suffixes)]
+    assert [row.name for row in parse_label_file(out).rows] == [
+        f"{number}{suffix}" for number, suffix in enumerate(suffixes)
+    ]
     (root / "val/labels/2.txt").write_text("")
     (root / "val/images/4.webp").write_bytes((root / "val/images/4.webp").read_bytes()[:-100])
     with pytest.raises(DatasetError, match=r"labels/2\.txt: its label is empty"):

@@ -10,7 +10,7 @@ from khmer_ocr.augment.recipe import load_recipe
 from khmer_ocr.errors import ImageError
 from khmer_ocr.fonts.discovery import FontFace
 from khmer_ocr.recognize.image_input import read_grey
-from khmer_ocr.recognize.prepare import MAX_WIDTH_PX, is_light_on_dark, prepare
+from khmer_ocr.recognize.prepare import LIGHT, MAX_WIDTH_PX, light_ink_score, prepare
 from khmer_ocr.render.compositor import LineRenderer
 from khmer_ocr.render.measured_faces import measure_all
 from khmer_ocr.samples import sample_lines
@@ -47,8 +47,8 @@ def augmented(lines: list[Grey], strength: str) -> list[Grey]:
 @pytest.mark.parametrize("strength", ["none", "mild", "medium", "heavy"])
 def test_polarity_of_lines_as_the_generator_wears_them(clean: list[Grey], strength: str) -> None:
     lines = clean if strength == "none" else augmented(clean, strength)
-    assert [at for at, line in enumerate(lines) if is_light_on_dark(line)] == []
-    missed = [at for at, line in enumerate(lines) if not is_light_on_dark(255 - line)]
+    assert [at for at, line in enumerate(lines) if light_ink_score(line) > LIGHT] == []
+    missed = [at for at, line in enumerate(lines) if light_ink_score(255 - line) <= LIGHT]
     assert len(missed) <= (0.005 * len(lines) if strength == "heavy" else 0), missed
 
 

@@ -5,7 +5,7 @@ Letters: S slots, V token ids, O likely symbols of a slot, N nodes of the tree o
 """
 
 import numpy as np
-import numpy.typing as npt
+from khmer_ocr_kernels.arrays import F32, F64, I32, I64
 from khmer_ocr_kernels.jit import compiled
 
 _NONE = -1
@@ -26,7 +26,7 @@ def _add(a: float, b: float) -> float:
 
 
 @compiled
-def _likely(log_prob_V: npt.NDArray[np.float32], likely_O: npt.NDArray[np.int64]) -> int:
+def _likely(log_prob_V: F32, likely_O: I64) -> int:
     """Write the likeliest symbols, best first; returns how many."""
     found = 0
     for token in range(1, len(log_prob_V)):
@@ -43,9 +43,7 @@ def _likely(log_prob_V: npt.NDArray[np.float32], likely_O: npt.NDArray[np.int64]
 
 
 @compiled
-def _search(
-    log_prob_SV: npt.NDArray[np.float32], beam: int
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float64]]:
+def _search(log_prob_SV: F32, beam: int) -> tuple[I32, I32, I32, F64]:
     """Tree of prefixes (parent, token) and the best nodes with their log-probabilities, best first."""
     slots = len(log_prob_SV)
     likely_O = np.empty(_OPENED, np.int64)
@@ -109,7 +107,7 @@ def _search(
     return parent_N[:nodes], token_N[:nodes], kept[:count].copy(), score
 
 
-def prefix_beam_search(log_prob_SV: npt.NDArray[np.float32], beam: int) -> list[tuple[list[int], float]]:
+def prefix_beam_search(log_prob_SV: F32, beam: int) -> list[tuple[list[int], float]]:
     """Find the likeliest texts of one line.
 
     Args:
@@ -133,7 +131,7 @@ def prefix_beam_search(log_prob_SV: npt.NDArray[np.float32], beam: int) -> list[
 
 
 @compiled
-def _forward(log_prob_SV: npt.NDArray[np.float32], ids_L: npt.NDArray[np.int64]) -> float:
+def _forward(log_prob_SV: F32, ids_L: I64) -> float:
     """CTC's forward sum over the alignments of a text."""
     slots, tokens = len(log_prob_SV), len(ids_L)
     blank_L, symbol_L = np.full(tokens + 1, _NEVER), np.full(tokens + 1, _NEVER)
@@ -163,7 +161,7 @@ def _forward(log_prob_SV: npt.NDArray[np.float32], ids_L: npt.NDArray[np.int64])
     return _add(blank_L[tokens], symbol_L[tokens]) if high == tokens else _NEVER
 
 
-def ctc_score(log_prob_SV: npt.NDArray[np.float32], ids: list[int]) -> float:
+def ctc_score(log_prob_SV: F32, ids: list[int]) -> float:
     """Log-probability of a text: the sum over its alignments; about -1e30 where there is none, or none that is likely.
 
     Alignments that fall behind the text's best by more than 30 on their way are left out.

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from khmer_ocr_kernels.arrays import F32
 from torch import Tensor
 
 from khmer_ocr.model.decoder import Memory
@@ -47,7 +47,7 @@ class TextScore(NamedTuple):
     """
 
     token_log_probs: list[float]
-    table_LV: npt.NDArray[np.float32]
+    table_LV: F32
 
 
 @dataclass
@@ -89,7 +89,7 @@ class _Search:
     """
 
     line: int
-    log_prob_SV: npt.NDArray[np.float32]
+    log_prob_SV: F32
     ctc_weight: float
     candidates: list[tuple[list[int], float]]
     known: set[tuple[int, ...]] = field(default_factory=set)
