@@ -1,4 +1,4 @@
-"""The only source of chance in the project: (run seed, split, stage) -> key, sample number -> counter.
+"""The only source of random numbers in the project: (run seed, split, stage) -> key, sample number -> counter.
 
 Nothing here has state. The same address gives the same words on any machine, in any order, with any number of workers.
 Letters: B samples, N words drawn per sample.
@@ -17,7 +17,7 @@ def key(seed: int, split: str, stage: str) -> npt.NDArray[np.uint32]:
     Args:
         seed: the run's seed, any integer.
         split: name of the split, e.g. "train".
-        stage: what the chance is for, e.g. "plan".
+        stage: what the numbers are for, e.g. "plan".
 
     Returns:
         uint32 array (2,).

@@ -31,7 +31,7 @@ def compiled(function: _Kernel) -> _Kernel:
 
 
 def _say_once(message: str, *seen: object) -> None:
-    """One line a process: there are sixty kernels, and what befell one befell its neighbours."""
+    """Warn once a process: what is wrong with one of sixty kernels mostly is so with all."""
     log.log(logging.DEBUG if message in _said else logging.WARNING, message, *seen)
     _said.add(message)
 

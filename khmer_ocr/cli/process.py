@@ -1,4 +1,4 @@
-"""A command as a well-behaved process: its streams, and what becomes of an error that nobody foresaw.
+"""A command as a well-behaved process: its streams, and what becomes of an unforeseen error.
 
 Texts and names are written as UTF-8 whatever the locale says, as the product's output is Khmer; a name that is no UTF-8
 is written escaped. An output that can't be written is an error. No traceback reaches a user unasked: it goes to a file.
@@ -21,7 +21,7 @@ from khmer_ocr.errors import KhmerOcrError, OutputError, missing_extra_of
 DEBUG_VARIABLE = "KHMER_OCR_DEBUG"
 """Set to anything, tracebacks are printed too."""
 FAULT_STATUS = 70
-"""Exit status after an error that nobody foresaw (EX_SOFTWARE); 2 is that of errors of ours and of wrong usage."""
+"""Exit status after an unforeseen error (EX_SOFTWARE); 2 is that of errors of ours and of wrong usage."""
 NAME_ERRORS = "khmer_ocr.names"
 """Error handler of UTF-8 for file names as Python has them: see `_name_bytes`."""
 _UTF8_TRIED = "KHMER_OCR_UTF8"
@@ -92,8 +92,8 @@ def run_command(command: Callable[[], object], name: str = "khmer-ocr", stopped:
         stopped: what to say after Ctrl-C.
 
     Raises:
-        SystemExit: with what the command itself left with; 2 for nearly all errors of ours, 70 for those that nobody
-            foresaw, 130 for Ctrl-C, 128 + its number for another signal that stopped training.
+        SystemExit: with what the command itself left with; 2 for nearly all errors of ours, 70 for unforeseen
+            ones, 130 for Ctrl-C, 128 + its number for another signal that stopped training.
     """
     with _streams(name):
         status: int | str | None = None
@@ -133,7 +133,7 @@ def _outcome(command: Callable[[], object], name: str, stopped: str) -> int:
 
 
 def _unforeseen(error: Exception, name: str) -> str:
-    """Word an error that nobody foresaw, and leave its traceback in a file."""
+    """Word an unforeseen error, and leave its traceback in a file."""
     own = [
         frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(_PACKAGE)
     ]

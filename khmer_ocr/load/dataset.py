@@ -222,7 +222,7 @@ class SyntheticLoader:
         self._newest = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Say where to go on: after the batch that was given last.
+        """State to resume from: after the batch that was given last.
 
         Returns:
             `epoch` and `batch`, the same on every rank, and what decides which lines are in a batch.

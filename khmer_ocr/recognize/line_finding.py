@@ -176,7 +176,7 @@ def _bands(edges_H: I64, width: int) -> list[tuple[int, int]]:
 
 
 def _is_solid(ink_HW: Grey, ground: int) -> bool:
-    """Tell whether ink is as tall as its strokes are thick: a dash or dots, whose line's height nobody can see."""
+    """Whether ink is as tall as its strokes are thick: a dash or dots, which do not show the height of their line."""
     away_HW = np.abs(ink_HW.astype(np.int16) - ground)
     marked_HW = away_HW > int(away_HW.max()) / 2
     full_W = marked_HW.sum(0) > _FULL * len(ink_HW)

@@ -261,7 +261,7 @@ _NOTHING = Recognition("", 0.0, [])
 
 
 def _log_prob(hypothesis: Hypothesis) -> float:
-    """By CTC where it was asked: the decoder alone is glib where CTC sees nothing, and lost in hundreds of letters."""
+    """By CTC where it was computed: the decoder alone is overconfident where CTC sees nothing, and drifts."""
     return hypothesis.log_prob if hypothesis.ctc_log_prob is None else hypothesis.ctc_log_prob
 
 

@@ -1,4 +1,4 @@
-"""The state of a run on disk: written atomically, read without running code, enough to go on as if never stopped."""
+"""The state of a run on disk: written atomically, read without running code, enough to resume as if never stopped."""
 
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """Read a checkpoint to go on from.
+    """Read a checkpoint to resume from.
 
     Raises:
         ModelError: missing, damaged, hostile, of another format, or without the state of a run.

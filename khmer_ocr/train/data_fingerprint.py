@@ -50,7 +50,7 @@ def difference(recorded: Record, now: Record, roots: list[Path]) -> str:
 
 
 def check_same_data(content: dict[str, Any], splits: dict[str, list[SplitIndex]], source: Path) -> list[str]:
-    """Refuse to go on with a run on data that it did not begin with.
+    """Refuse to resume a run on data that it did not begin with.
 
     Args:
         content: of the checkpoint.

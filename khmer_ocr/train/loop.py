@@ -29,7 +29,7 @@ from khmer_ocr.version import __version__
 _PLACES = ("synthetic_dir", "checkpoint_dir", "log_dir", "init", "resume", "overwrite")
 """Settings that name places on one machine, which mean nothing where the weights are used."""
 _CHECK_STEPS, _CHECK_LOSS = 400, 0.15
-"""A sound model learns one batch by heart in so many steps, down to such a loss a token."""
+"""A sound model overfits one batch in so many steps, down to such a loss a token."""
 
 
 class _StopSignal:
@@ -72,7 +72,7 @@ class _StopSignal:
 
 
 def train(config: TrainConfig) -> Path:
-    """Train a model; what is needed to go on is in `checkpoint_dir` whenever this ends.
+    """Train a model; what is needed to resume is in `checkpoint_dir` whenever this ends.
 
     Args:
         config: the settings.
@@ -304,7 +304,7 @@ class _Run:
 
 
 def overfit_one_batch(trainer: Trainer, asked: Callable[[], bool] = lambda: False) -> None:
-    """Learn one batch by heart, which a sound model and sound labels allow; the weights are as before thereafter.
+    """Overfit one batch, which a sound model and sound labels allow; the weights are restored thereafter.
 
     Args:
         trainer: the run.
@@ -335,7 +335,7 @@ def overfit_one_batch(trainer: Trainer, asked: Callable[[], bool] = lambda: Fals
         return
     if not loss < _CHECK_LOSS:
         raise TrainingError(
-            f"One batch could not be learned by heart: loss {loss:.3f} a token after {_CHECK_STEPS} steps, expected "
+            f"One batch could not be overfitted: loss {loss:.3f} a token after {_CHECK_STEPS} steps, expected "
             f"below {_CHECK_LOSS}. Look at the data (khmer-ocr verify, khmer-ocr preview) and at the learning rate."
         )
-    print(f"Check: one batch learned by heart, loss {loss:.3f} a token after {step + 1} steps.", flush=True)
+    print(f"Check: one batch overfitted, loss {loss:.3f} a token after {step + 1} steps.", flush=True)

@@ -177,7 +177,8 @@ def preflight(
             seen.infeasible = len(found.dense)
     _note_missing_characters(splits, charset, seen)
     _count_shared_texts(splits, seen)
-    free = shutil.disk_usage(_existing(checkpoint_dir)).free
+    folder = checkpoint_dir.absolute()
+    free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
     if free < 2 * model_bytes + _SPARE_BYTES:
         raise OutputError(
             f"{checkpoint_dir} has {free >> 20} MiB free; two checkpoints need {2 * model_bytes >> 20} MiB."
@@ -226,10 +227,3 @@ def check_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(1 << 16))
-
-
-def _existing(folder: Path) -> Path:
-    folder = folder.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return folder

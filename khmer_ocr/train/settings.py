@@ -145,7 +145,7 @@ def plain(config: TrainConfig) -> dict[str, Any]:
 
 
 def check_same_run(recorded: dict[str, Any], config: TrainConfig, source: Path) -> None:
-    """Refuse to go on with a run under other settings than it began with; raises `ConfigError` with the difference."""
+    """Refuse to resume a run under other settings than it began with; raises `ConfigError` with the difference."""
     now = plain(config)
     # What a checkpoint does not name is younger than it.
     there = plain(TrainConfig()) | recorded

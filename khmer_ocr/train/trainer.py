@@ -43,6 +43,8 @@ from khmer_ocr.train.settings import TrainConfig, check_same_run, plain
 
 LOCK = ".lock"
 """In the checkpoint folder while a run is under way."""
+_POSITION = {"step": int, "epoch": int, "batch": int, "best": float, "elapsed_s": float, "lines_seen": int}
+"""What a checkpoint records of where a run is."""
 State = tuple[ModelConfig, dict[str, torch.Tensor], Charset, dict[str, Any]]
 """Shape, weights, characters and card of a model, as `read_state` gives them."""
 _TOKENS_STEP = 8
@@ -217,12 +219,8 @@ class Trainer:
             for name, value in content["ema"].items():
                 self.ema.state[name].copy_(value)
             at = content["position"]
-            self.step, self.epoch, self.batch = int(at["step"]), int(at["epoch"]), int(at["batch"])
-            self.best, self.elapsed_s, self.lines_seen = (
-                float(at["best"]),
-                float(at["elapsed_s"]),
-                int(at["lines_seen"]),
-            )
+            for name, kind in _POSITION.items():
+                setattr(self, name, kind(at[name]))
             if content.get("data", {}).get("val", self._data["val"]) != self._data["val"]:
                 self.best = math.inf
         except KhmerOcrError:
@@ -244,14 +242,7 @@ class Trainer:
             "ema": self.ema.state,
             "optimiser": self.optimiser.state_dict(),
             "config": plain(self.config),
-            "position": {
-                "step": self.step,
-                "epoch": self.epoch,
-                "batch": self.batch,
-                "best": self.best,
-                "elapsed_s": self.elapsed_s,
-                "lines_seen": self.lines_seen,
-            },
+            "position": {name: getattr(self, name) for name in _POSITION},
         }
 
     def save(self, name: str) -> Path:

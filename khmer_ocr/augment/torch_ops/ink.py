@@ -1,4 +1,4 @@
-"""Ops on the ink alone: spread, lost, faded. Outside the image is paper.
+"""Ops on the ink alone: spread, lost, faded. Outside the image is background.
 
 Letters: b lines, H rows, W columns.
 """

@@ -88,7 +88,7 @@ def resolution_loss(lines: PaddedLines, values: Mapping[str, Tensor], key_b2: Te
 
 
 def _down_and_up(rows_bNM: Tensor, factor_b: Tensor) -> Tensor:
-    """Resample along the first of two axes; beyond its end is paper."""
+    """Resample along the first of two axes; beyond its end is background."""
     length = rows_bNM.shape[1]
     area = torch.nn.functional.pad(rows_bNM.cumsum(1), (0, 0, 1, 0))
     cells = int((length * factor_b.max()).ceil()) + 1

@@ -45,7 +45,7 @@ def _covered(length: int, start_b: Tensor, end_b: Tensor) -> Tensor:
 
 
 def table_rules(lines: PaddedLines, values: Mapping[str, Tensor], key_b2: Tensor) -> PaddedLines:
-    """Draw the rules of a table's cell: each side by the toss of a coin, at a place free of ink, over the whole length.
+    """Draw the rules of a table's cell: each side with probability 0.5, at a place free of ink, over the whole length.
 
     Args:
         lines: the lines.
@@ -53,7 +53,7 @@ def table_rules(lines: PaddedLines, values: Mapping[str, Tensor], key_b2: Tensor
         key_b2: int64 keys.
     """
     height, width = lines.ink_B1HW.shape[2:]
-    chance_b8 = noise_fields.grid_bytes(key_b2, 1, 8, noise_fields.salt("table_rules"))[:, :, 0, 0].float() / 256
+    uniform_b8 = noise_fields.grid_bytes(key_b2, 1, 8, noise_fields.salt("table_rules"))[:, :, 0, 0].float() / 256
     top_b, bottom_b, left_b, right_b = ink_box(lines)
     zero_b = torch.zeros_like(top_b)
     # A free column keeps an upright rule from looking like a stroke of the first or last letter.
@@ -62,8 +62,8 @@ def table_rules(lines: PaddedLines, values: Mapping[str, Tensor], key_b2: Tensor
     rules = []
     for side, (low_b, high_b) in enumerate(sides):
         thickness_b = torch.minimum(values["thickness_px"], (high_b - low_b).float())
-        start_b = low_b + (high_b - low_b - thickness_b) * chance_b8[:, side]
-        drawn_b = (chance_b8[:, 4 + side] < 0.5) & (thickness_b >= 0.5)
+        start_b = low_b + (high_b - low_b - thickness_b) * uniform_b8[:, side]
+        drawn_b = (uniform_b8[:, 4 + side] < 0.5) & (thickness_b >= 0.5)
         length = height if side < 2 else width
         rules.append(_covered(length, start_b, start_b + thickness_b) * drawn_b[:, None])
     across = torch.maximum(rules[0], rules[1]).view(-1, 1, height, 1)
@@ -97,7 +97,7 @@ def neighbour_lines(lines: PaddedLines, values: Mapping[str, Tensor], key_b2: Te
 
 
 def _rows(ink_b1HW: Tensor, row_bK: Tensor) -> Tensor:
-    """Rows by number; numbers outside the image give paper."""
+    """Rows by number; numbers outside the image give background."""
     height, width = ink_b1HW.shape[2:]
     inside_bK = (row_bK >= 0) & (row_bK < height)
     index = row_bK.clamp(0, height - 1)[:, None, :, None].expand(-1, -1, -1, width)
