@@ -8,6 +8,7 @@ Letters: Q quads, E entries, N pixels, S hash slots, K rasters just drawn or rea
 """
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from typing import Any
 import freetype
 import numpy as np
 import numpy.typing as npt
-from khmer_ocr_kernels.arrays import I32, I64
+import xxhash
+from khmer_ocr_kernels.arrays import I32, I64, U8
 from khmer_ocr_kernels.jit import compiled
 
 from khmer_ocr.fonts.discovery import FontFace
-from khmer_ocr.render.atlas_cache import read_rasters, write_rasters
+from khmer_ocr.io.atomic import replacing
 from khmer_ocr.render.rasterizer import NO_ROOM, Rasterizer, drawing_error, functions, render
 
 log = logging.getLogger(__name__)
@@ -221,7 +223,7 @@ class GlyphAtlas:
         file = self._file(face)
         if file is None or not file.is_file() or self._used_bytes + file.stat().st_size > self._limit_bytes // 2:
             return
-        stored = read_rasters(file)
+        stored = _read_rasters(file)
         if stored is None:
             return
         local_K, entries_K5, pixels_N = stored
@@ -253,7 +255,7 @@ class GlyphAtlas:
             spans = zip(entries_K5[:, 0].tolist(), size_K.tolist(), strict=True)
             pixels_N = np.concatenate([np.zeros(0, np.uint8), *(self.pixels_N[at : at + size] for at, size in spans)])
             entries_K5[:, 0] = np.cumsum(size_K) - size_K
-            write_rasters(file, keys_E[mine] - (first << _GLYPH_SHIFT), entries_K5, pixels_N)
+            _write_rasters(file, keys_E[mine] - (first << _GLYPH_SHIFT), entries_K5, pixels_N)
         self._changed.clear()
 
 
@@ -261,3 +263,42 @@ def _grown(array: npt.NDArray[Any], expected: int) -> npt.NDArray[Any]:
     """Copy of an array with room for at least `expected` rows, half as many again as before."""
     more = max(expected, len(array) * 3 // 2) - len(array)
     return np.concatenate([array, np.zeros((more, *array.shape[1:]), array.dtype)])
+
+
+def _checksum(file: Path, *arrays: npt.NDArray[Any]) -> int:
+    """Of the rasters and of whose they are: a file under another face's name does not check out."""
+    digest = xxhash.xxh3_64(os.fsencode(file.name))
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.intdigest()
+
+
+def _read_rasters(file: Path) -> tuple[I64, I32, U8] | None:
+    """Read keys, entries and pixels from a cache file; a damaged one is deleted and None comes back."""
+    why = "it does not match its checksum"
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            keys_K, entries_K5, pixels_N = stored["keys"], stored["entries"], stored["pixels"]
+            if int(stored["check"]) == _checksum(file, keys_K, entries_K5, pixels_N):
+                return keys_K, entries_K5, pixels_N
+    except Exception as error:
+        # Damaged bytes make zipfile, zlib and numpy raise nearly anything; whatever it is, the cache can go.
+        why = str(error) or repr(error)
+    log.warning("raster cache %s is damaged (%s); its glyphs are drawn anew", file, why)
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        log.debug("%s can't be removed (%s): it is read, and found damaged, again next time", file, error)
+    return None
+
+
+def _write_rasters(file: Path, keys_K: I64, entries_K5: I32, pixels_N: U8) -> None:
+    """Write a cache file atomically; a folder that can't be written costs a warning, never the run."""
+    check = np.uint64(_checksum(file, keys_K, entries_K5, pixels_N))
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as partial, partial.open("wb") as stream:
+            np.savez(stream, keys=keys_K, entries=entries_K5, pixels=pixels_N, check=check)
+    except OSError as error:
+        log.warning("raster cache %s can't be written (%s); its glyphs will be drawn again next time", file, error)
