@@ -85,8 +85,10 @@ def _main(folder: Path) -> None:
     results = []
     for case in cases:
         result = call(*(item if place in on_host else moved(item) for place, item in enumerate(case)))
-        outputs = result if isinstance(result, tuple) else (result,)
-        outputs = [output.pixels_N if isinstance(output, RaggedLines) else output for output in outputs]
+        outputs = [
+            output.pixels_N if isinstance(output, RaggedLines) else output
+            for output in (result if isinstance(result, tuple) else (result,))
+        ]
         assert all(output.device.type == device for output in outputs)
         results.append([output.cpu().numpy() for output in outputs])
     (folder / "results").write_bytes(pickle.dumps(results))

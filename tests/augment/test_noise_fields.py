@@ -45,8 +45,8 @@ def test_fields_of_other_salts_and_keys_are_others() -> None:
 
 def test_salts_of_all_ops_differ() -> None:
     """The first four letters tell the ops apart."""
-    drawing = ("patchy_ink", "toner_fade", "geometry", "table_rules", "bleed_through", "paper_texture")
-    drawing += ("uneven_light", "blobs", "speckle", "noise")
+    drawing = ["patchy_ink", "toner_fade", "geometry", "table_rules", "bleed_through", "paper_texture"]
+    drawing += ["uneven_light", "blobs", "speckle", "noise"]
     assert len({noise_fields.salt(op)[0] for op in drawing}) == len(drawing)
 
 

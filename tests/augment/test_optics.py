@@ -52,7 +52,8 @@ def moments(lines: PaddedLines) -> tuple[float, float, float, float]:
     ink = lines.ink_B1HW[0, 0].double()
     y, x = torch.arange(33.0).double()[:, None] - 16, torch.arange(41.0).double() - 20
     mass = float(ink.sum())
-    return mass, *(float((ink * m).sum()) / mass for m in (x * x, y * y, x * y))
+    along, across, mixed = (float((ink * m).sum()) / mass for m in (x * x, y * y, x * y))
+    return mass, along, across, mixed
 
 
 @pytest.mark.parametrize("sigma_px", [0.8, 1.0, 2.5])

@@ -260,5 +260,5 @@ def test_a_value_for_all_strengths_is_as_good_as_three(tmp_path: Path):
     file = tmp_path / "mine.yaml"
     file.write_text("name: mine\nsteps:\n  - {op: blur, probability: 1, sigma_px: [0.5, 1]}\n", encoding="utf-8")
     recipe = load_recipe(str(file), "heavy")
-    assert recipe.engine == "kornia" and recipe.steps[0].ranges["sigma_px"] == ((0.5, 1.0),) * 3
+    assert recipe is not None and recipe.engine == "kornia" and recipe.steps[0].ranges["sigma_px"] == ((0.5, 1.0),) * 3
     assert recipe.steps[0].probability_3 == (1.0, 1.0, 1.0)

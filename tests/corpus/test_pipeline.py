@@ -20,9 +20,10 @@ from khmer_ocr.corpus.line_breaking import cut
 from khmer_ocr.corpus.pipeline import CorpusReport, process_corpus
 from khmer_ocr.corpus.settings import CorpusConfig
 from khmer_ocr.corpus.split_writer import LOCK, SplitReport, sole_run
+from khmer_ocr.corpus.synthesis.syllable_lines import synthesize_lines
 from khmer_ocr.dataset.layout import SPLITS
 from khmer_ocr.errors import ConfigError, CorpusError, OutputError, RunConflictError
-from khmer_ocr.samples import sample_lines
+from khmer_ocr.samples import sample_lines, sample_text
 from khmer_ocr.text.normalize import NORMALIZER_VERSION, normalize
 from khmer_ocr.text.syllables import is_well_formed
 from khmer_ocr.text.syllables import split as syllables
@@ -48,7 +49,7 @@ def everything(out: Path) -> list[str]:
 
 
 def stats(out: Path) -> dict[str, Any]:
-    return json.loads((out / "corpus_stats.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    return json.loads((out / "corpus_stats.json").read_text(encoding="utf-8"))
 
 
 def snapshot(out: Path) -> dict[str, bytes]:
@@ -254,11 +255,10 @@ def near_keys(out: Path) -> dict[str, set[str]]:
     return {split: {near_copy_key(line) for line in written(out, split)} for split in SPLITS}
 
 
-@needs_shared
-def test_real_text_splits_without_leaks_and_a_second_run_drops_nothing(tmp_path: Path) -> None:
-    report = run(tmp_path / "one", FOLDER)
+def assert_no_leaks_and_a_second_run_drops_nothing(tmp_path: Path, source: Path) -> CorpusReport:
+    report = run(tmp_path / "one", source)
     lines = everything(tmp_path / "one")
-    assert len(lines) == len(set(lines)) == report.lines > 50_000
+    assert len(lines) == len(set(lines)) == report.lines
     assert all(normalize(line) == line and is_well_formed(line) and 1 <= len(line) <= 90 for line in lines)
     keys = near_keys(tmp_path / "one")
     assert not keys["train"] & keys["val"]
@@ -266,16 +266,31 @@ def test_real_text_splits_without_leaks_and_a_second_run_drops_nothing(tmp_path:
     assert not keys["val"] & keys["test"]
     shares = [report.splits[split].lines / report.lines for split in SPLITS]
     assert np.allclose(shares, [0.8, 0.1, 0.1], atol=0.07)
-    assert report.warnings == ("Passed over for their unknown format: 1 file(s) in the input folders (SOURCES.md).",)
     again = run(tmp_path / "two", *(tmp_path / "one" / name for name in FILES[:3]))
     assert again.dropped == {}
     assert sorted(everything(tmp_path / "two")) == sorted(lines)
+    return report
 
 
+def test_text_splits_without_leaks_and_a_second_run_drops_nothing(tmp_path: Path) -> None:
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    (texts / "sample.txt").write_text(sample_text(), encoding="utf-8")
+    (texts / "synthetic.txt").write_text("\n\n".join(synthesize_lines(3000, seed=4)), encoding="utf-8")
+    assert assert_no_leaks_and_a_second_run_drops_nothing(tmp_path, texts).lines > 3000
+
+
+@pytest.mark.slow
 @needs_shared
-def test_real_text_in_short_lines_loses_no_syllable(tmp_path: Path) -> None:
+def test_real_text_splits_without_leaks_and_a_second_run_drops_nothing(tmp_path: Path) -> None:
+    report = assert_no_leaks_and_a_second_run_drops_nothing(tmp_path, FOLDER)
+    assert report.lines > 50_000
+    assert report.warnings == ("Passed over for their unknown format: 1 file(s) in the input folders (SOURCES.md).",)
+
+
+def test_real_text_in_short_lines_loses_no_syllable() -> None:
     source = FOLDER / "lo_help.txt"
-    raw = source.read_text(encoding="utf-8").splitlines()[:3000]
+    raw = source.read_text(encoding="utf-8").splitlines()[:3000] if source.exists() else sample_lines()
     for line in raw:
         if not is_well_formed(normalize(line)):
             continue

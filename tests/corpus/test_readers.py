@@ -97,7 +97,7 @@ def test_folder_is_walked_in_sorted_order_and_foreign_files_are_passed_over(tmp_
     for name in ("b.txt", "a/z.txt", "a/b.jsonl", ".hidden.txt", ".git/c.txt", "README.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text('{"text": "ក"}' if name.endswith("jsonl") else name)
-    names = [path.relative_to(tmp_path).as_posix() for path in find_input_files([tmp_path])]
+    names = [Path(str(path)).relative_to(tmp_path).as_posix() for path in find_input_files([tmp_path])]
     assert names == ["b.txt", "a/b.jsonl", "a/z.txt"]
     assert texts(tmp_path) == ["b.txt", "ក", "a/z.txt"]
     assert find_input_files([tmp_path / "b.txt", tmp_path])[0].name == "b.txt"
@@ -355,7 +355,7 @@ def test_links_to_files_and_folders_are_followed_and_each_file_is_read_once(tmp_
     (top / "one.txt").symlink_to(real / "deep/b.txt")
     (real / "deep/round").symlink_to(top)
     (top / "self").symlink_to(top)
-    names = [path.relative_to(tmp_path).as_posix() for path in find_input_files([top])]
+    names = [Path(str(path)).relative_to(tmp_path).as_posix() for path in find_input_files([top])]
     assert names == ["top/one.txt", "top/linked/a.txt"]
     assert [path.name for path in find_input_files([tmp_path / "top/linked"])] == ["a.txt", "b.txt"]
 

@@ -39,7 +39,7 @@ def encode(images: list[np.ndarray]) -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def cases() -> list[tuple[np.ndarray, bytes]]:
-    out = []
+    out: list[tuple[np.ndarray, bytes]] = []
     for height in HEIGHTS:
         images = [line_like(height, width, seed) for seed, width in enumerate(WIDTHS)]
         out += zip(images, encode(images), strict=True)

@@ -7,7 +7,8 @@ import pytest
 
 from khmer_ocr.dataset import layout
 from khmer_ocr.dataset.shards import dali_index, tar_members
-from khmer_ocr.dataset.verify import Problem, VerifyReport, verify
+from khmer_ocr.dataset.split_checks import Problem
+from khmer_ocr.dataset.verify import VerifyReport, verify
 from khmer_ocr.errors import SplitNotFoundError
 from tests.dataset.trees import (
     edit_metadata,

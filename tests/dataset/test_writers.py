@@ -145,7 +145,7 @@ def test_open_writer_knows_both_formats(tmp_path: Path) -> None:
 
 def test_files_are_written_through_no_link_and_into_no_second_name(tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("mine")
-    sample: Sample = {"filename": "train_000000", "text": "ក"}  # type: ignore[typeddict-item]
+    sample: Sample = {"filename": "train_000000", "text": "ក"}
     writer = FileWriter(tmp_path / "out", "train")
     image, label = tmp_path / "out/train/images/train_000000.png", tmp_path / "out/train/labels/train_000000.txt"
     for place in (image, label):

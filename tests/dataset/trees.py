@@ -5,6 +5,7 @@ import json
 import random
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -132,7 +133,7 @@ def write_tree(root: Path, counts: dict[str, int], format: str = "files", *, chu
     return root
 
 
-def as_older_scripts_wrote_it(root: Path, split: str, **layout_options: object) -> None:
+def as_older_scripts_wrote_it(root: Path, split: str, **layout_options: Any) -> None:
     """Rewrite a split's metadata in another JSON layout, with only the keys every user has."""
     path = root / split / "metadata.json"
     metadata = json.loads(path.read_bytes())

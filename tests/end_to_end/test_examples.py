@@ -34,6 +34,6 @@ def test_examples_import_what_exists(name: str) -> None:
     """Their imports alone, as the scripts do nothing else when they are imported."""
     pytest.importorskip("torch")
     tree = ast.parse((EXAMPLES / f"{name}.py").read_text(encoding="utf-8"))
-    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    imports: list[ast.stmt] = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     assert f"python examples/{name}.py" in (ast.get_docstring(tree) or "")
     exec(compile(ast.Module(imports, []), name, "exec"), {})

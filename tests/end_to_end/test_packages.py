@@ -26,7 +26,16 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("packages")
     call(sys.executable, "-m", "hatchling", "build", "-d", folder, cwd=REPOSITORY)
     (sdist,) = folder.glob("*.tar.gz")
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+    pip: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--no-build-isolation",
+    ]
     call(*pip, "-w", folder / "of_sdist", sdist, cwd=folder)
     found = {"wheel": folder, "sdist": folder / "of_sdist"}
     return {kind: next(place.glob("*.whl")) for kind, place in found.items()}
@@ -52,7 +61,16 @@ def test_an_installed_package_draws(wheels: dict[str, Path], tmp_path: Path, kin
     """In a fresh environment; what the package needs comes from this one, as there may be no network."""
     venv = tmp_path / "venv"
     call(sys.executable, "-m", "venv", "--without-pip", venv, cwd=tmp_path)
-    pip = [sys.executable, "-m", "pip", "--python", venv / "bin/python", "install", "--quiet", "--no-deps"]
+    pip: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        venv / "bin/python",
+        "install",
+        "--quiet",
+        "--no-deps",
+    ]
     call(*pip, "--no-index", wheels[kind], cwd=tmp_path)
     site = next((venv / "lib").glob("python*/site-packages"))
     others = [path for path in sys.path if path.endswith("site-packages")]

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -62,7 +62,7 @@ def sha256(data: bytes) -> str:
 FILES = {KHMER: make_font("ក"), LATIN: make_font("a"), LICENCE: b"a licence\n"}
 
 
-def make_tar(contents: dict[str, bytes | tarfile.TarInfo], mode: str = "w:gz") -> bytes:
+def make_tar(contents: Mapping[str, bytes | tarfile.TarInfo], mode: str = "w:gz") -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode=mode) as archive:  # type: ignore[call-overload]
         for name, data in contents.items():

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,14 +136,15 @@ def test_each_split_has_a_record_of_its_own(journal: Journal) -> None:
     assert journal.under_way() == runs
     journal.forget("train")
     assert journal.under_way().keys() == {"val"}
-    for nothing in (None, 3, [], {}, {"splits": 3}, {"splits": []}):
+    nothings: tuple[Any, ...] = (None, 3, [], {}, {"splits": 3}, {"splits": []})
+    for nothing in nothings:
         assert by_split(nothing) == {}
 
 
 @pytest.mark.parametrize("checksum", [True, False])
 def test_one_record_for_all_splits_is_read_and_replaced(journal: Journal, checksum: bool) -> None:
     """As earlier commits wrote it; the first ones without a checksum."""
-    old = {**RUN, "splits": {"train": {"lines": 2}, "val": {"lines": 1}}}
+    old: dict[str, Any] = {**RUN, "splits": {"train": {"lines": 2}, "val": {"lines": 1}}}
     if checksum:
         old["checksum"] = xxhash.xxh3_64_digest(json.dumps(old, ensure_ascii=False).encode()).hex()
     for name in ("run.json", "run.copy.json"):

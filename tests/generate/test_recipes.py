@@ -89,14 +89,8 @@ def test_basic_without_torch(corpus: Path, tmp_path: Path) -> None:
 
 def test_clean_augmented_and_not_at_all(corpus: Path, tmp_path: Path) -> None:
     """`none` and augment_train=False draw the same pixels; `basic` others of the same size and text."""
-    trees = {}
-    for name, settings in {
-        "none": {"recipe": "none"},
-        "basic": {"recipe": "basic", "splits": ["train", "val"]},
-    }.items():
-        generator(corpus, tmp_path / name).generate(
-            settings.pop("splits", ["train"]), 200, progress=False, workers=1, **settings
-        )
+    for recipe, splits in (("none", ["train"]), ("basic", ["train", "val"])):
+        generator(corpus, tmp_path / recipe).generate(splits, 200, progress=False, workers=1, recipe=recipe)
     generator(corpus, tmp_path / "off", augment_train=False).generate(["train"], 200, progress=False, workers=1)
     trees = {name: samples_of(tmp_path / name) for name in ("none", "basic", "off")}
     hashes = {name: [sample["pixel_hash"] for sample in samples] for name, samples in trees.items()}

@@ -415,9 +415,14 @@ def test_hostile_records_are_no_evidence_and_no_traceback(tree: Path) -> None:
     whole = everything(tree)
     lines = (tree / "train/metadata.json").read_text(encoding="utf-8").split("\n")
     first = next(n for n, line in enumerate(lines) if line.startswith('{"filename"'))
-    for n, values in enumerate(
-        ({"pixel_hash": 5}, {"pixel_hash": "-1"}, {"text": "\ud800"}, {"text": "ក" * 100_000}, {"filename": "../x"})
-    ):
+    wrong: tuple[dict[str, Any], ...] = (
+        {"pixel_hash": 5},
+        {"pixel_hash": "-1"},
+        {"text": "\ud800"},
+        {"text": "ក" * 100_000},
+        {"filename": "../x"},
+    )
+    for n, values in enumerate(wrong):
         record = json.loads(lines[first + n].removesuffix(","))
         lines[first + n] = json.dumps({**record, **values}) + ","
     lines[first + 7] = "[" * 5000

@@ -12,7 +12,6 @@ from tests.dataset.trees import FONTS, edit_metadata, pixels, png, sample, text,
 
 torch = pytest.importorskip("torch")
 
-from khmer_ocr import rng  # noqa: E402
 from khmer_ocr.dataset import layout  # noqa: E402
 from khmer_ocr.errors import ConfigError, DatasetError, SplitNotFoundError  # noqa: E402
 from khmer_ocr.load.collate import collate_lines  # noqa: E402
@@ -264,11 +263,6 @@ def test_where_torch_is_not_installed_the_message_says_what_to_install():
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
     assert done.returncode == 1 and "Reading batches needs torch, which is not installed" in done.stderr
     assert "pip install '.[torch]'" in done.stderr and "pip install 'khmer-ocr[torch]'" in done.stderr
-
-
-def test_the_shuffle_key_belongs_to_its_split():
-    keys = {split: tuple(rng.key(42, split, "shuffle").tolist()) for split in layout.SPLITS}
-    assert len(set(keys.values())) == 3
 
 
 def test_what_is_passed_over_in_a_folder_of_others_is_told_once(fresh, caplog):

@@ -1,6 +1,7 @@
 """Trees that other people made become batches: the same by every engine, what is left out counted."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,8 +23,8 @@ def tree(tmp_path: Path) -> Path:
         (tmp_path / "train" / name).mkdir(parents=True)
     for i in range(COUNT):
         place = f"book1/{i:03d}" if i % 5 == 0 else f"{i:03d}"
-        image, options = Image.fromarray(pixels("train", i)), {"lossless": True} if i % 6 == 4 else {}
-        image.save(tmp_path / f"train/images/{place}{SUFFIXES[i % 6]}", **options)
+        options: dict[str, Any] = {"lossless": True} if i % 6 == 4 else {}
+        Image.fromarray(pixels("train", i)).save(tmp_path / f"train/images/{place}{SUFFIXES[i % 6]}", **options)
         (tmp_path / f"train/labels/{i:03d}.txt").write_text(f"\ufeff{text('train', i)}\r\n", encoding="utf-8")
     (tmp_path / "train/images/._000.png").write_bytes(b"\0\5\x16\7")
     return tmp_path

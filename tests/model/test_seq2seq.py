@@ -46,6 +46,7 @@ def reader(config: ModelConfig, seed: int = 0) -> Seq2Seq:
         model = Seq2Seq(config, VOCABULARY)
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):  # as after training: not the identity
+                assert module.running_mean is not None and module.running_var is not None
                 module.running_mean.normal_(0, 0.2)
                 module.running_var.uniform_(0.5, 1.5)
                 module.bias.data.normal_(0, 0.3)
@@ -181,14 +182,15 @@ def test_frozen_norms_learn_as_they_read(config: ModelConfig) -> None:
     model.encoder.freeze_norms()
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout | torch.nn.GRU) or hasattr(module, "dropout"):
-            module.dropout = 0.0
+            module.dropout = 0.0  # type: ignore[assignment]
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     learnt = model.train()(images, width_B, tokens)[0]
     torch.testing.assert_close(learnt, read, atol=2e-5, rtol=1e-4)
     learnt.square().sum().backward()
     norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    assert norms and all(norm.weight.grad.abs().max() > 0 and norm.bias.grad.abs().max() > 0 for norm in norms)
+    slopes = [values.grad for norm in norms for values in (norm.weight, norm.bias)]
+    assert slopes and all(slope is not None and slope.abs().max() > 0 for slope in slopes)
     assert all(torch.equal(value, seen[name]) for name, value in model.named_buffers())
 
 
@@ -203,7 +205,7 @@ def test_ways_back_are_those_of_plain_products() -> None:
     assert torch.equal(found, expected)
     (found * weights).sum().backward()
     (expected * weights).sum().backward()
-    assert torch.equal(ours.grad, plain.grad)
+    assert ours.grad is not None and plain.grad is not None and torch.equal(ours.grad, plain.grad)
     with torch.inference_mode():
         half = x.to(torch.bfloat16)
         assert torch.equal(mask.relu(half.clone()), torch.relu(half) * mask.inside_B11W.bool())

@@ -1,5 +1,6 @@
 """Previews of recipes: each cell is what its label says, and what can't be shown is refused."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image
 
 from khmer_ocr.augment import fused
 from khmer_ocr.augment.limits import DRAWN
-from khmer_ocr.augment.recipe import STRENGTHS, load_recipe, parse_recipe
+from khmer_ocr.augment.recipe import STRENGTHS, Recipe, load_recipe, parse_recipe
 from khmer_ocr.cli import main
 from khmer_ocr.errors import ConfigError, OutputError
 from khmer_ocr.preview import recipe_sheet as recipe_sheet_module
@@ -33,6 +34,12 @@ FACE = "NotoSansKhmer-Regular"
 @pytest.fixture(scope="module")
 def line() -> PreviewLine:
     return PreviewLine(SAMPLE, FACE, 0)
+
+
+def recipe_of(name: str, strength: str = "medium") -> Recipe:
+    recipe = load_recipe(name, strength)
+    assert recipe is not None
+    return recipe
 
 
 def preview(*arguments: str) -> None:
@@ -61,7 +68,7 @@ def test_a_preview_of_each_recipe(name: str, tmp_path: Path, capsys: pytest.Capt
         assert f"{image.size[0]} x {image.size[1]} px" in said
         assert image.mode == "L" and image.size[0] < 3000
         sheet_HW = np.asarray(image)
-    steps = sum(step.op not in DRAWN for step in load_recipe(name).steps)
+    steps = sum(step.op not in DRAWN for step in recipe_of(name).steps)
     assert f"recipe {name}, {steps} ops and 2 samples in {FACE}" in said
     clean_HW = PreviewLine(SAMPLE, FACE, 0).lines.image(0).repeat(2, 0).repeat(2, 1)
     places = np.lib.stride_tricks.sliding_window_view(sheet_HW[:200, :700], clean_HW.shape)
@@ -77,21 +84,21 @@ def test_the_same_picture_twice_and_another_by_seed(tmp_path: Path) -> None:
 
 
 def test_columns_are_strengths_or_places_in_ranges() -> None:
-    scan = columns_of(load_recipe("scan", "mixed"))
+    scan = columns_of(recipe_of("scan", "mixed"))
     assert [(column.strength, column.share) for column in scan] == [(s, p) for s in STRENGTHS for p in (LOW, HIGH)]
-    one = columns_of(load_recipe("scan", "heavy"))
+    one = columns_of(recipe_of("scan", "heavy"))
     assert [(column.strength, column.share, column.place) for column in one] == [
         ("heavy", LOW, 0),
         ("heavy", MIDDLE, 1),
         ("heavy", HIGH, 2),
     ]
-    alike = columns_of(load_recipe("basic", "mixed"))
+    alike = columns_of(recipe_of("basic", "mixed"))
     assert [column.title for column in alike] == [f"every strength, {e}" for e in ("low end", "middle", "high end")]
 
 
 @pytest.mark.parametrize("name", ["basic", "scan"])
 def test_an_op_alone_has_the_values_of_its_place(name: str, line: PreviewLine) -> None:
-    recipe = load_recipe(name, "mixed")
+    recipe = recipe_of(name, "mixed")
     for step in recipe.steps:
         for strength, number in (("mild", 0), ("heavy", 2)):
             for share in (LOW, HIGH):
@@ -107,7 +114,7 @@ def test_an_op_alone_has_the_values_of_its_place(name: str, line: PreviewLine) -
 
 
 def test_a_cell_is_the_op_done_to_the_line(line: PreviewLine) -> None:
-    recipe = load_recipe("basic")
+    recipe = recipe_of("basic")
     image_HW, record = line.augmented(replace(recipe, steps=(at_share(recipe.steps[1], 1, HIGH),)), 0)
     clean_HW = line.lines.image(0)
     nothing = np.zeros(1)
@@ -118,7 +125,7 @@ def test_a_cell_is_the_op_done_to_the_line(line: PreviewLine) -> None:
 
 
 def test_every_op_of_scan_shows_at_its_high_end_when_heavy(line: PreviewLine) -> None:
-    recipe = load_recipe("scan", "heavy")
+    recipe = recipe_of("scan", "heavy")
     for step in recipe.steps:
         if step.op in DRAWN:
             continue
@@ -129,9 +136,14 @@ def test_every_op_of_scan_shows_at_its_high_end_when_heavy(line: PreviewLine) ->
 def test_an_op_that_never_happens_says_so(line: PreviewLine, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = [{"op": "blur", "probability": [0, 0.5, 1], "sigma_px": [[0, 0], [0, 1], [1, 2]]}]
     recipe = parse_recipe({"name": "mine", "engine": "fused", "steps": steps}, "mixed", "test")
-    sheet, written = Sheet(line, columns_of(recipe)), []
+    sheet, written = Sheet(line, columns_of(recipe)), list[str]()
     write = sheet.notes
-    monkeypatch.setattr(sheet, "notes", lambda lines: written.extend(lines) or write(lines))
+
+    def keep(lines: Sequence[str]) -> list[np.ndarray]:
+        written.extend(lines)
+        return write(lines)
+
+    monkeypatch.setattr(sheet, "notes", keep)
     cells = recipe_sheet_module._op_cells(sheet, recipe, recipe.steps[0])
     assert len(cells) == 7 and written.count("never when mild") == 2
     assert "happens to 0 / 50 / 100 % of lines" in written

@@ -76,7 +76,12 @@ def test_texts_in_order_and_texts_by_name_give_the_same() -> None:
     named = evaluate_lines(LABELS, dict(zip(LABELS, read, strict=True)))
     assert evaluate_lines(list(LABELS.values()), read).total == named.total
     assert evaluate_lines([], []).total == Score() and evaluate_lines({}, {}).as_json()["cer"] == 0.0
-    strange = [(["a"], ["a", "b"]), (["a", "b"], ["a"]), (["a"], {"0": "a"}), ({"x": "a"}, {"y": "a"})]
+    strange: list[tuple[Any, Any]] = [
+        (["a"], ["a", "b"]),
+        (["a", "b"], ["a"]),
+        (["a"], {"0": "a"}),
+        ({"x": "a"}, {"y": "a"}),
+    ]
     for labels, predictions in strange:
         with pytest.raises(ConfigError):
             evaluate_lines(labels, predictions)

@@ -16,8 +16,15 @@ from khmer_ocr.errors import ConfigError, ModelError, OutputError
 from khmer_ocr.model.presets import preset
 from khmer_ocr.model.seq2seq import Seq2Seq
 from khmer_ocr.model.weights import SHIPPED, LoadedModel, load_model
-from khmer_ocr.recognize import export_onnx as room
-from khmer_ocr.recognize.export_onnx import best_path, export_onnx, session, texts_apart
+from khmer_ocr.recognize.export_onnx import (
+    _Decoder,
+    _difference,
+    _Encoder,
+    best_path,
+    export_onnx,
+    session,
+    texts_apart,
+)
 from khmer_ocr.recognize.recognizer import Recognizer
 from tests import SHARED
 from tests.recognize.reading import TEXTS, Grey
@@ -113,10 +120,10 @@ def test_graphs_that_differ_are_not_written(
     """The comparison itself: graphs of this reader against another one."""
     other = Seq2Seq(taught.model.config, len(taught.charset)).fold()
     content = [path.read_bytes() for path in graphs]
-    assert room._difference(room._Encoder(taught.model), room._Decoder(taught.model), *content) < 1e-4
-    assert room._difference(room._Encoder(other), room._Decoder(other), *content) > 0.1
+    assert _difference(_Encoder(taught.model), _Decoder(taught.model), *content) < 1e-4
+    assert _difference(_Encoder(other), _Decoder(other), *content) > 0.1
     kept = iter(content)
-    monkeypatch.setattr(room, "_graph", lambda *_: next(kept))
+    monkeypatch.setattr("khmer_ocr.recognize.export_onnx._graph", lambda *_: next(kept))
     with pytest.raises(ModelError, match="Nothing was written"):
         export_onnx(replace(taught, model=other), tmp_path / "reader.onnx")
     assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from PIL import Image, TiffImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
 from khmer_ocr.errors import ImageError
-from khmer_ocr.recognize import image_input as room
+from khmer_ocr.recognize import image_input
 from khmer_ocr.recognize.image_input import pages_of, read_grey
 
 Grey = npt.NDArray[np.uint8]
@@ -250,12 +251,12 @@ def test_folders_and_files_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(ImageError, match=r"is a folder; expected image files, for example .*\*\.png"):
         read_grey(tmp_path)
     (tmp_path / "large.png").write_bytes(bytes(3 << 20))
-    monkeypatch.setattr(room, "MAX_FILE_BYTES", 2 << 20)
+    monkeypatch.setattr(image_input, "MAX_FILE_BYTES", 2 << 20)
     with pytest.raises(ImageError, match="larger than 2 MiB"):
         read_grey(tmp_path / "large.png")
 
 
-def saved(folder: Path, name: str, image: Image.Image, **options: object) -> Path:
+def saved(folder: Path, name: str, image: Image.Image, **options: Any) -> Path:
     image.save(folder / name, **options)
     return folder / name
 
@@ -332,7 +333,7 @@ def test_the_preview_in_a_tiff_is_no_page(grey: Grey, tmp_path: Path) -> None:
         file.newFrame()
         Image.fromarray(grey[::4, ::4].copy()).save(file, format="TIFF", tiffinfo=preview)
     with Image.open(path) as image:
-        assert image.n_frames == 2
+        assert isinstance(image, TiffImagePlugin.TiffImageFile) and image.n_frames == 2
     assert pages_of(path) == [path]
     np.testing.assert_array_equal(read_grey(path), grey)
 

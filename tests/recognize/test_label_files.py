@@ -90,7 +90,7 @@ def test_what_is_no_file_of_labels_is_refused_by_what_it_looks_like(
     path = tmp_path / "labels.tsv" if content is None else write(tmp_path, content)
     for on_error in ("raise", "skip"):
         with pytest.raises(DatasetError, match=says) as raised:
-            labelled_set(path, on_error=on_error)  # type: ignore[arg-type]
+            labelled_set(path, on_error=on_error)
         assert "expected" in str(raised.value) and len(str(raised.value)) < 500
 
 
@@ -217,7 +217,7 @@ def test_no_content_ends_in_another_exception(content: bytes | str) -> None:
         path = write(Path(folder), content if isinstance(content, bytes) else content.encode())
         for on_error in ("raise", "skip"):
             try:
-                found = labelled_set(path, on_error=on_error)  # type: ignore[arg-type]
+                found = labelled_set(path, on_error=on_error)
             except DatasetError as fault:
                 assert str(path) in str(fault)
             else:

@@ -51,15 +51,16 @@ def small(faces: list[FontFace], folder=None, limit_bytes: int = 1 << 20, limit_
     return GlyphAtlas(faces, bases(faces), folder, limit_bytes, limit_entries)
 
 
-def by_freetype_py(face: FontFace, gid: int, size64: int, phase: int):
-    """A raster by freetype-py's own objects, trimmed with numpy."""
+def by_freetype_py(face: FontFace, gid: int, size64: int, phase: int | None):
+    """A raster by freetype-py's own objects, trimmed with numpy; with phase None the outline is not moved at all."""
     opened = freetype.Face(str(face.files[0]))
     tags = [axis.tag for axis in opened.get_variation_info().axes] if face.variations else []
     if tags:
         opened.set_var_design_coords([dict(face.variations)[tag] for tag in tags])
     opened.set_char_size(0, size64, 72, 72)
     opened.load_glyph(gid, freetype.FT_LOAD_NO_HINTING | freetype.FT_LOAD_NO_BITMAP)
-    ft.FT_Outline_Translate(ctypes.byref(opened.glyph.outline._FT_Outline), (phase % 4) * 16, (phase // 4) * 16)
+    if phase is not None:
+        ft.FT_Outline_Translate(ctypes.byref(opened.glyph.outline._FT_Outline), (phase % 4) * 16, (phase // 4) * 16)
     opened.glyph.render(freetype.FT_RENDER_MODE_NORMAL)
     bitmap = opened.glyph.bitmap
     pixels_HW = np.array(bitmap.buffer, np.uint8).reshape(bitmap.rows, bitmap.pitch)[:, : bitmap.width]
@@ -95,6 +96,7 @@ def test_phases_differ_and_phase_0_is_the_plain_glyph(pair):
     gid = Shaper(pair[1]).shape("ក")[0].gid
     got = rasters(small(pair), keys(np.full(16, gid + bases(pair)[1][0]), np.full(16, 1280), np.arange(16)), pair)
     assert len(set(got)) == 16
+    assert got[0] == by_freetype_py(pair[1], gid, 1280, None)
 
 
 def test_trimmed_to_the_ink(pair):

@@ -9,6 +9,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from khmerspell import khnormal
 
+from khmer_ocr.corpus.synthesis.syllable_lines import synthesize_lines
+from khmer_ocr.samples import sample_lines
 from khmer_ocr.text import normalize as normalize_module
 from khmer_ocr.text.normalize import CHANGED_IN, NORMALIZER_VERSION, normalize
 from khmer_ocr.text.syllables import is_well_formed
@@ -283,6 +285,7 @@ def visible(text: str) -> str:
     return re.sub(r"\s+", " ", inkless.sub("", unicodedata.normalize("NFC", text))).strip()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CORPUS.is_dir(), reason="shared/corpus is not here")
 def test_real_lines_keep_their_ink() -> None:
     lines = [visible(line) for line in corpus_lines()]
@@ -299,10 +302,28 @@ def test_real_lines_keep_their_ink() -> None:
         assert not is_well_formed(raw) or known.search(raw), (raw, normal)
 
 
+def mistyped(line: str) -> str:
+    """COENG DA where COENG TA belongs, and zero-width spaces: what typists do, and no reader sees."""
+    return line.replace("\u17d2\u178f", "\u17d2\u178a").replace(" ", "\u200b \u200b")
+
+
+def test_bundled_and_random_lines_are_normal_however_they_were_typed() -> None:
+    lines = [*sample_lines(), *synthesize_lines(1500, seed=9)]
+    typed = [mistyped(line) for line in lines]
+    assert sum(line != other for line, other in zip(lines, typed, strict=True)) > 100
+    assert [normalize(line) for line in typed] == [normalize(line) for line in lines]
+    assert_agreement(lines)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not CORPUS.is_dir(), reason="shared/corpus is not here")
 def test_agrees_with_the_other_implementation_on_real_lines() -> None:
-    # The other keeps signs typed twice, and orders what fonts draw apart (7 in 1,000 lines from the web and OCR data).
-    lines = [line for line in corpus_lines()[::12] if not CHANGED_IN[3].search(line)]
+    assert_agreement(corpus_lines()[::12])
+
+
+def assert_agreement(lines: list[str]) -> None:
+    """With khmerspell, which keeps signs typed twice and orders what fonts draw apart (7 in 1,000 lines of the web)."""
+    lines = [line for line in lines if not CHANGED_IN[3].search(line)]
     other = [khnormal(visible(line)).replace("\u17d2\u178a", "\u17d2\u178f") for line in lines]
     differ = [line for line, theirs in zip(lines, other, strict=True) if normalize(line) != theirs]
     assert len(differ) < 0.01 * len(lines), differ[:5]

@@ -11,6 +11,8 @@ import uharfbuzz as hb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from khmer_ocr.corpus.synthesis.syllable_lines import synthesize_lines
+from khmer_ocr.samples import sample_lines
 from khmer_ocr.text.syllables import find_broken, is_well_formed, split
 from tests import SHARED
 
@@ -144,6 +146,12 @@ def test_well_formed(text: str) -> None:
     assert find_broken(text) is None
 
 
+def test_equals_harfbuzz_on_bundled_and_random_lines(shaper: Shaper) -> None:
+    for line in (*sample_lines(), *synthesize_lines(600, seed=6)):
+        check(shaper, line)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not CORPUS.is_dir(), reason="shared/corpus is not here")
 def test_equals_harfbuzz_on_real_lines(shaper: Shaper) -> None:
     lines = [

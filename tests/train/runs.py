@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def text_of(split: str, i: int) -> str:
     return "".join(rng.choice(list(LETTERS), rng.integers(1, 9)))
 
 
-def write_tree(root: Path, counts: dict[str, int], texts: dict[str, Sequence[str]] | None = None) -> Path:
+def write_tree(root: Path, counts: dict[str, int], texts: Mapping[str, Sequence[str]] | None = None) -> Path:
     """Write splits whose lines say what `text_of`, or the given texts, say."""
     for split, count in counts.items():
         folder, entries = root / split, []

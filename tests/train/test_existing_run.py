@@ -12,6 +12,7 @@ from khmer_ocr.io.locks import let_go, take
 from khmer_ocr.model.weights import load_model
 from khmer_ocr.train import loop as loop
 from khmer_ocr.train.loop import train
+from khmer_ocr.train.trainer import Trainer
 from tests.train import runs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -72,7 +73,7 @@ def test_overwriting_run_that_fails_first_leaves_the_other(
     def refuse(*_: Any) -> None:
         raise TrainingError("no step today")
 
-    monkeypatch.setattr(loop.Trainer, "update", refuse)
+    monkeypatch.setattr(Trainer, "update", refuse)
     with pytest.raises(TrainingError, match="no step today"):
         train(runs.settings(tree, tmp_path, max_steps=4, overwrite=True))
     assert content(tmp_path) == before

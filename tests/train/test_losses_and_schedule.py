@@ -78,6 +78,7 @@ def test_rate_rises_falls_and_ends() -> None:
 def test_moving_average_moves_towards_the_model() -> None:
     model = torch.nn.BatchNorm1d(2)
     average = MovingAverage(model, 0.9)
+    assert model.running_mean is not None and model.num_batches_tracked is not None
     with torch.no_grad():
         model.weight.fill_(3.0)
         model.running_mean.fill_(1.0)

@@ -11,9 +11,8 @@ from khmer_ocr.dataset.reader import Strings
 from khmer_ocr.errors import ConfigError, DatasetError, OutputError, SplitNotFoundError
 from khmer_ocr.text.charset import Charset
 from khmer_ocr.train import label_checks
-from khmer_ocr.train import preflight as room
 from khmer_ocr.train.label_checks import ctc_symbols
-from khmer_ocr.train.preflight import charset_of, check_writable, open_splits, preflight
+from khmer_ocr.train.preflight import Preflight, charset_of, check_writable, open_splits, preflight
 from tests.dataset import trees
 from tests.train import runs
 
@@ -29,7 +28,7 @@ def drawn_by_us(root: Path) -> None:
     (root / "generation_metadata.json").write_text(json.dumps({"run": run}), encoding="utf-8")
 
 
-def look(root: Path, charset: Charset | None = None, slots: int = 3, free: Path | None = None) -> room.Preflight:
+def look(root: Path, charset: Charset | None = None, slots: int = 3, free: Path | None = None) -> Preflight:
     splits = open_splits((root,), None)
     return preflight(splits, charset or charset_of(splits["train"]), slots, 32, free or root, 1 << 20)
 
@@ -59,12 +58,12 @@ def test_nobody_is_told_to_draw_into_a_folder_of_their_own(tmp_path: Path, missi
         look(tmp_path)
     assert "generate" not in str(told.value)
     runs.write_tree(tmp_path, {missing: 0})
-    with pytest.raises(DatasetError, match="holds no lines") as told:
+    with pytest.raises(DatasetError, match="holds no lines") as empty:
         look(tmp_path)
-    assert "generate" not in str(told.value)
+    assert "generate" not in str(empty.value)
 
 
-def test_test_split_may_lack(tmp_path: Path) -> None:
+def test_test_split_may_be_missing(tmp_path: Path) -> None:
     runs.write_tree(tmp_path, {"train": 4, "val": 4})
     assert look(tmp_path).lines == {"train": 4, "val": 4, "test": 0}
 

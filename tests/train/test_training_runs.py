@@ -14,9 +14,10 @@ import torch
 
 from khmer_ocr.errors import ConfigError, DatasetError, ModelError, OutputError, TrainingError
 from khmer_ocr.model.weights import load_model, save_model
-from khmer_ocr.train import checkpoint, trainer
+from khmer_ocr.train import trainer
 from khmer_ocr.train.checkpoint import write_checkpoint
 from khmer_ocr.train.loop import train
+from khmer_ocr.train.losses import joint_losses
 from khmer_ocr.train.settings import check_same_run, plain
 from khmer_ocr.train.trainer import Trainer
 from tests.dataset import trees
@@ -120,7 +121,7 @@ def test_gathered_batches_count_by_their_tokens(tree: Path, tmp_path: Path) -> N
 def test_loss_that_is_no_number_stops_and_keeps_the_last_good(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, int]
 ) -> None:
-    real, calls = trainer.joint_losses, iter(range(10**6))
+    real, calls = joint_losses, iter(range(10**6))
 
     def spoilt(*arguments: Any) -> Any:
         found = real(*arguments)
@@ -154,7 +155,7 @@ def test_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pyt
         target.write_bytes(b"half of it")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.torch, "save", fills_up)
+    monkeypatch.setattr(torch, "save", fills_up)
     with pytest.raises(OutputError, match=r"No space left.*The last checkpoint written before is whole"):
         write_checkpoint(path, {"step": 2})
     monkeypatch.undo()
