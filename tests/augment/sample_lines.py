@@ -1,4 +1,4 @@
-"""Lines to wear: pages of strokes and dots that look enough like print, and values within the limits of an op."""
+"""Lines to augment: pages of strokes and dots that look enough like print, and values within the limits of an op."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""The door to recipes: ragged lines in, ragged lines and their records out, the same whatever runs beside or before."""
+"""Recipes applied: ragged lines in, ragged lines and their records out, the same whatever runs beside or before."""
 
 import hashlib
 import json

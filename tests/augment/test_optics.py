@@ -1,4 +1,4 @@
-"""Blurs against their definitions, and the kornia twins of the fused kernel within one grey level of it."""
+"""Blurs against their definitions, and the kornia ops within one grey level of the fused kernel that does the same."""
 
 import numpy as np
 import pytest

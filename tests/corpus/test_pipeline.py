@@ -179,8 +179,8 @@ def test_a_half_of_a_surrogate_pair_that_json_escapes_ends_nothing(tmp_path: Pat
 
 def test_duplicates_are_found_after_normalisation_and_across_batches(tmp_path: Path) -> None:
     lines = [word(i) for i in range(10_000)]
-    twins = [line[:2] + "\u200b" + line[2:] for line in lines]
-    report = run(tmp_path / "out", write(tmp_path / "a.txt", lines), write(tmp_path / "b.txt", twins))
+    near_copies = [line[:2] + "\u200b" + line[2:] for line in lines]
+    report = run(tmp_path / "out", write(tmp_path / "a.txt", lines), write(tmp_path / "b.txt", near_copies))
     assert report.dropped == {"duplicate": 10_000}
     assert sorted(everything(tmp_path / "out")) == sorted(lines)
 
@@ -331,19 +331,19 @@ def test_cutting_keeps_all_ink_and_whole_syllables(parts: list[tuple[str, str]],
 
 
 @given(st.lists(st.integers(0, 500), max_size=300), st.integers(1, 50))
-def test_the_table_of_seen_hashes_equals_a_dict(numbers: list[int], batch: int) -> None:
-    table, twin = HashTable(), dict[int, int]()
+def test_the_hash_table_equals_a_dict(numbers: list[int], batch: int) -> None:
+    table, expected = HashTable(), dict[int, int]()
     # Few distinct low bits make the probes collide.
     hashes = significant(
         np.array(numbers, np.uint64) % np.uint64(97) << np.uint64(2) | np.array(numbers, np.uint64) << np.uint64(30)
     )
     for start in range(0, len(hashes), batch):
         part = hashes[start : start + batch]
-        assert table.look_up(part).tolist() == [twin.get(key, -1) for key in part.tolist()]
-        fresh = {key: key % 3 for key in part.tolist() if key not in twin}
+        assert table.look_up(part).tolist() == [expected.get(key, -1) for key in part.tolist()]
+        fresh = {key: key % 3 for key in part.tolist() if key not in expected}
         table.insert(np.fromiter(fresh, np.uint64, len(fresh)), np.fromiter(fresh.values(), np.int8, len(fresh)))
-        twin |= fresh
-    assert len(table) == len(twin)
+        expected |= fresh
+    assert len(table) == len(expected)
 
 
 def test_the_table_of_seen_hashes_grows_and_stays_small() -> None:

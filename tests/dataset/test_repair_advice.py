@@ -134,7 +134,7 @@ def test_a_run_under_way_is_to_be_gone_on_with(tmp_path: Path) -> None:
     root = without_metadata(write_tree(tmp_path / "data", {"train": 3}))
     (root / layout.JOURNAL).mkdir()
     (root / layout.JOURNAL / "exclusive.lock").touch()
-    assert "did not draw it" in repair_advice.advice_to_repair(root), "whoever looks leaves a lock"
+    assert "did not draw it" in repair_advice.advice_to_repair(root), "looking leaves a lock"
     (root / layout.JOURNAL / "run.json").write_text("{}")
     assert "goes on where it stopped" in repair_advice.advice_to_repair(root)
 
@@ -159,17 +159,17 @@ def leave(root: Path, *names: str) -> None:
 @pytest.mark.parametrize("format", layout.FORMATS)
 def test_files_of_a_mac_are_named_and_no_damage(tmp_path: Path, format: str) -> None:
     root = write_tree(tmp_path / "my data", COUNTS, format)
-    twins = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
-    leave(root, *(str(path.with_name(f"._{path.name}")) for path in twins))
+    others = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
+    leave(root, *(str(path.with_name(f"._{path.name}")) for path in others))
     leave(root, ".DS_Store", "train/.DS_Store", "val/Thumbs.db", "__MACOSX/images/._x.png")
     report = verify(root, progress=False)
     said = str(report)
     assert report.ok and report.checked == COUNTS and "Nothing is wrong." in said
-    assert f"(2 .DS_Store, {len(twins):,} ._*, 1 Thumbs.db)" in said and "--repair" not in said
+    assert f"(2 .DS_Store, {len(others):,} ._*, 1 Thumbs.db)" in said and "--repair" not in said
     (line,) = [line for line in said.splitlines() if "To remove them: " in line]
     subprocess.run(shlex.split(line.partition("To remove them: ")[2]), check=True)
     left = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
-    assert left == {str(path) for path in twins}
+    assert left == {str(path) for path in others}
     assert "leave in folders" not in str(verify(root, progress=False))
 
 

@@ -88,7 +88,7 @@ def test_stats_and_preview_show_what_is_there(made: Path, tmp_path: Path) -> Non
     assert pixels.shape[0] > 3 * 40 and (pixels == 255).mean() > 0.5 and pixels.min() < 40
 
 
-def test_scripts_are_doors_to_the_same_commands(made: Path, tmp_path: Path) -> None:
+def test_scripts_run_the_same_commands(made: Path, tmp_path: Path) -> None:
     script = REPOSITORY / "scripts/generate_synthetic_images.py"
     flags = ["--corpus-dir", str(made / "data/processed"), "--output-dir", str(tmp_path / "out"), "--max-lines", "20"]
     flags += ["--splits", "train", "val", "--no-augment", "--log-level", "WARNING", "--stats"]

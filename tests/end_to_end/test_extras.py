@@ -9,7 +9,7 @@ import pytest
 from khmer_ocr.errors import EXTRA_OF, install_hint, require
 from tests import REPOSITORY
 
-LACKING = f"""
+WITHOUT_EXTRAS = f"""
 import sys
 class MissingCharacters:
     def find_spec(self, name, path=None, target=None):
@@ -22,12 +22,12 @@ sys.meta_path.insert(0, MissingCharacters())
 def core(code: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
     """Run code where no optional package can be imported."""
     return subprocess.run(
-        [sys.executable, "-c", LACKING + code], cwd=cwd, capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, "-c", WITHOUT_EXTRAS + code], cwd=cwd, capture_output=True, text=True, check=False, timeout=300
     )
 
 
 @pytest.mark.parametrize(
-    ("arguments", "lacking"),
+    ("arguments", "missing"),
     [
         ("recognize line.png", "torch and safetensors"),
         ("train", "torch and safetensors"),
@@ -37,13 +37,13 @@ def core(code: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
         ("export --onnx reader", "torch, safetensors, onnx, onnxruntime and onnxscript"),
     ],
 )
-def test_verbs_that_need_more_say_so_in_one_line(arguments: str, lacking: str, tmp_path: Path) -> None:
+def test_verbs_that_need_more_say_so_in_one_line(arguments: str, missing: str, tmp_path: Path) -> None:
     done = core(f"from khmer_ocr.cli import main; main({arguments.split()!r})", tmp_path)
     assert done.returncode == 2 and not done.stdout
     (line,) = done.stderr.splitlines()
-    extras = "torch,onnx" if "onnx" in lacking else "torch"
+    extras = "torch,onnx" if "onnx" in missing else "torch"
     verb = " ".join(arguments.split()[: 2 if "bench" in arguments else 1])
-    assert line.startswith(f"khmer-ocr: {verb} needs {lacking}, which ")
+    assert line.startswith(f"khmer-ocr: {verb} needs {missing}, which ")
     assert f"pip install '.[{extras}]' in a checkout" in line and f"pip install 'khmer-ocr[{extras}]'" in line
 
 

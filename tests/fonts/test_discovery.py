@@ -177,7 +177,7 @@ def test_what_is_no_font_file_is_passed_over_and_named(folder, static_file, capl
     shutil.copy(static_file, folder / ".hidden" / "Hidden.ttf")
     (folder / "gone.ttf").symlink_to(folder / "nothing.ttf")
     (folder / "deep" / "er").mkdir(parents=True)
-    os.mkfifo(folder / "pipe.ttf")  # whoever opens it waits for ever
+    os.mkfifo(folder / "pipe.ttf")  # opening it blocks for ever
     (folder / "null.otf").symlink_to("/dev/zero")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(folder / "socket.ttc"))

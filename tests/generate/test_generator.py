@@ -1,4 +1,4 @@
-"""The stored tree: names, metadata, labels, and the same bytes whoever draws it and however it is divided."""
+"""The stored tree: names, metadata, labels, and the same bytes by any number of workers and shards."""
 
 import json
 import os

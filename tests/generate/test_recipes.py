@@ -1,4 +1,4 @@
-"""Worn data sets: the same tree however it was made, clean where it must be, made again from what it says of itself."""
+"""Augmented data sets: one tree however it was made, clean where it must be, made again from what it records."""
 
 import json
 import os

@@ -93,7 +93,7 @@ def test_checksums_are_those_of_zlib(data: bytes, begin: int) -> None:
 
 
 def test_bytes_of_a_known_image_stay() -> None:
-    """Whoever changes the encoder so that this fails raises ENCODING_VERSION and writes down the new hash."""
+    """A change of the encoder that makes this fail raises ENCODING_VERSION and records the new hash."""
     y, x = np.mgrid[0:32, 0:200]
     pixels = np.where((x // 3 + y // 5) % 7 < 2, (x * y) % 256, 255).astype(np.uint8)
     files, begins = png_encoder.encode(RaggedLines.of_images([pixels]))

@@ -63,7 +63,7 @@ def test_a_batch_is_its_lines_on_paper(root, engine, cache, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "float16", "bfloat16"])
-def test_twins_are_equal_over_a_real_tree(real, dtype):
+def test_engines_are_equal_over_a_real_tree(real, dtype):
     expected = list(open_split(real, dtype=dtype).epoch(0))
     assert sum(len(batch["texts"]) for batch in expected) > 300
     for engine, cache in WAYS[1:]:
@@ -264,7 +264,7 @@ def without_dali(code):
     return subprocess.run([sys.executable, "-c", prelude + code], capture_output=True, text=True)
 
 
-def test_without_dali_the_twin_reads_and_says_so(real):
+def test_without_dali_the_torch_engine_reads_and_says_so(real):
     code = (
         "from khmer_ocr.load.loader import *;"
         "from khmer_ocr.text.charset import Charset;"

@@ -87,7 +87,7 @@ def test_batches_come_in_another_order_and_with_other_lines_in_every_epoch():
     assert not together & {frozenset(second.batch(b).tolist()) for b in range(len(second))}
 
 
-def test_unshuffled_plans_stay_and_keep_the_order_where_no_buckets_are_wanted():
+def test_unshuffled_plans_stay_and_keep_the_order_where_no_buckets_are_asked_for():
     widths_N = widths(300)
     plain = plan_epoch(widths_N, LoadConfig(shuffle=False, bucket=False), 0)
     assert np.array_equal(plain.order_M, np.arange(300))

@@ -204,7 +204,7 @@ def test_what_to_evaluate_has_to_be_said(folder: Path, tmp_path: Path) -> None:
         EvaluateConfig(max_lines=0)
 
 
-@pytest.mark.skipif(not features.check("raqm"), reason="Pillow lacks FriBiDi")
+@pytest.mark.skipif(not features.check("raqm"), reason="Pillow is without FriBiDi")
 def test_the_sheet_shows_image_label_and_errors_in_red(folder: Path, tmp_path: Path) -> None:
     found = labelled_set(folder / "labels.tsv")
     read = {**found.labels, "2.png": "ខ្មែ", "3.png": ""}

@@ -54,8 +54,8 @@ def test_any_number_of_lines_of_any_width(
     frames, count, log_probs, slots = session(str(graphs[0])).run(None, {"images": images, "width": width})
     with torch.inference_mode():
         memory = taught.model.encode(torch.from_numpy(images), torch.from_numpy(width))
-        expected, wanted_slots = taught.model.ctc_log_probs(memory)
-    assert (count == memory.frame_count_B.numpy()).all() and (slots == wanted_slots.numpy()).all()
+        expected, expected_slots = taught.model.ctc_log_probs(memory)
+    assert (count == memory.frame_count_B.numpy()).all() and (slots == expected_slots.numpy()).all()
     for line in range(lines):
         np.testing.assert_allclose(log_probs[line, : slots[line]], expected[line, : slots[line]].numpy(), atol=1e-4)
         np.testing.assert_allclose(

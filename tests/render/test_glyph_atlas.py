@@ -31,7 +31,7 @@ def bases(faces: list[FontFace]) -> list[list[int]]:
     ]
 
 
-def wanted_keys(faces: list[FontFace], seed: int = 0, n: int = 400):
+def random_keys(faces: list[FontFace], seed: int = 0, n: int = 400):
     """Keys of random glyphs of all faces, sizes and phases."""
     random = np.random.default_rng(seed)
     glyph = np.concatenate([random.integers(base[0], base[0] + 500, n) for base in bases(faces)])
@@ -101,7 +101,7 @@ def test_phases_differ_and_phase_0_is_the_plain_glyph(pair):
 
 def test_trimmed_to_the_ink(pair):
     atlas = small(pair)
-    for left, top, width, height, pixels in rasters(atlas, wanted_keys(pair), pair):
+    for left, top, width, height, pixels in rasters(atlas, random_keys(pair), pair):
         ink = np.frombuffer(pixels, np.uint8).reshape(height, width)
         if width:
             assert ink[0].any() and ink[-1].any() and ink[:, 0].any() and ink[:, -1].any()
@@ -110,7 +110,7 @@ def test_trimmed_to_the_ink(pair):
 
 
 def test_asking_again_draws_nothing(pair):
-    atlas, asked = small(pair), wanted_keys(pair)
+    atlas, asked = small(pair), random_keys(pair)
     first = rasters(atlas, asked, pair)
     drawn = atlas.drawn
     assert drawn == len(np.unique(asked))
@@ -122,7 +122,7 @@ def test_asking_again_draws_nothing(pair):
 def test_emptied_mid_run_it_gives_the_same_pixels(pair, limit_bytes, limit_entries):
     plenty, scarce = small(pair), small(pair, None, limit_bytes, limit_entries)
     for seed in range(8):
-        asked = wanted_keys(pair, seed, 150)
+        asked = random_keys(pair, seed, 150)
         assert rasters(scarce, asked, pair) == rasters(plenty, asked, pair)
     assert scarce.cleared > 0 == plenty.cleared
 
@@ -131,12 +131,12 @@ def test_its_memory_is_taken_once(pair):
     atlas = small(pair)
     before = atlas.pixels_N.ctypes.data, atlas.entries_E5.ctypes.data
     for seed in range(8):
-        rasters(atlas, wanted_keys(pair, seed, 100), pair)
+        rasters(atlas, random_keys(pair, seed, 100), pair)
     assert (atlas.pixels_N.ctypes.data, atlas.entries_E5.ctypes.data) == before
 
 
 def test_kept_on_disk_between_runs(pair, tmp_path):
-    asked = wanted_keys(pair)
+    asked = random_keys(pair)
     one = small(pair, tmp_path)
     expected = rasters(one, asked, pair)
     one.save()
@@ -157,7 +157,7 @@ def test_kept_on_disk_between_runs(pair, tmp_path):
 
 
 def test_what_was_drawn_before_the_file_is_read_stays(pair, tmp_path):
-    asked = wanted_keys(pair)
+    asked = random_keys(pair)
     one = small(pair, tmp_path)
     rasters(one, asked, pair)
     one.save()
@@ -186,7 +186,7 @@ def damage_by_flipping(content: bytes) -> list[bytes]:
     "damage", [damage_by_cutting, damage_by_flipping, lambda _: [b"", b"PK\x03\x04", b"\x00" * 999]]
 )
 def test_a_damaged_file_is_thrown_away_and_drawn_anew(pair, tmp_path, caplog, damage):
-    asked = wanted_keys(pair, 0, 60)
+    asked = random_keys(pair, 0, 60)
     one = small(pair[:1], tmp_path)
     asked = asked[asked >> 24 < bases(pair)[1][0]]
     expected = rasters(one, asked, pair[:1])
@@ -209,7 +209,7 @@ def test_a_damaged_file_is_thrown_away_and_drawn_anew(pair, tmp_path, caplog, da
 def test_rasters_of_another_face_under_this_one_s_name_are_thrown_away(pair, tmp_path, caplog):
     for face in range(2):
         one = small(pair[face : face + 1], tmp_path)
-        one.entries_of(wanted_keys(pair[face : face + 1]), [0])
+        one.entries_of(random_keys(pair[face : face + 1]), [0])
         one.save()
     first, second = sorted(tmp_path.iterdir())
     content = first.read_bytes(), second.read_bytes()
@@ -217,14 +217,14 @@ def test_rasters_of_another_face_under_this_one_s_name_are_thrown_away(pair, tmp
     second.write_bytes(content[0])
     for face in range(2):
         again = small(pair[face : face + 1], tmp_path)
-        again.entries_of(wanted_keys(pair[face : face + 1]), [0])
+        again.entries_of(random_keys(pair[face : face + 1]), [0])
         assert again.drawn
     assert caplog.text.count("does not match its checksum") == 2
 
 
 def test_a_damaged_file_that_cannot_be_removed_is_not_used(pair, tmp_path, caplog, monkeypatch):
     one = small(pair[:1], tmp_path)
-    one.entries_of(wanted_keys(pair[:1]), [0])
+    one.entries_of(random_keys(pair[:1]), [0])
     one.save()
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:-300])
@@ -234,26 +234,26 @@ def test_a_damaged_file_that_cannot_be_removed_is_not_used(pair, tmp_path, caplo
 
     monkeypatch.setattr(type(file), "unlink", locked)
     again = small(pair[:1], tmp_path)
-    again.entries_of(wanted_keys(pair[:1]), [0])
+    again.entries_of(random_keys(pair[:1]), [0])
     assert again.drawn and "damaged" in caplog.text
 
 
 def test_a_file_of_objects_is_not_unpickled(pair, tmp_path, caplog):
     one = small(pair[:1], tmp_path)
-    one.entries_of(wanted_keys(pair[:1]), [0])
+    one.entries_of(random_keys(pair[:1]), [0])
     one.save()
     (file,) = tmp_path.iterdir()
     np.savez(file, keys=np.array([{}], object), entries=np.zeros((1, 5)), pixels=np.zeros(1), check=0)
-    assert small(pair[:1], tmp_path).entries_of(wanted_keys(pair[:1]), [0]).min() >= 0
+    assert small(pair[:1], tmp_path).entries_of(random_keys(pair[:1]), [0]).min() >= 0
     assert "damaged" in caplog.text
 
 
 def test_a_file_too_large_for_the_atlas_is_left_on_disk(pair, tmp_path):
     one = small(pair, tmp_path)
-    expected = rasters(one, wanted_keys(pair), pair)
+    expected = rasters(one, random_keys(pair), pair)
     one.save()
     tiny = small(pair, tmp_path, limit_bytes=1 << 14)
-    assert rasters(tiny, wanted_keys(pair), pair) == expected
+    assert rasters(tiny, random_keys(pair), pair) == expected
     assert tiny.drawn > 0
 
 
@@ -261,7 +261,7 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(pair, tmp_path, caplog)
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     atlas = small(pair, blocked)
-    atlas.entries_of(wanted_keys(pair), [0, 1])
+    atlas.entries_of(random_keys(pair), [0, 1])
     atlas.save()
     assert "can't be written" in caplog.text
     assert blocked.read_text() == "not a folder"
@@ -269,7 +269,7 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(pair, tmp_path, caplog)
 
 def test_no_partial_files_are_left(pair, tmp_path):
     atlas = small(pair, tmp_path / "new" / "folder")
-    atlas.entries_of(wanted_keys(pair), [0, 1])
+    atlas.entries_of(random_keys(pair), [0, 1])
     atlas.save()
     assert {file.suffix for file in (tmp_path / "new" / "folder").iterdir()} == {".npz"}
 
@@ -279,12 +279,12 @@ def test_a_glyph_that_does_not_load_is_an_error_that_names_the_face(pair):
     with pytest.raises(FontError, match=pair[0].name):
         atlas.entries_of(keys(np.array([60_000]), np.array([1280]), np.array([0])), [0])
     # What was staged before the fault must not slip under other keys afterwards.
-    asked = wanted_keys(pair[:1])
+    asked = random_keys(pair[:1])
     assert rasters(atlas, asked, pair[:1]) == rasters(small(pair[:1]), asked, pair[:1])
 
 
 def test_an_atlas_without_room_grows_amid_a_batch(pair):
-    asked = wanted_keys(pair)
+    asked = random_keys(pair)
     roomy, tight = small(pair), GlyphAtlas(pair, bases(pair), None, limit_bytes=64, limit_entries=4)
     assert rasters(tight, asked, pair) == rasters(roomy, asked, pair)
 
@@ -299,7 +299,7 @@ def test_a_glyph_larger_than_the_first_guess(pair):
 
 def test_the_face_at_work_is_told(pair):
     atlas = small(pair)
-    atlas.entries_of(wanted_keys(pair)[-1:], [1])
+    atlas.entries_of(random_keys(pair)[-1:], [1])
     assert atlas.at_face_1.tolist() == [1]
 
 

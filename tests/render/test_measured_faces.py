@@ -1,4 +1,4 @@
-"""Measuring fonts, hostile ones included: the parent lives, the culprit is named, the others are measured."""
+"""Measuring fonts, hostile ones included: the parent lives, the font at fault is named, the others are measured."""
 
 import json
 import os
@@ -266,7 +266,7 @@ def test_children_run_nothing_of_the_current_folder(static, cache, tmp_path):
 
 
 def test_a_child_that_hangs_is_stopped(static, cache, monkeypatch, tmp_path):
-    # A named pipe instead of a font: whoever opens it waits for ever.
+    # A named pipe instead of a font: opening it blocks for ever.
     pipe = tmp_path / "Waits.ttf"
     os.mkfifo(pipe)
     waits = replace(static, name="Waits", files=(pipe,), sha256="1" * 64)

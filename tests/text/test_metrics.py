@@ -137,7 +137,7 @@ def test_scores_add_up(pairs: list[tuple[str, str]]) -> None:
     assert sum(confusions(pairs).values()) == total.edits
 
 
-def test_confusions_name_what_was_wanted_and_what_was_seen() -> None:
+def test_confusions_name_what_was_expected_and_what_was_read() -> None:
     found = confusions([("ការ", "កាវ"), ("ការ", "កាវ"), ("ខ្មែរ", "ខ្មែ"), ("ក", "ក១")])
     assert found == {("រ", "វ"): 2, ("រ", ""): 1, ("", "១"): 1}
     assert found.most_common(1) == [(("រ", "វ"), 2)]

@@ -55,7 +55,7 @@ def test_run_learns_and_leaves_what_reading_and_resuming_need(tree: Path, tmp_pa
 
 
 def test_resumed_run_is_the_very_same_run(tree: Path, tmp_path: Path) -> None:
-    """Stopped in the middle of the second epoch, with dropout and wear drawn anew at every step."""
+    """Stopped in the middle of the second epoch, with dropout and augmentation drawn anew at every step."""
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     changes = {"num_epochs": 4, "recipe": "basic", "max_steps": 36}
     train(runs.settings(tree, whole, **changes))
