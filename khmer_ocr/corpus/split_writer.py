@@ -44,7 +44,7 @@ def sole_run(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / LOCK
-    # Before hours of reading, and before a link that was handed over could lead what is written elsewhere.
+    # Before hours of reading, and before a link could lead what is written elsewhere.
     refuse_links(folder, file, *(folder / name for name in _OUTPUTS))
     refusal = f"Another run writes to {folder} at this moment. Wait for its end, or name another --output-dir."
     with locks.sole(file, RunConflictError(refusal)):

@@ -50,7 +50,7 @@ class Problem:
 
     @property
     def leftover(self) -> bool:
-        """True for a temporary file of ours; where nobody is writing, a killed process left it and it holds no data."""
+        """True for a temporary file of ours; where no process is writing, a killed one left it and it holds no data."""
         folder, _, name = self.filename.partition("/")
         return _is_leftover(self.split, folder, name)
 

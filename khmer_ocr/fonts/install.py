@@ -119,7 +119,7 @@ def install_fonts(
                     outcome[name] = job.result()
                 except (FontError, OSError) as error:
                     failed[name] = str(error)
-        except BaseException:  # Ctrl-C: without this the pool would wait for downloads that nobody wants any more
+        except BaseException:  # Ctrl-C: without this the pool would wait for downloads that are no longer needed
             pool.shutdown(wait=False, cancel_futures=True)
             clients.stop()
             raise

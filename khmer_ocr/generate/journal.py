@@ -87,7 +87,7 @@ class Journal:
                     yield line.rstrip(b"\n") if old is None else old[1] + b'"' + line[old.end() :].rstrip(b"\n")
 
     def damaged(self, split: str, chunks: Iterable[int]) -> set[int]:
-        """Chunks whose fragments are not what was committed; a failing disk or a curious hand may do that."""
+        """Chunks whose fragments are not what was committed; a failing disk or an edit by hand may do that."""
         return {chunk for chunk in chunks if not self._is_whole(split, chunk)}
 
     def _is_whole(self, split: str, chunk: int) -> bool:
@@ -246,14 +246,14 @@ class Journal:
             yield
         finally:
             with self.exclusive():
-                # Let go first: of several that leave together, the last then finds nobody and tidies up.
+                # Unlock first: of several that end together, the last then finds no other process and tidies up.
                 locks.let_go(own)
                 under_way = any(self.folder.glob(f"**/{RUN_FILE}")) or self.half_cleared()
-                if not under_way and not self._at_work():
+                if not under_way and not self._writers():
                     self._remove()
 
     def leftovers(self) -> list[Path]:
-        """What is left of this or an earlier journal: empty when nobody is at work and nothing is half done."""
+        """What is left of this or an earlier journal: empty when no process writes and nothing is half done."""
         return [*self.root.glob(f"{layout.JOURNAL}*")]
 
     def _remove(self) -> None:
@@ -263,10 +263,10 @@ class Journal:
             shutil.rmtree(gone, ignore_errors=True)
 
     def is_alone(self) -> bool:
-        """Whether no process but this one, which is within `locked`, is at work here."""
-        return self._at_work() <= 1
+        """Whether no process but this one, which is within `locked`, writes here."""
+        return self._writers() <= 1
 
-    def _at_work(self) -> int:
+    def _writers(self) -> int:
         return sum(1 for _ in locks.held_by_others(self.folder.glob("shard-*.lock")))
 
 

@@ -242,7 +242,7 @@ class _Repair:
         corpus = cache(lambda: corpus_texts(corpus_dir, run, split, renderer.plan))
         total = count = max((*records, *stored.numbers(), -1)) + 1
         if facts["total_samples"] != count:
-            # Who is right is known to the corpus; without it, what is drawn shows whether there are so few or so many.
+            # The corpus says which is right; without it, what is drawn shows whether there are so few or so many.
             total = len(corpus()) or count
         redrawer, fonts, stored_bytes = Redrawer(renderer, split), Counter[str](), 0
         with TemporaryFile() as lines:

@@ -40,7 +40,7 @@ def _compared(known: Runs, run: dict[str, Any], texts: Mapping[str, SplitText]) 
 
 
 def is_complete(journal: Journal, run: dict[str, Any], texts: Mapping[str, SplitText]) -> bool:
-    """Whether all that a run asks for stands there, made the same way, and nobody is at work."""
+    """Whether all that a run asks for stands there, made the same way, and no process writes there."""
     if journal.leftovers():
         return False
     try:
@@ -163,7 +163,7 @@ def _unaccounted(root: Path, ours: Mapping[str, int], known: Runs, run: dict[str
     what = f"{root} holds images of {{}} that no run here accounts for."
     if foreign := sorted(names - ours.keys()):
         raise RunConflictError(
-            f"{what.format(', '.join(foreign))} They are somebody's and stay, with --overwrite too: "
+            f"{what.format(', '.join(foreign))} They belong to somebody else and stay, with --overwrite too: "
             "choose another --output-dir, or move them away."
         )
     if names and not overwrite:

@@ -2,8 +2,8 @@
 
 A file is made beside its place under a fresh name and moved there, so that a reader never sees half of it and a file
 with a second name (a hard link) keeps its bytes under that one. Below a root (the folder of a data set, a corpus, a
-cache, checkpoints) nothing is written or removed through a link: what a stranger hands over could lead anywhere. The
-root itself, as it was given, may be one.
+cache, checkpoints) nothing is written or removed through a link: one in a data set from elsewhere could lead anywhere.
+The root itself, as it was given, may be one.
 """
 
 import os

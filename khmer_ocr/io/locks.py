@@ -1,4 +1,4 @@
-"""Advisory file locks that die with their process, on files that may be removed while somebody waits for them.
+"""Advisory file locks that die with their process, on files that may be removed while a process waits for them.
 
 Where the file system has no locks (some NFS, Lustre, FUSE), a file made exclusively beside the lock file stands in: it
 names its holder, which touches it while it lives. On the holder's own machine it is free as soon as that process is
@@ -61,7 +61,7 @@ def take(file: Path, *, wait: bool) -> Lock:
         What `let_go` takes.
 
     Raises:
-        BlockingIOError: somebody holds it and `wait` is False.
+        BlockingIOError: another process holds it and `wait` is False.
     """
     attempts = _ATTEMPTS
     while True:
