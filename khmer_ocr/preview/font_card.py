@@ -8,7 +8,7 @@ import numpy as np
 from khmer_ocr.fonts.discovery import FontFace
 from khmer_ocr.preview.canvas import grid, save
 from khmer_ocr.render.compositor import LineRenderer
-from khmer_ocr.render.face_metrics import UNIT_NAMES, FaceMetrics
+from khmer_ocr.render.face_metrics import UNIT_NAMES
 from khmer_ocr.render.measured_faces import measure_all
 from khmer_ocr.render.shaping import EM16
 
@@ -56,7 +56,7 @@ def report_card(faces: Sequence[FontFace], *, progress: bool = True) -> str:
             rows.append((face.name, face.role, face.licence, "", "", "", "", "", "NOT USED"))
             notes.append(f"{face.name}: {m.fatal}")
             continue
-        ppem = _ppem(m)
+        ppem = (HEIGHT_PX - 2) * EM16 / max(m.ascent_em16 + m.descent_em16, 1)
         faults = [*m.faults, *([f"draws {' '.join(face.faulty)} wrongly (known)"] if face.faulty else [])]
         cells = (f"{ppem:.1f}", f"{m.ka_height_em16 * ppem / EM16:.1f}", f"{m.stroke_em16 * ppem / EM16:.2f}")
         verdict = "ok" if not faults else "ok, see below"
@@ -64,10 +64,6 @@ def report_card(faces: Sequence[FontFace], *, progress: bool = True) -> str:
         notes += [f"{face.name}: {fault}" for fault in faults]
     explained = "\nmissing: characters of the probe lines, after shaping; a line that needs one goes to another face"
     return _columns(rows) + "\n" + explained + ("\n\n" + "\n".join(notes) if notes else "")
-
-
-def _ppem(metrics: FaceMetrics) -> float:
-    return (HEIGHT_PX - 2) * EM16 / max(metrics.ascent_em16 + metrics.descent_em16, 1)
 
 
 def report_picture(faces: Sequence[FontFace], output: Path) -> None:

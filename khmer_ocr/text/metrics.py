@@ -64,14 +64,10 @@ def _ordered(match: re.Match[str]) -> str:
     syllable = match[0]
     if len(syllable) < 3:
         return syllable
-    syllable = syllable[0] + "".join(sorted(_PART.findall(syllable, 1), key=_rank))
+    syllable = syllable[0] + "".join(sorted(_PART.findall(syllable, 1), key=lambda part: _RANK[part[0]]))
     for seen, expected in _RESPELLED:
         syllable = seen.sub(expected, syllable)
     return syllable
-
-
-def _rank(part: str) -> int:
-    return _RANK[part[0]]
 
 
 @dataclass(frozen=True)

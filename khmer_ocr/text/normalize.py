@@ -137,7 +137,7 @@ def normalize(text: str) -> str:
     if _SUSPECT.search(text):
         text = re.sub(f"{COENG}{{2,}}", COENG, text).replace("\u17d2\u178a", "\u17d2\u178f")
         # Digits carry signs too: doubled ones are looked for in the whole text, not only in its syllables.
-        text = unicodedata.normalize("NFC", _SYLLABLE.sub(_canonical_match, _each_once(text)))
+        text = unicodedata.normalize("NFC", _SYLLABLE.sub(lambda match: _canonical(match[0]), _each_once(text)))
     return text.strip(" ")
 
 
@@ -155,17 +155,9 @@ def _clean(text: str) -> str:
 
 def _each_once(text: str) -> str:
     """Take out every overlaid mark that its run of such marks holds already."""
-    while (once := _AGAIN.sub(_without_last, text)) != text:
+    while (once := _AGAIN.sub(lambda match: match[0][:-1], text)) != text:
         text = once
     return text
-
-
-def _without_last(match: re.Match[str]) -> str:
-    return match[0][:-1]
-
-
-def _canonical_match(match: re.Match[str]) -> str:
-    return _canonical(match[0])
 
 
 @lru_cache(maxsize=1 << 16)
