@@ -105,9 +105,9 @@ def test_waves_bend_the_line() -> None:
     straight, waved = moved(lines, place=0.5), moved(lines, wave_px=3, place=0.5)
     rows = torch.arange(32.0)[:, None]
 
-    def parallel_map(augmented: PaddedLines) -> float:
+    def waviness(augmented: PaddedLines) -> float:
         body = augmented.ink_B1HW[0, 0, :, 10:580]
         return float(((body * rows).sum(0) / body.sum(0)).std())
 
-    assert parallel_map(straight) < 0.05
-    assert 0.5 < parallel_map(waved) < 3
+    assert waviness(straight) < 0.05
+    assert 0.5 < waviness(waved) < 3

@@ -15,14 +15,14 @@ def sheet(count: int = 40, width: int = 400, ink: float = 0.0) -> PaddedLines:
     return PaddedLines(torch.full((count, 1, 32, width), ink), torch.full((count,), width))
 
 
-def parallel_map(lines: PaddedLines, **fixed: float) -> dict[str, torch.Tensor]:
+def parameters(lines: PaddedLines, **fixed: float) -> dict[str, torch.Tensor]:
     return {name: value.expand(len(lines.width_B)) for name, value in values(**fixed).items()}
 
 
 def test_noise_has_the_deviation_asked_for() -> None:
     grey = sheet(ink=0.5)
     for sd_grey in (4.0, 24.0):
-        change = apply("noise", grey, parallel_map(grey, sd_grey=sd_grey), keys(40)).ink_B1HW - 0.5
+        change = apply("noise", grey, parameters(grey, sd_grey=sd_grey), keys(40)).ink_B1HW - 0.5
         assert float(change.mean()) * 255 == pytest.approx(0, abs=0.15)
         assert float(change.std()) * 255 == pytest.approx(sd_grey, rel=0.02)
 
@@ -45,7 +45,7 @@ def test_light_falls_off_where_it_is_told() -> None:
 def test_dust_is_as_dense_as_asked() -> None:
     grey = sheet(ink=0.5)
     for size_px, area in ((1.0, 1.0), (2.0, (1 + 4) / 2), (3.0, (1 + 4 + 5) / 3)):
-        augmented = apply("speckle", grey, parallel_map(grey, density=5, size_px=size_px, salt=0.3), keys(40)).ink_B1HW
+        augmented = apply("speckle", grey, parameters(grey, density=5, size_px=size_px, salt=0.3), keys(40)).ink_B1HW
         # A dot of tone 0.4 to 1.0 shows on grey where it is darker than 0.5, or lighter: five of six do.
         touched = (augmented != 0.5).float().mean().item() * 1000
         assert touched == pytest.approx(5 * area * 5 / 6, rel=0.12)
@@ -56,30 +56,30 @@ def test_dust_is_as_dense_as_asked() -> None:
 @pytest.mark.parametrize("share", [0.005, 0.03])
 def test_stains_cover_the_share_asked_for(share: float) -> None:
     page = sheet()
-    augmented = apply("blobs", page, parallel_map(page, share=share, darkness=0.8), keys(40)).ink_B1HW
+    augmented = apply("blobs", page, parameters(page, share=share, darkness=0.8), keys(40)).ink_B1HW
     assert float((augmented > 0).float().mean()) == pytest.approx(share, rel=0.2)
     assert float(augmented.max()) == pytest.approx(0.8)
     inked = sheet(ink=1.0)
-    pale = apply("blobs", inked, parallel_map(inked, share=share, darkness=-0.8), keys(40)).ink_B1HW
+    pale = apply("blobs", inked, parameters(inked, share=share, darkness=-0.8), keys(40)).ink_B1HW
     torch.testing.assert_close(pale, 1 - augmented)
 
 
 def test_toner_is_lost_and_never_gained() -> None:
     black = sheet(ink=1.0)
-    augmented = apply("toner_fade", black, parallel_map(black, depth=0.5, streaks=0), keys(40)).ink_B1HW
+    augmented = apply("toner_fade", black, parameters(black, depth=0.5, streaks=0), keys(40)).ink_B1HW
     assert 0.5 <= float(augmented.min()) < 0.55
     assert float(augmented.max()) == pytest.approx(1)
-    streaked = apply("toner_fade", black, parallel_map(black, depth=0, streaks=0.8), keys(40)).ink_B1HW
+    streaked = apply("toner_fade", black, parameters(black, depth=0, streaks=0.8), keys(40)).ink_B1HW
     assert float((streaked - streaked[:, :, :1]).abs().max()) < 1e-5, "streaks run across the line"
     assert float(streaked.min()) < 0.7
 
 
 def test_texture_only_darkens_paper_and_toner_covers_it() -> None:
     page, black = sheet(), sheet(ink=1.0)
-    augmented = apply("paper_texture", page, parallel_map(page, smooth=0.1, fine=0.1), keys(40)).ink_B1HW
+    augmented = apply("paper_texture", page, parameters(page, smooth=0.1, fine=0.1), keys(40)).ink_B1HW
     assert float(augmented.min()) >= 0
     assert 0.05 < float(augmented.mean()) < 0.15
-    covered = apply("paper_texture", black, parallel_map(black, smooth=0.1, fine=0.1), keys(40)).ink_B1HW
+    covered = apply("paper_texture", black, parameters(black, smooth=0.1, fine=0.1), keys(40)).ink_B1HW
     torch.testing.assert_close(covered, black.ink_B1HW)
 
 
