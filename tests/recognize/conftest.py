@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from khmer_ocr.fonts.discovery import FontFace
 from khmer_ocr.model.weights import LoadedModel, load_model
@@ -21,7 +22,10 @@ def regular(embedded: list[FontFace]) -> list[FontFace]:
 def taught_folder(regular: list[FontFace], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a small reader that knows `TEXTS`, when it decodes greedily."""
     folder = tmp_path_factory.mktemp("taught")
+    threads = torch.get_num_threads()  # a session's fixture comes before `one_thread`, which is a module's
+    torch.set_num_threads(1)
     teach(folder, regular)
+    torch.set_num_threads(threads)
     return folder
 
 
