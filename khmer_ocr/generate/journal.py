@@ -94,8 +94,11 @@ class Journal:
         refuse_links(self.root, self.fragment(split, chunk))
         if not self.is_committed(split, chunk):  # gone, or a pipe of that name, which would never end
             return False
-        with self.fragment(split, chunk).open("rb") as stream:
-            head, body = stream.readline(), stream.read()
+        try:
+            with self.fragment(split, chunk).open("rb") as stream:
+                head, body = stream.readline(), stream.read()
+        except FileNotFoundError:  # another shard has just completed the split
+            return False
         try:
             summary = json.loads(head)
             known = summary.pop("hash")

@@ -71,8 +71,14 @@ class SplitRun:
         chunks = range(-(-accepted // layout.CHUNK))
         mine = set(chunks[shard[0] :: shard[1]])
         bad = self._damaged(reasons_L, journal.committed(split) & set(chunks))
-        journal.forget(split, bad & mine)
-        drawn = self._draw(reasons_L, mine - journal.committed(split))
+        with journal.exclusive():
+            # Another shard may have completed the split meanwhile: its fragments are gone then, and not damaged.
+            if split in complete_splits(journal.root):
+                journal.forget(split)
+                return result_of_complete(journal.root, split)
+            journal.forget(split, bad & mine)
+            missing = mine - journal.committed(split)
+        drawn = self._draw(reasons_L, missing)
         with journal.exclusive():
             complete = split in complete_splits(journal.root)
             if not complete and journal.committed(split) >= set(chunks):
@@ -97,7 +103,8 @@ class SplitRun:
                 reasons_L[first : first + len(reasons)] = np.frombuffer(reasons, np.uint8)
                 bar.update(len(reasons))
         reasons_L[sorted(text.overlong)] = REASONS.index("too_long")
-        self._journal.write_plan(self.name, reasons_L)
+        with self._journal.exclusive():  # not while another shard completes the split and removes its folder
+            self._journal.write_plan(self.name, reasons_L)
         return reasons_L
 
     def _damaged(self, reasons_L: npt.NDArray[np.uint8], old: set[int]) -> set[int]:
@@ -108,7 +115,7 @@ class SplitRun:
                 bar.update(1)
                 if fault:
                     bad[task[2]] = fault
-        if bad:
+        if bad and self.name not in complete_splits(self._journal.root):
             log.warning(
                 "%d chunks of %s that an earlier start had drawn are damaged since (%s); they are drawn again",
                 len(bad),

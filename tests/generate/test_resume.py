@@ -21,6 +21,7 @@ from khmer_ocr.generate import local_executor
 from khmer_ocr.generate.generator import SyntheticImageGenerator
 from khmer_ocr.generate.journal import Journal
 from khmer_ocr.generate.local_executor import LocalExecutor
+from khmer_ocr.generate.split_run import SplitRun
 from khmer_ocr.io import worker_process
 from khmer_ocr.render.settings import RenderConfig
 from tests.generate.generating import (
@@ -118,6 +119,33 @@ def test_killed_shards_leave_the_same_tree(corpus: Path, tmp_path: Path, referen
             _, err = process.communicate(timeout=240)
             assert process.returncode in (0, -signal.SIGKILL), err
     assert tree_hash(tmp_path / "out") == reference_hash
+
+
+@pytest.mark.parametrize("moment", ["_plan", "_damaged"])
+def test_a_split_that_another_shard_completes_meanwhile_is_left_alone(
+    corpus: Path, tmp_path: Path, few: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """A shard that is started again looks at its chunks while the last shard takes their fragments away."""
+    run(corpus, tmp_path, "--shard", "0/2", *FEW)
+    if moment == "_plan":
+        (tmp_path / "out" / layout.JOURNAL / "train" / "plan.bin").unlink()
+    written: dict[Path, int] = {}
+    original = getattr(SplitRun, moment)
+
+    def interrupted(self: SplitRun, *args: Any) -> Any:
+        if self.name == "train" and not written:
+            other = start(corpus, tmp_path, "--shard", "1/2", *FEW)
+            _, err = other.communicate(timeout=240)
+            assert other.returncode == 0, err
+            images = (tmp_path / "out/train/images").iterdir()
+            written.update({image: image.stat().st_mtime_ns for image in images})
+        return original(self, *args)
+
+    monkeypatch.setattr(SplitRun, moment, interrupted)
+    said = run(corpus, tmp_path, "--shard", "0/2", *FEW)
+    assert "train: " in said and "nothing to do, complete" in said and "damaged" not in said
+    assert written and {image: image.stat().st_mtime_ns for image in written} == written
+    assert tree_files(tmp_path / "out") == tree_files(few)
 
 
 def test_only_open_chunks_are_done_again(corpus: Path, tmp_path: Path, few: Path) -> None:
