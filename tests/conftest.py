@@ -5,6 +5,7 @@ Fonts are looked for in the repository's `fonts/` (filled by `khmer-ocr fonts in
 """
 
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -37,6 +38,10 @@ def pytest_configure(config: pytest.Config) -> None:
     # First calls compile kernels; a time limit per example would only find that.
     settings.register_profile("khmer_ocr", deadline=None)
     settings.load_profile("khmer_ocr")
+    # A shell that runs tests in the background has them ignore Ctrl-C, nohup a hang-up; their children would too.
+    for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, default)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

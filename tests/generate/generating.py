@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -60,12 +59,10 @@ def start(corpus: Path, cwd: Path, *more: str, **options: Any) -> "subprocess.Po
     """The command line in a session of its own, in `cwd`, so that recorded paths are the same wherever it runs."""
     cwd.mkdir(parents=True, exist_ok=True)
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-    # A shell that runs tests in the background has them ignore Ctrl-C, and their children would inherit that.
     return subprocess.Popen(
         command(corpus, *more),
         cwd=cwd,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **streams,
     )
 
