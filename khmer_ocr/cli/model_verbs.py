@@ -123,10 +123,11 @@ def evaluate(
     require("evaluate", "torch", "safetensors")
     from khmer_ocr.preview.error_sheet import worst_sheet
     from khmer_ocr.recognize.evaluate import evaluate_lines
-    from khmer_ocr.recognize.labelled_sets import open_set, read_set
+    from khmer_ocr.recognize.labelled_sets import open_set, read_labels, read_set
     from khmer_ocr.recognize.recognizer import Recognizer
 
     line_set = open_set(directory, lines)
+    against = None if lines.against is None else read_labels(lines.against)
     # All are read: the labels take each image for a line, and the report tells which look otherwise.
     recognizer = Recognizer.of(replace(config, force=True))
     begin = perf_counter()
@@ -138,7 +139,8 @@ def evaluate(
         raise DatasetError(f"None of {len(left_out):,} lines can be read; the first: {name}: {why}")
     labels = {name: line_set.labels[name] for name in read}
     notes = [*line_set.notes, *_unwritable(labels, recognizer.loaded.charset), *_not_lines(odd)]
-    report = replace(evaluate_lines(labels, read, line_set.groups), left_out=left_out, notes=notes)
+    report = evaluate_lines(labels, read, line_set.groups, fold=lines.fold, against=against)
+    report = replace(report, left_out=left_out, notes=notes)
     if lines.predictions is not None:
         rows = "".join(f"{name}\t{text}\n" for name, text in read.items())
         # Names that are no UTF-8 keep their bytes, so that they go on naming files.

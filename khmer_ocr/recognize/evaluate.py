@@ -1,14 +1,15 @@
 """How right what was read is: rates over all lines, by length, font and source; which character is taken for which."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
 from khmer_ocr.errors import ConfigError
-from khmer_ocr.text.metrics import Score, comparable, confusions, score
+from khmer_ocr.recognize.significance import Comparison, cer_interval, compare
+from khmer_ocr.text.metrics import Fold, Score, comparable, confusions, score
 
 Named = Mapping[str, str]
 _LENGTH_BOUNDS = (5, 10, 20, 40, 60, 90)
@@ -48,6 +49,10 @@ class EvaluationReport:
         lines: every line, in the order of the labels.
         left_out: lines that are not among them: name -> why.
         notes: what a person should know of the labels, a sentence each.
+        fold: view of the texts that is compared; see `khmer_ocr.text.metrics`.
+        intervals: 95 % interval of the CER of each of `groups`, shares of 1.
+        interval: of all lines.
+        against: this reading less another of the same lines; None where no other was given.
     """
 
     total: Score
@@ -56,6 +61,10 @@ class EvaluationReport:
     lines: list[ReadLine] = field(repr=False)
     left_out: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    fold: Fold = "khmer"
+    intervals: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
+    interval: tuple[float, float] = (0.0, 0.0)
+    against: Comparison | None = None
 
     def worst(self, count: int = _WORST_SHOWN) -> list[ReadLine]:
         """Lines with an error that shows, the worst first, as many as asked for."""
@@ -65,8 +74,13 @@ class EvaluationReport:
     def as_json(self) -> dict[str, Any]:
         """Give the report as plain values; rates are shares of 1, not per cent."""
         return {
-            **_rates(self.total),
-            **{f"by_{name}": {value: _rates(part) for value, part in of.items()} for name, of in self.groups.items()},
+            "fold": self.fold,
+            **_rates(self.total, self.interval),
+            **{
+                f"by_{name}": {value: _rates(part, self.intervals[name][value]) for value, part in of.items()}
+                for name, of in self.groups.items()
+            },
+            **({"against": asdict(self.against)} if self.against is not None else {}),
             "confusions": [list(each) for each in self.confusions[:_CONFUSIONS_SHOWN]],
             "worst": [
                 {"image": line.name, "label": line.label, "text": line.reading, "cer": line.score.cer}
@@ -77,10 +91,13 @@ class EvaluationReport:
         }
 
     def __str__(self) -> str:
-        rows = [f"{'':26s}{'lines':>7s}{'CER':>10s}{'plain':>10s}{'syllables':>11s}{'exact':>9s}{'plain':>9s}"]
-        rows.append(_row("all", self.total))
+        heads = f"{'CER':>10s}{'95 %':>14s}{'plain':>10s}{'syllables':>11s}{'spaces':>10s}{'exact':>9s}{'plain':>9s}"
+        rows = [f"{'':26s}{'lines':>7s}{heads}", _row("all", self.total, self.interval)]
         for name, of in self.groups.items():
-            rows += [f"by {name}", *(_row(f"  {value}", part) for value, part in of.items())]
+            rows.append(f"by {name}")
+            rows += [_row(f"  {value}", part, self.intervals[name][value]) for value, part in of.items()]
+        if self.against is not None:
+            rows.append(f"against the other reading: {self.against}")
         if self.confusions:
             shown = (
                 f"{_shown(expected)} as {_shown(seen)} {n}" for expected, seen, n in self.confusions[:_CONFUSIONS_SHOWN]
@@ -99,6 +116,9 @@ def evaluate_lines(
     labels: Named | Sequence[str],
     predictions: Named | Sequence[str],
     groups: Mapping[str, Named] | None = None,
+    *,
+    fold: Fold = "khmer",
+    against: Named | Sequence[str] | None = None,
 ) -> EvaluationReport:
     """Compare readings with their labels, by the definitions of `khmer_ocr.text.metrics`.
 
@@ -106,6 +126,9 @@ def evaluate_lines(
         labels: what the lines say: image name -> text, or texts in order.
         predictions: what was read, likewise. A line that is missing in a mapping was read as nothing.
         groups: further ways to part the lines, e.g. {"font": {image name: font}}; needs names.
+        fold: "khmer" takes spellings that print alike for one; "print" also spaces, quotes and dashes, for labels of
+            real lines that do not fix them.
+        against: another reading of the same lines, in the form of `predictions`, to be compared line by line.
 
     Returns:
         Rates over all lines, by length of the label in code points, and by each of `groups`.
@@ -128,15 +151,25 @@ def evaluate_lines(
             + ". Give the predictions of these very lines."
         )
     lines = [
-        ReadLine(name, label, seen.get(name, ""), score(label, seen.get(name, ""))) for name, label in expected.items()
+        ReadLine(name, label, seen.get(name, ""), score(label, seen.get(name, ""), fold))
+        for name, label in expected.items()
     ]
-    parted = {"length": {line.name: _length_class(line.label) for line in lines}, **(groups or {})}
-    counts = confusions((line.label, line.reading) for line in lines if line.score.edits)
+    scores, length = [line.score for line in lines], {line.name: _length_class(line.label) for line in lines}
+    parts = {name: _part(lines, of) for name, of in {"length": length, **(groups or {})}.items()}
+    counts = confusions(((line.label, line.reading) for line in lines if line.score.edits), fold)
+    comparison = None
+    if against is not None:
+        rival = evaluate_lines(labels, against, fold=fold)
+        comparison = compare(scores, [line.score for line in rival.lines])
     return EvaluationReport(
-        total=sum((line.score for line in lines), Score()),
-        groups={name: _part(lines, of) for name, of in parted.items()},
+        total=sum(scores, Score()),
+        groups={name: {value: sum(each, Score()) for value, each in of.items()} for name, of in parts.items()},
         confusions=[(one, other, n) for (one, other), n in counts.most_common()],
         lines=lines,
+        fold=fold,
+        intervals={name: {value: cer_interval(each) for value, each in of.items()} for name, of in parts.items()},
+        interval=cer_interval(scores),
+        against=comparison,
     )
 
 
@@ -153,29 +186,32 @@ def _length_class(label: str) -> str:
     return f"{low + 1}-"
 
 
-def _part(lines: Sequence[ReadLine], of: Named) -> dict[str, Score]:
-    parts: dict[str, Score] = {}
+def _part(lines: Sequence[ReadLine], of: Named) -> dict[str, list[Score]]:
+    parts: dict[str, list[Score]] = {}
     for line in lines:
-        value = of.get(line.name, "unknown")
-        parts[value] = parts.get(value, Score()) + line.score
+        parts.setdefault(of.get(line.name, "unknown"), []).append(line.score)
     return dict(sorted(parts.items()))
 
 
-def _rates(part: Score) -> dict[str, float | int]:
+def _rates(part: Score, interval: tuple[float, float]) -> dict[str, Any]:
     return {
         "lines": part.lines,
         "characters": part.characters,
         "cer": part.cer,
+        "cer_interval": list(interval),
         "cer_plain": part.cer_plain,
         "syllable_error_rate": part.syllable_error_rate,
+        "space_error_rate": part.space_error_rate,
         "exact": part.exact_share,
         "exact_plain": part.exact_plain_share,
     }
 
 
-def _row(name: str, part: Score) -> str:
-    rates = (part.cer, part.cer_plain, part.syllable_error_rate)
-    first = "".join(f"{100 * rate:{width}.2f} %" for rate, width in zip(rates, (8, 8, 9), strict=True))
+def _row(name: str, part: Score, interval: tuple[float, float]) -> str:
+    low, high = (f"{100 * end:.2f}" for end in interval)
+    rates = (part.cer_plain, part.syllable_error_rate, part.space_error_rate)
+    others = "".join(f"{100 * rate:{width}.2f} %" for rate, width in zip(rates, (8, 9, 8), strict=True))
+    first = f"{100 * part.cer:8.2f} %{f'{low}-{high}':>14s}{others}"
     return f"{name:26s}{part.lines:7d}{first}{100 * part.exact_share:7.1f} %{100 * part.exact_plain_share:7.1f} %"
 
 

@@ -8,6 +8,7 @@ from khmer_ocr.dataset.layout import Split
 from khmer_ocr.io.devices import Device, Precision
 from khmer_ocr.load.read_errors import OnError
 from khmer_ocr.model.decoding import DecodeMethod
+from khmer_ocr.text.metrics import Fold
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class EvaluateConfig(Settings):
         max_lines: Only the first so many.
         on_error: What to do about a line whose image or label can't be used: raise, since an evaluation of fewer lines
             says something else, or skip, which leaves it out and says so in the report.
+        fold: What is no error: khmer (default) takes spellings that print alike for one; print also spaces, and shapes
+            of quotes and dashes, which labels of real lines do not fix.
+        against: File of another reading of the same lines (of --predictions): says whether this one is better.
     """
 
     labels: Path | None = None
@@ -56,3 +60,5 @@ class EvaluateConfig(Settings):
     worst_count: AtLeast1 = 20
     max_lines: AtLeast1 | None = None
     on_error: OnError = "raise"
+    fold: Fold = "khmer"
+    against: Path | None = None

@@ -103,6 +103,20 @@ def test_a_set_of_labels_is_read_and_judged(folder: Path, taught_folder: Path, t
     assert "ms a line on cpu" in evaluated(taught_folder, labels=folder / "labels.tsv", max_lines=2)
 
 
+def test_another_reading_of_the_same_lines_is_compared(folder: Path, taught_folder: Path, tmp_path: Path) -> None:
+    worse = tmp_path / "worse.tsv"
+    worse.write_text("".join(f"{n}.png\t{text[:-1]}\n" for n, text in enumerate(TEXTS)), encoding="utf-8")
+    options: dict[str, Any] = {"labels": folder / "labels.tsv", "against": worse, "fold": "print"}
+    report = json.loads(evaluated(taught_folder, json=True, **options))
+    lost = sum(bool(text[-1:].strip()) for text in TEXTS) / report["characters"]
+    assert report["fold"] == "print" and report["against"]["difference"] == pytest.approx(-lost)
+    assert report["against"]["low"] <= -lost <= report["against"]["high"] < 0 < report["against"]["p_value"]
+    assert "against the other reading: CER -" in evaluated(taught_folder, **options)
+    worse.write_text("other.png\tក\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"'other\.png' has no label"):
+        evaluated(taught_folder, **options)
+
+
 def test_a_split_of_a_data_set_is_read_and_judged(taught: LoadedModel, lines: list[Grey], tmp_path: Path) -> None:
     images = tmp_path / "val/images"
     images.mkdir(parents=True)

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from khmer_ocr.rng import draws, key
-from khmer_ocr.text.metrics import Score, comparable, confusions, plain, score
+from khmer_ocr.text.metrics import Score, comparable, confusions, plain, printed, score
 from khmer_ocr.text.normalize import normalize
 from tests import SHARED
 
-SETS = SHARED / "eval"
+SETS, REAL = SHARED / "eval", SHARED / "real"
 CONFUSED = {"វ": "រ", "ត": "គ", "គ": "ក", "ទ": "ន", "ប": "ម", "ុ": "ូ", "ូ": "ួ", "ើ": "ី", "ោ": "ា", "។": "ៗ", "1": "l"}
 # Marks many times over: hypothesis seldom stacks them otherwise.
 OFTEN = "\u17d2" * 30 + "\u17c1\u17b8\u17b6\u17be\u17bb\u17c9\u17ca" * 4
@@ -97,6 +97,51 @@ def test_views_and_edits_are_those_of_the_shared_measure(
     said = eval_lines.score(named, {n: misread(label, int(n), share) for n, label in named.items()}, list(named))
     assert f"plain CER {100 * total.cer_plain:6.2f} %  exact {100 * total.exact_plain_share:5.1f} %" in said
     assert f"norm CER {100 * total.cer:6.2f} %  exact {100 * total.exact_share:5.1f} %" in said
+
+
+def test_the_printed_view_and_its_edits_are_those_of_the_measure_of_real_lines() -> None:
+    if not (REAL / "score.py").is_file():
+        pytest.skip("../shared/real is not here")
+    spec = importlib.util.spec_from_file_location("real_score", REAL / "score.py")
+    assert spec is not None and spec.loader is not None
+    theirs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(theirs)
+    files = sorted(REAL.glob("*/labels.tsv"))
+    labels = [label for file in files for label in theirs.load(file).values()]
+    assert len(files) == 4 and len(labels) > 400
+    for number, label in enumerate(labels):
+        reading = misread(label, number, 0.1)
+        one = score(label, reading, "print")
+        expected, seen = theirs.norm(label), theirs.norm(reading)
+        assert (printed(label), printed(reading)) == (expected, seen)
+        assert (one.characters, one.edits) == (len(expected), theirs.distance(seen, expected))
+
+
+def test_print_folds_what_a_picture_does_not_show() -> None:
+    label, reading = "“ខ្មែរ” ឲ្យ – ក\u200bខ", '"ខ្មែរ"ឱ្យ-កខ'
+    assert score(label, reading, "print").exact == 1 and score(label, reading).exact == 0
+    assert score("កាត", "កាគ", "print").edits == 1
+    # Of one word two spellings; the vowel alone is no other letter.
+    assert score("ឲ", "ឱ", "print").edits == 1
+    assert confusions([("ក ខ", "ក គ")], "print") == {("ខ", "គ"): 1}
+
+
+@pytest.mark.parametrize(
+    ("label", "reading", "spaces", "edits"),
+    [
+        ("ក ខ គ", "ក ខ គ", 2, 0),
+        ("ក ខ គ", "កខ គ", 2, 1),
+        ("កខ", "ក ខ", 0, 1),
+        ("ក ខ", "ក។ខ", 1, 1),
+        ("ក ខ", "គ  ង", 1, 0),
+        ("ក ខ", "", 1, 1),
+    ],
+)
+def test_spaces_have_a_rate_of_their_own(label: str, reading: str, spaces: int, edits: int) -> None:
+    for fold in ("khmer", "print"):
+        one = score(label, reading, fold)  # type: ignore[arg-type]
+        assert (one.spaces, one.space_edits) == (spaces, edits)
+    assert one.space_error_rate == edits / max(spaces, 1)
 
 
 def test_the_projects_labels_compare_as_they_stand(eval_lines: ModuleType, labels: list[str]) -> None:
