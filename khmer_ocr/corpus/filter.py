@@ -14,6 +14,7 @@ import numpy as np
 import xxhash
 
 from khmer_ocr.corpus.dedup import HashTable, significant
+from khmer_ocr.corpus.exclusion import Exclusion
 from khmer_ocr.corpus.line_breaking import cut
 from khmer_ocr.corpus.split_writer import SplitWriter
 from khmer_ocr.corpus.text_streams import split_lines
@@ -90,15 +91,26 @@ class LineFilter:
         max_chars: longest line in code points.
         seed: the run's seed.
         by_line: choose the split by the line instead of by the document.
+        exclusion: texts that no line may share a passage with.
     """
 
-    def __init__(self, writer: SplitWriter, *, min_chars: int, max_chars: int, seed: int, by_line: bool) -> None:
+    def __init__(
+        self,
+        writer: SplitWriter,
+        *,
+        min_chars: int,
+        max_chars: int,
+        seed: int,
+        by_line: bool,
+        exclusion: Exclusion | None = None,
+    ) -> None:
         self.counts = FilterCounts()
         self._writer = writer
         self._min_chars = min_chars
         self._max_chars = max_chars
         self._seed = seed
         self._by_line = by_line
+        self._exclusion = Exclusion(()) if exclusion is None else exclusion
         self._exact = HashTable()
         self._near = HashTable()
         self._waiting: list[tuple[str, str, int]] = []
@@ -138,8 +150,8 @@ class LineFilter:
             if self._keeps(line):
                 self._add(line)
 
-    def stand_elsewhere(self, lines: Sequence[str], split: str) -> list[bool]:
-        """Tell which lines are near-copies of lines that another split holds.
+    def refuse(self, lines: Sequence[str], split: str) -> list[bool]:
+        """Tell which lines are near-copies of lines that another split holds, or share a passage with excluded texts.
 
         Args:
             lines: normalised lines.
@@ -150,11 +162,17 @@ class LineFilter:
         """
         hashes = [xxhash.xxh3_64_intdigest(near_copy_key(line).encode()) for line in lines]
         split_N = self._near.look_up(np.array(hashes, np.uint64))
-        return [home >= 0 and home != SPLITS.index(split) for home in split_N.tolist()]
+        elsewhere_N = (split_N >= 0) & (split_N != SPLITS.index(split))
+        refused: list[bool] = (elsewhere_N | self._exclusion.shared(lines)).tolist()
+        return refused
 
     def flush(self) -> None:
         """Write what waits; call it once at the end."""
         waiting, self._waiting = self._waiting, []
+        excluded = self._exclusion.shared([line for line, _, _ in waiting])
+        if excluded.any():
+            self.counts.dropped["excluded"] += int(excluded.sum())
+            waiting = [each for each, is_excluded in zip(waiting, excluded.tolist(), strict=True) if not is_excluded]
         if not waiting:
             return
         exact_N = significant(np.array([xxhash.xxh3_64_intdigest(line.encode()) for line, _, _ in waiting], np.uint64))

@@ -15,6 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from khmer_ocr.corpus.exclusion import Exclusion
 from khmer_ocr.corpus.filter import FilterCounts, LineFilter
 from khmer_ocr.corpus.input_files import scan_input_files
 from khmer_ocr.corpus.readers import read_documents, text_documents
@@ -109,13 +110,14 @@ def process_corpus(config: CorpusConfig, *, progress: bool = True) -> CorpusRepo
     if not files and not config.sample and not config.synthesize:
         raise CorpusError(f"Nothing is left to read. {' '.join(inputs.notes())}")
     check_place(config.output_dir, inputs)
-    run = _run_identity(config, files)
+    exclusion = Exclusion(config.exclude)
+    run = _run_identity(config, files, exclusion)
     advice = "name another --output-dir", "Nothing was changed."
     with output_errors(config.output_dir, *advice), sole_run(config.output_dir):
         stored = None if config.overwrite else check_run(config.output_dir, run)
         for split_by in ("document", "line"):
             with closing(SplitWriter(config.output_dir)) as writer:
-                counts = _filter_into(writer, config, files, progress, by_line=split_by == "line")
+                counts = _filter_into(writer, config, files, exclusion, progress, by_line=split_by == "line")
                 # By document is nearly always enough; a handful of documents can leave a split empty.
                 if split_by == "document" and writer.lines and not all(writer.lines[split] for split in SPLITS):
                     continue
@@ -141,11 +143,13 @@ def process_corpus(config: CorpusConfig, *, progress: bool = True) -> CorpusRepo
     )
 
 
-def _run_identity(config: CorpusConfig, files: list[InputPath]) -> dict[str, Any]:
+def _run_identity(config: CorpusConfig, files: list[InputPath], exclusion: Exclusion) -> dict[str, Any]:
     """Collect what decides the result; paths are left out, so that a project can be moved."""
     settings = asdict(config)
-    for name in ("input", "output_dir", "overwrite"):
+    for name in ("input", "output_dir", "overwrite", "exclude"):
         del settings[name]
+    if config.exclude:
+        settings["exclude"] = exclusion.digest
     return {
         "config": settings,
         "inputs": [{"name": file.name, "size_bytes": size_bytes(file)} for file in files],
@@ -154,11 +158,22 @@ def _run_identity(config: CorpusConfig, files: list[InputPath]) -> dict[str, Any
 
 
 def _filter_into(
-    writer: SplitWriter, config: CorpusConfig, files: list[InputPath], progress: bool, *, by_line: bool
+    writer: SplitWriter,
+    config: CorpusConfig,
+    files: list[InputPath],
+    exclusion: Exclusion,
+    progress: bool,
+    *,
+    by_line: bool,
 ) -> FilterCounts:
     """Read everything through a filter into temporary files, which the caller commits or discards."""
     filtered = LineFilter(
-        writer, min_chars=config.min_chars, max_chars=config.max_chars, seed=config.seed, by_line=by_line
+        writer,
+        min_chars=config.min_chars,
+        max_chars=config.max_chars,
+        seed=config.seed,
+        by_line=by_line,
+        exclusion=exclusion,
     )
     _feed_files(filtered, writer, files, progress)
     if config.sample:
@@ -186,7 +201,7 @@ def _recombine(
         seed=config.seed,
         min_chars=config.min_chars,
         max_chars=config.max_chars,
-        refuse=lambda lines: filtered.stand_elsewhere(lines, "train"),
+        refuse=lambda lines: filtered.refuse(lines, "train"),
         workers=len(os.sched_getaffinity(0)) if config.recombine >= _MANY_LINES else 1,
     )
     with tqdm(total=config.recombine, unit="line", disable=not progress) as bar:

@@ -21,6 +21,8 @@ class CorpusConfig(Settings):
         sample: Add the bundled sample corpus.
         synthesize: Add this many lines of generated syllables, which cover rare letters and stacks.
         recombine: Add this many training lines made of fragments of the training split's real lines.
+        exclude: Texts and labels (image, TAB, text) that a reader will be measured on: lines that share 24 characters
+            in a row with them, white space aside, are left out and counted.
         overwrite: Replace another corpus in the output folder.
     """
 
@@ -32,6 +34,7 @@ class CorpusConfig(Settings):
     sample: bool = False
     synthesize: AtLeast0 = 0
     recombine: AtLeast0 = 0
+    exclude: tuple[Path, ...] = ()
     overwrite: bool = False
 
     def __post_init__(self) -> None:
