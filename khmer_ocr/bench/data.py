@@ -10,64 +10,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
-from annotated_types import Interval
 from tqdm import tqdm
 
-from khmer_ocr.augment.recipe import Strength, load_recipe
-from khmer_ocr.bench.proxy import BATCH_LINES, SHAPE, ProxyRun, read_lines, train_proxy
-from khmer_ocr.constraints import AtLeast1, Settings
+from khmer_ocr.augment.recipe import load_recipe
+from khmer_ocr.bench.proxy import SHAPE, ProxyRun, read_lines, train_proxy
+from khmer_ocr.bench.settings import DataBenchConfig
 from khmer_ocr.dataset.index import load_index
 from khmer_ocr.errors import ConfigError, DatasetError, RunConflictError
 from khmer_ocr.io.atomic import write_output
-from khmer_ocr.io.devices import Device, pick_device
+from khmer_ocr.io.devices import pick_device
 from khmer_ocr.io.json_bytes import json_bytes
 from khmer_ocr.recognize.image_input import read_grey
 from khmer_ocr.recognize.labelled_sets import labelled_set
 from khmer_ocr.recognize.prepare import prepare
-from khmer_ocr.text.metrics import Fold, Score, score
+from khmer_ocr.text.metrics import Score, score
 from khmer_ocr.train.data_fingerprint import record
 
 VERSION = 1
 """Of the proxy and its training: results of another version are not comparable."""
-
-
-@dataclass(frozen=True)
-class DataBenchConfig(Settings):
-    """What `bench data` compares and measures.
-
-    Attributes:
-        labels: Sets to measure on, each a file of labels (image, TAB, text) or NAME=FILE; never lines of training.
-        lines: Only the first so many lines of each data set's train split; all have to hold as many.
-        epochs: How often the proxy sees each line.
-        seeds: How many times it is trained on each data set, from seeds 1, 2, ...
-        recipe: Augmentation while training, the same for all: "none" (default), "train", another recipe, a YAML file.
-        strength: Of that recipe: mild, medium, heavy or mixed (default).
-        device: auto (default) takes a GPU if there is one.
-        fold: What is no error: print (default) or khmer; see `evaluate`.
-        results: File that keeps results; what it holds already is not measured again.
-    """
-
-    labels: tuple[str, ...] = ()
-    lines: Annotated[int, Interval(ge=BATCH_LINES)] = 10_000
-    epochs: AtLeast1 = 6
-    seeds: Annotated[int, Interval(ge=1, le=100)] = 3
-    recipe: str = "none"
-    strength: Strength = "mixed"
-    device: Device = "auto"
-    fold: Fold = "print"
-    results: Path = Path("bench_data.json")
-
-    def __post_init__(self) -> None:
-        """Refuse settings that measure nothing."""
-        super().__post_init__()
-        if not self.labels:
-            raise ConfigError("bench data got no labelled lines to measure on: give --labels NAME=FILE ...")
-        load_recipe(self.recipe, self.strength)
 
 
 @dataclass(frozen=True)
@@ -194,7 +159,8 @@ def _name_and_file(given: str) -> tuple[str, Path]:
     if equals and not Path(given).exists():
         return name, Path(file)
     path = Path(given)
-    return (path.resolve().parent.name if path.stem == "labels" else path.stem), path
+    folder = path.resolve().parent.name
+    return (folder if path.stem == "labels" else f"{folder}/{path.stem}"), path
 
 
 def _measured(name: str, file: Path) -> MeasuredSet:

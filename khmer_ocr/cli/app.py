@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import tyro
 
-from khmer_ocr.cli import dataset_verbs, load_verbs, model_verbs
+from khmer_ocr.cli import bench_verbs, dataset_verbs, load_verbs, model_verbs
 from khmer_ocr.cli.process import run_command, use_utf8
 
 VERBS: dict[str, Callable[..., None]] = {
@@ -19,7 +19,7 @@ VERBS: dict[str, Callable[..., None]] = {
         dataset_verbs.verify,
         dataset_verbs.preview,
         load_verbs.cache,
-        load_verbs.bench,
+        bench_verbs.bench,
         model_verbs.train,
         model_verbs.recognize,
         model_verbs.evaluate,
@@ -30,6 +30,7 @@ VERBS: dict[str, Callable[..., None]] = {
 
 _STOPPED = {
     "generate": "The same command goes on where it stopped.",
+    "bench": "bench data goes on where it stopped.",
     "train": "With --resume last it goes on from the last checkpoint.",
 }
 """What to say after Ctrl-C, of verbs that do not begin again."""

@@ -123,11 +123,11 @@ def evaluate(
     require("evaluate", "torch", "safetensors")
     from khmer_ocr.preview.error_sheet import worst_sheet
     from khmer_ocr.recognize.evaluate import evaluate_lines
-    from khmer_ocr.recognize.labelled_sets import open_set, read_labels, read_set
+    from khmer_ocr.recognize.labelled_sets import open_set, read_predictions, read_set
     from khmer_ocr.recognize.recognizer import Recognizer
 
     line_set = open_set(directory, lines)
-    against = None if lines.against is None else read_labels(lines.against)
+    against = None if lines.against is None else read_predictions(lines.against)
     # All are read: the labels take each image for a line, and the report tells which look otherwise.
     recognizer = Recognizer.of(replace(config, force=True))
     begin = perf_counter()

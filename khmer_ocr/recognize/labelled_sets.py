@@ -185,6 +185,22 @@ def _may_have_ink(path: Path) -> bool:
         return True
 
 
+def read_predictions(path: Path) -> dict[str, str]:
+    """Read a file of texts by image name, as `evaluate --predictions` writes it; no image is looked for.
+
+    Raises:
+        DatasetError: the file is missing or no such file, or a line of it can't be used.
+    """
+    parsed, texts = parse_label_file(path), dict[str, str]()
+    for row in parsed.rows:
+        if row.name in texts:
+            parsed.faults[row.number] = LineError("of an image named before", f"{row.name!r}")
+        texts[row.name] = row.text
+    if parsed.faults:
+        raise parsed.refusal()
+    return texts
+
+
 def _groups(path: Path, written: dict[str, str]) -> dict[str, dict[str, str]]:
     """Groups of the images by a `meta.tsv`; `written` leads from names as the labels have them to those of files."""
     head, *rows = ([line.split("\t") for line in read_lines(path) if line.strip()]) or [[]]

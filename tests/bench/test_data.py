@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from khmer_ocr.bench import data, proxy
-from khmer_ocr.bench.data import DataBenchConfig, compare_data
+from khmer_ocr.bench.data import compare_data
 from khmer_ocr.bench.proxy import Proxy, ProxyRun, read_lines, train_proxy
+from khmer_ocr.bench.settings import DataBenchConfig
 from khmer_ocr.errors import ConfigError, DatasetError, RunConflictError
 from khmer_ocr.text.charset import Charset
 from tests.model.test_seq2seq import lines as drawn
@@ -86,7 +87,12 @@ def test_what_was_measured_is_not_measured_again(
     folder, found = compared
     trained: list[ProxyRun] = []
     original = train_proxy
-    monkeypatch.setattr(data, "train_proxy", lambda run, step: trained.append(run) or original(run, step))
+
+    def recorded(run: ProxyRun, step: proxy.Step) -> tuple[Proxy, Charset]:
+        trained.append(run)
+        return original(run, step)
+
+    monkeypatch.setattr(data, "train_proxy", recorded)
     again = compare_data([folder / "right", folder / "wrong"], config(folder), progress=False)
     assert again.cer == found.cer and again.lines_per_s == found.lines_per_s and trained == []
     # One seed more: only that is trained. A data set that was moved is the same.

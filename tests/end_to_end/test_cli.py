@@ -129,7 +129,7 @@ def test_the_shipped_reader_reads_what_was_drawn(made: Path) -> None:
 
 
 KNOWN_FLAGS = {
-    "corpus": "--input --output-dir --min-chars --max-chars --seed --sample --synthesize --recombine --overwrite "
+    "corpus": "--input --output-dir --min-chars --max-chars --seed --sample --synthesize --recombine --exclude --overwrite "
     "--quiet",
     "generate": "--corpus-dir --output-dir --fonts --splits --max-lines --seed --workers --shard --format "
     "--image-height --crop --no-augment --recipe --strength --device --overwrite --system-fonts --config --stats "
@@ -139,12 +139,14 @@ KNOWN_FLAGS = {
     "fonts": "--fonts-dir --system-fonts --output -o --quiet",
     "stats": "",
     "cache": "--splits --on-error --overwrite --workers --quiet",
-    "bench": "--split --engines --cache --batch-size --num-workers --device --dtype --epochs --max-samples --step-ms",
+    "bench data": "--labels --lines --epochs --seeds --recipe --strength --device --fold --results --quiet",
+    "bench load": "--split --engines --cache --batch-size --num-workers --device --dtype --epochs --max-samples "
+    "--step-ms",
     "train": "--synthetic-dir --batch-size --num-epochs --max-samples --resume --log-dir --checkpoint-dir --preset "
     "--init --max-steps --max-minutes --accumulate --recipe --strength --engine --device --precision --freeze-norms "
     "--compile --seed --check",
     "recognize": "--json --model --decode --device --batch-size --precision",
-    "evaluate": "--labels --split --json --predictions --worst --max-lines --model --decode --device --precision "
+    "evaluate": "--labels --split --json --predictions --worst --max-lines --fold --against --model --decode --device --precision "
     "--quiet",
     "export": "--onnx --model --labels --max-lines",
 }
@@ -152,7 +154,7 @@ KNOWN_FLAGS = {
 
 @pytest.mark.parametrize("verb", KNOWN_FLAGS)
 def test_flags_stay(verb: str, tmp_path: Path) -> None:
-    help_text = khmer_ocr(verb, "--help", cwd=tmp_path).stdout
+    help_text = khmer_ocr(*verb.split(), "--help", cwd=tmp_path).stdout
     missing = [flag for flag in KNOWN_FLAGS[verb].split() if flag not in help_text]
     assert not missing
 

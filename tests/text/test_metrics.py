@@ -139,7 +139,7 @@ def test_print_folds_what_a_picture_does_not_show() -> None:
 )
 def test_spaces_have_a_rate_of_their_own(label: str, reading: str, spaces: int, edits: int) -> None:
     for fold in ("khmer", "print"):
-        one = score(label, reading, fold)  # type: ignore[arg-type]
+        one = score(label, reading, fold)
         assert (one.spaces, one.space_edits) == (spaces, edits)
     assert one.space_error_rate == edits / max(spaces, 1)
 
