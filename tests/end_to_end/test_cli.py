@@ -129,8 +129,8 @@ def test_the_shipped_reader_reads_what_was_drawn(made: Path) -> None:
 
 
 KNOWN_FLAGS = {
-    "corpus": "--input --output-dir --min-chars --max-chars --seed --sample --synthesize --recombine --exclude --overwrite "
-    "--quiet",
+    "corpus": "--input --output-dir --min-chars --max-chars --seed --sample --synthesize --recombine --exclude "
+    "--overwrite --quiet",
     "generate": "--corpus-dir --output-dir --fonts --splits --max-lines --seed --workers --shard --format "
     "--image-height --crop --no-augment --recipe --strength --device --overwrite --system-fonts --config --stats "
     "--log-level --quiet",
@@ -146,8 +146,8 @@ KNOWN_FLAGS = {
     "--init --max-steps --max-minutes --accumulate --recipe --strength --engine --device --precision --freeze-norms "
     "--compile --seed --check",
     "recognize": "--json --model --decode --device --batch-size --precision",
-    "evaluate": "--labels --split --json --predictions --worst --max-lines --fold --against --model --decode --device --precision "
-    "--quiet",
+    "evaluate": "--labels --split --json --predictions --worst --max-lines --fold --against --model --decode "
+    "--device --precision --quiet",
     "export": "--onnx --model --labels --max-lines",
 }
 
