@@ -45,6 +45,11 @@ def draws(key_2: npt.NDArray[np.uint32], address_B: npt.NDArray[np.uint64], n: i
     return philox4x32(counter_BK4, key_2).reshape(len(address_B), blocks * 4)[:, :n]
 
 
+def word(key_2: npt.NDArray[np.uint32], address: int) -> int:
+    """One word of one address: what seeds a generator of another library."""
+    return int(draws(key_2, np.array([address], np.uint64), 1)[0, 0])
+
+
 def below(word_B: npt.NDArray[np.uint32], bound: int | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Map uniform words to integers in [0, bound) by the multiply-shift of Lemire (2019); bias below bound / 2**32."""
     return (word_B.astype(np.uint64) * np.asarray(bound, dtype=np.uint64) >> np.uint64(32)).astype(np.int64)

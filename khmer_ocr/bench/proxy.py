@@ -6,7 +6,7 @@ order of lines, augmentation and dropout come from one seed: the same run on the
 Letters: B lines, H rows, W columns, S slots, V token ids, T tokens of the longest text.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,25 +14,24 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from khmer_ocr_kernels.pad_normalize import pad_normalize, to_unit
-from khmer_ocr_kernels.ragged import RaggedLines
+from khmer_ocr_kernels.pad_normalize import to_unit
 from torch import Tensor, nn
 
 from khmer_ocr import rng
 from khmer_ocr.augment.batch_augmenter import BatchAugmenter
 from khmer_ocr.augment.recipe import load_recipe
+from khmer_ocr.bench.settings import BATCH_LINES
 from khmer_ocr.load.loader import LoadConfig, open_loader
 from khmer_ocr.model.decoding.greedy import best_path
 from khmer_ocr.model.encoder import ConvEncoder
 from khmer_ocr.model.presets import ModelConfig
 from khmer_ocr.model.seq2seq import BLANK, CtcHead
+from khmer_ocr.recognize.recognizer import padded_batch
 from khmer_ocr.text.charset import Charset
 from khmer_ocr.train.schedule import MovingAverage, learning_rate
 
 SHAPE = ModelConfig(preset="proxy", channels=(12, 24, 48, 64), blocks=(0, 0, 1, 1), width=96, layers=1, heads=4)
-BATCH_LINES = 32
 _PEAK, _WARMUP_SHARE, _FINAL_SHARE, _EMA_DECAY, _CLIP = 3e-3, 0.06, 0.01, 0.998, 2.0
-_READ_LINES = 32
 Step = Callable[[int], object]
 """Called after each update with the number of lines seen."""
 
@@ -100,7 +99,7 @@ def train_proxy(run: ProxyRun, step: Step = lambda _lines: None) -> tuple[Proxy,
     recipe = load_recipe(run.recipe, run.strength)
     augmenter = None if recipe is None else BatchAugmenter(recipe, run.seed, run.device)
     with torch.random.fork_rng(devices=[]):
-        torch.random.manual_seed(_word(run.seed, "weights", 0))
+        torch.random.manual_seed(rng.word(rng.key(run.seed, "bench", "weights"), 0))
         model = Proxy(len(charset)).to(run.device)
         model.to(memory_format=torch.channels_last)
         average = MovingAverage(model, _EMA_DECAY)
@@ -113,7 +112,7 @@ def train_proxy(run: ProxyRun, step: Step = lambda _lines: None) -> tuple[Proxy,
                 images, width_B = batch["images"], batch["image_lengths"]
                 if augmenter is not None:
                     images, width_B = augmenter(images, width_B, batch["index"], epoch)
-                torch.random.manual_seed(_word(run.seed, "dropout", done))
+                torch.random.manual_seed(rng.word(rng.key(run.seed, "bench", "dropout"), done))
                 model.train()
                 log_prob_BSV, slot_count_B = model(to_unit(images.to(run.device)), width_B.to(run.device))
                 loss = F.ctc_loss(
@@ -150,19 +149,9 @@ def read_lines(model: Proxy, charset: Charset, images: Sequence[npt.NDArray[np.u
     """
     texts = [""] * len(images)
     order = sorted(range(len(images)), key=lambda n: images[n].shape[1])
-    for batch in _in_batches(order):
-        lines = RaggedLines.of_images([images[n] for n in batch])
-        columns = -(-int(lines.width_B.max()) // 8) * 8
-        padded = to_unit(torch.from_numpy(pad_normalize(lines, columns)).to(device))
-        found = best_path(*model(padded, torch.from_numpy(lines.width_B.astype(np.int64)).to(device)))
+    for begin in range(0, len(order), BATCH_LINES):
+        batch = order[begin : begin + BATCH_LINES]
+        found = best_path(*model(*padded_batch([images[n] for n in batch], torch.device(device))))
         for n, each in zip(batch, found, strict=True):
             texts[n] = charset.decode(each.ids)
     return texts
-
-
-def _in_batches(order: Sequence[int]) -> Iterable[Sequence[int]]:
-    return (order[n : n + _READ_LINES] for n in range(0, len(order), _READ_LINES))
-
-
-def _word(seed: int, stage: str, address: int) -> int:
-    return int(rng.draws(rng.key(seed, "bench", stage), np.array([address], np.uint64), 1)[0, 0])

@@ -12,6 +12,9 @@ from khmer_ocr.errors import ConfigError
 from khmer_ocr.io.devices import Device
 from khmer_ocr.text.metrics import Fold
 
+BATCH_LINES = 32
+"""Of the proxy of `bench data`: a data set holds a batch at least."""
+
 
 @dataclass(frozen=True)
 class LoadBenchConfig(Settings):
@@ -47,7 +50,7 @@ class DataBenchConfig(Settings):
     """
 
     labels: tuple[str, ...] = ()
-    lines: Annotated[int, Interval(ge=32)] = 10_000
+    lines: Annotated[int, Interval(ge=BATCH_LINES)] = 10_000
     epochs: AtLeast1 = 6
     seeds: Annotated[int, Interval(ge=1, le=100)] = 3
     recipe: str = "none"

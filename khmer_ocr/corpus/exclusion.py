@@ -9,6 +9,7 @@ Letters: N characters of a batch of lines, K known runs.
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,8 @@ class Exclusion:
 
     def __init__(self, files: Iterable[Path]) -> None:
         self._known_K: npt.NDArray[np.uint64] = np.empty(0, np.uint64)
-        batches = [_runs(cells)[0] for cells in _batches(cell for file in files for cell in _cells(file))]
+        cells = (cell for file in files for cell in _cells(file))
+        batches = [_runs(batch)[0] for batch in iter(lambda: list(islice(cells, _BATCH_LINES)), [])]
         if batches:
             self._known_K = np.unique(np.concatenate(batches))
         if not len(self._known_K) and (named := ", ".join(map(str, files))):
@@ -98,14 +100,3 @@ def _cells(file: Path) -> Iterator[str]:
     with open_bytes(file, lambda _bytes: None) as stream:
         for line in split_lines(decoded(file, stream)):
             yield from map(normalize, line.split("\t"))
-
-
-def _batches(cells: Iterable[str]) -> Iterator[list[str]]:
-    batch = list[str]()
-    for cell in cells:
-        batch.append(cell)
-        if len(batch) == _BATCH_LINES:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -137,6 +137,26 @@ def evaluate_lines(
         ConfigError: of two sequences one is longer; one is a mapping and the other is not; or a prediction has a name
             that no label has.
     """
+    lines = _compared(labels, predictions, fold)
+    scores, length = [line.score for line in lines], {line.name: _length_class(line.label) for line in lines}
+    parts = {name: _part(lines, of) for name, of in {"length": length, **(groups or {})}.items()}
+    counts = confusions(((line.label, line.reading) for line in lines if line.score.edits), fold)
+    comparison = None
+    if against is not None:
+        comparison = compare(scores, [line.score for line in _compared(labels, against, fold)])
+    return EvaluationReport(
+        total=sum(scores, Score()),
+        groups={name: {value: sum(each, Score()) for value, each in of.items()} for name, of in parts.items()},
+        confusions=[(one, other, n) for (one, other), n in counts.most_common()],
+        lines=lines,
+        fold=fold,
+        intervals={name: {value: cer_interval(each) for value, each in of.items()} for name, of in parts.items()},
+        interval=cer_interval(scores),
+        against=comparison,
+    )
+
+
+def _compared(labels: Named | Sequence[str], predictions: Named | Sequence[str], fold: Fold) -> list[ReadLine]:
     if isinstance(labels, Mapping) != isinstance(predictions, Mapping):
         raise ConfigError(
             "labels and predictions differ in kind; expected two mappings by image name, or two sequences"
@@ -150,27 +170,10 @@ def evaluate_lines(
             + (f": {sorted(strange)[0]!r} has no label" if strange else "")
             + ". Give the predictions of these very lines."
         )
-    lines = [
+    return [
         ReadLine(name, label, seen.get(name, ""), score(label, seen.get(name, ""), fold))
         for name, label in expected.items()
     ]
-    scores, length = [line.score for line in lines], {line.name: _length_class(line.label) for line in lines}
-    parts = {name: _part(lines, of) for name, of in {"length": length, **(groups or {})}.items()}
-    counts = confusions(((line.label, line.reading) for line in lines if line.score.edits), fold)
-    comparison = None
-    if against is not None:
-        rival = evaluate_lines(labels, against, fold=fold)
-        comparison = compare(scores, [line.score for line in rival.lines])
-    return EvaluationReport(
-        total=sum(scores, Score()),
-        groups={name: {value: sum(each, Score()) for value, each in of.items()} for name, of in parts.items()},
-        confusions=[(one, other, n) for (one, other), n in counts.most_common()],
-        lines=lines,
-        fold=fold,
-        intervals={name: {value: cer_interval(each) for value, each in of.items()} for name, of in parts.items()},
-        interval=cer_interval(scores),
-        against=comparison,
-    )
 
 
 def _numbered(texts: Iterable[str]) -> dict[str, str]:

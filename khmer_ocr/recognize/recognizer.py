@@ -200,7 +200,7 @@ class Recognizer:
         ]
         if not seen:
             return [_NOTHING] * len(lines)
-        images_B1HW, width_B = _padded([*seen, *exchanged], self.device)
+        images_B1HW, width_B = padded_batch([line.pixels_HW for line in (*seen, *exchanged)], self.device)
         read = decode(self._model, images_B1HW, width_B, self.method, self.beam_size)
         ways = list(zip(read, [*seen, *exchanged], strict=True))
         likely, other = iter(ways[: len(seen)]), iter(ways[len(seen) :])
@@ -250,7 +250,7 @@ class Recognizer:
         readings = [Reading(0, -math.inf)] * len(lines)
         widths = {place: line.pixels_HW.shape[1] for place, line in enumerate(lines) if not line.blank}
         for batch in _batches(widths, self.batch_size):
-            read = decode(self._model, *_padded([lines[place] for place in batch], self.device), "ctc")
+            read = decode(self._model, *padded_batch([lines[place].pixels_HW for place in batch], self.device), "ctc")
             for place, hypothesis in zip(batch, read, strict=True):
                 count = len(hypothesis.ids)
                 readings[place] = Reading(count, hypothesis.log_prob / (count + 1))
@@ -294,9 +294,9 @@ def _batches(width_of: dict[int, int], batch_size: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _padded(lines: Sequence[Line], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Lines of one height as a batch: float32 (B, 1, H, W) in 0..1, and their widths in px, int64 (B,)."""
-    ragged = RaggedLines.of_images([line.pixels_HW for line in lines])
+def padded_batch(images: Sequence[Grey], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (H, W) of one height as a batch: float32 (B, 1, H, W) in 0..1, and their widths in px, int64 (B,)."""
+    ragged = RaggedLines.of_images(images)
     columns = -(-int(ragged.width_B.max()) // _COLUMNS_STEP) * _COLUMNS_STEP
     images_B1HW = to_unit(torch.from_numpy(pad_normalize(ragged, columns)).to(device))
     return images_B1HW, torch.from_numpy(ragged.width_B.astype(np.int64)).to(device)

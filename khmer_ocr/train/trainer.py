@@ -11,7 +11,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from khmer_ocr_kernels.arrays import I64
@@ -120,7 +119,7 @@ class Trainer:
     def _build_model(self, shape: ModelConfig, weights: State | None) -> Seq2Seq:
         """A new model, with weights from the seed alone or from `init`."""
         with torch.random.fork_rng(devices=[]):
-            torch.random.manual_seed(_word(self.config.seed, "weights", 0))
+            torch.random.manual_seed(rng.word(rng.key(self.config.seed, "train", "weights"), 0))
             model = Seq2Seq(shape, len(self.charset))
         if weights is not None:
             _start_from(model, weights, self.config.init)
@@ -328,13 +327,9 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def _word(seed: int, stage: str, address: int) -> int:
-    return int(rng.draws(rng.key(seed, "train", stage), np.array([address], np.uint64), 1)[0, 0])
-
-
 def _seed_dropout(seed: int, step: int, rank: int) -> None:
     """Dropout draws from torch's own generators: each step sets them, so that this randomness has an address too."""
-    torch.random.manual_seed(_word(seed, f"dropout/{rank}", step))
+    torch.random.manual_seed(rng.word(rng.key(seed, "train", f"dropout/{rank}"), step))
 
 
 def _start_from(model: Seq2Seq, weights: State, path: Path | None) -> None:

@@ -209,20 +209,25 @@ def test_texts_are_repaired_where_the_decoder_would_go_on_otherwise(
     assert joint_decoded(log_prob_SV).ids == expected
 
 
-@given(st.integers(0, 10**6), st.floats(0.5, 3))
-@example(50612, 2.0)
-@example(1594, 2.0)
-@settings(deadline=None, max_examples=30)
-def test_no_text_of_the_beam_would_have_won(seed: int, spread: float) -> None:
-    """What is not rescored can't win: without a bound on rounds, no text of the beam is better than the reading."""
+def searched(seed: int, spread: float, rounds: int) -> tuple[Oracle, np.ndarray, Hypothesis]:
+    """A random table read with a random text in the decoder's mind: decoder, table and reading."""
     draw = np.random.default_rng(seed)
     log_prob_SV = log_softmax(draw.normal(size=(5, 12)) * spread)
     oracle = Oracle([int(token) for token in draw.integers(4, 12, 3)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(joint, "score_texts", oracle)
         patch.setattr(joint, "MARGIN", 100.0)
-        patch.setattr(joint, "ROUNDS", 100)
-        found = joint_decoded(log_prob_SV)
+        patch.setattr(joint, "ROUNDS", rounds)
+        return oracle, log_prob_SV, joint_decoded(log_prob_SV)
+
+
+@given(st.integers(0, 10**6), st.floats(0.5, 3))
+@example(50612, 2.0)
+@example(1594, 2.0)
+@settings(deadline=None, max_examples=30)
+def test_no_text_of_the_beam_would_have_won(seed: int, spread: float) -> None:
+    """What is not rescored can't win: without a bound on rounds, no text of the beam is better than the reading."""
+    oracle, log_prob_SV, found = searched(seed, spread, rounds=100)
     if oracle.rescored and found.ids != oracle.expected[:-1]:
         for ids, ctc in prefix_beam_search(log_prob_SV, 8):
             assert 0.5 * ctc + 0.5 * sum(oracle.score(ids).token_log_probs) <= found.log_prob + 1e-4
@@ -232,13 +237,7 @@ def test_no_text_of_the_beam_would_have_won(seed: int, spread: float) -> None:
 @example(50612, 2.0)
 @settings(deadline=None, max_examples=30)
 def test_no_line_takes_more_rescoring_than_is_said(seed: int, spread: float) -> None:
-    draw = np.random.default_rng(seed)
-    log_prob_SV = log_softmax(draw.normal(size=(5, 12)) * spread)
-    oracle = Oracle([int(token) for token in draw.integers(4, 12, 3)])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(joint, "score_texts", oracle)
-        patch.setattr(joint, "MARGIN", 100.0)
-        joint_decoded(log_prob_SV)
+    oracle, _, _ = searched(seed, spread, joint.ROUNDS)
     assert oracle.rescored <= 1 + joint.ROUNDS * joint.RESCORED
 
 
